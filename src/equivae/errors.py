@@ -1,0 +1,29 @@
+"""The errors that users meet; each message says what was wrong, what was expected and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["InputError", "NonFiniteLossError", "did_you_mean"]
+
+
+class InputError(ValueError):
+    """Input that cannot be used, found before any work started. The command line exits with 2."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """The training loss became NaN or infinite; `step` is the first step at which it did."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'hflip'?"` for the nearest of the known words, or all of them when none is near."""
+    known = list(known)
+    near = difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.5)
+    if near:
+        return " Did you mean " + " or ".join(repr(name) for name in near) + "?"
+    return " Known: " + ", ".join(known) + "."

@@ -1,0 +1,220 @@
+"""How equivariant a VAE is, and how well it reconstructs: the numbers, measured in one pass."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from equivae.autoencoder import Autoencoder, check_images
+from equivae.data.sources import ImageDataset
+from equivae.errors import InputError
+from equivae.transforms import Transform
+
+__all__ = ["Metrics", "Panel", "TransformMetrics", "measure", "psnr"]
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB of an error in [0, 1] units (peak 1): `-10 log10(MSE)`."""
+    return -10 * math.log10(mse) if mse > 0 else math.inf
+
+
+@dataclass(frozen=True)
+class TransformMetrics:
+    """One transform's errors, means over the images. Errors in [0, 1] units, after clamping.
+
+    Attributes:
+        round_trip_mse: `MSE(T⁻¹ D(ρ E(x)), x)`; for a transform without an inverse
+            `MSE(D(ρ E(x)), T x)`.
+        round_trip_psnr: its PSNR in dB.
+        round_trip_ssim: structural similarity of the same two images (Wang et al., 2004; 11x11 window).
+        equivariance_gap_db: reconstruction PSNR minus round-trip PSNR, inside the same mask.
+        encoder_relative_error: `‖E(T x) - ρ E(x)‖ / ‖E(T x)‖`.
+    """
+
+    round_trip_mse: float
+    round_trip_psnr: float
+    round_trip_ssim: float
+    equivariance_gap_db: float
+    encoder_relative_error: float
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What one VAE does on one set of images.
+
+    Attributes:
+        images: how many.
+        reconstruction_mse: `MSE(D(E(x)), x)` in [0, 1] units, after clamping.
+        reconstruction_psnr: its PSNR in dB.
+        reconstruction_ssim: structural similarity.
+        transforms: name to `TransformMetrics`.
+        per_image: `"reconstruction_mse"` and `"round_trip_mse/<transform>"`, each a list over the images.
+    """
+
+    images: int
+    reconstruction_mse: float
+    reconstruction_psnr: float
+    reconstruction_ssim: float
+    transforms: dict[str, TransformMetrics] = field(default_factory=dict)
+    per_image: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Four pictures of one image under one transform, each `(C, H, W)` in [0, 1] on the CPU."""
+
+    image: str
+    transform: str
+    original: Tensor
+    reconstruction: Tensor
+    moved: Tensor
+    back: Tensor | None
+
+
+@torch.no_grad()
+def measure(
+    vae: Autoencoder,
+    images: ImageDataset,
+    transforms: list[Transform],
+    *,
+    batch_size: int = 4,
+    panels: int = 2,
+    progress: bool = True,
+    label: str = "evaluate",
+) -> tuple[Metrics, list[Panel]]:
+    """Metrics of a VAE over images, and the pictures of the first few."""
+    from tqdm.auto import tqdm
+
+    loader = DataLoader(images, batch_size)  # type: ignore[arg-type]
+    sums: dict[str, list[float]] = defaultdict(list)
+    pictures: list[Panel] = []
+    modes = [(part, part.training) for part in vae.module.modules()]
+    vae.module.eval()
+    try:
+        for batch in tqdm(loader, desc=label, disable=not progress, leave=False):
+            check_images(batch, vae)
+            names = images.names[len(sums["reconstruction_mse"]) :]
+            wanted = max(0, panels - len(sums["reconstruction_mse"]))
+            moved = batch.to(vae.device, vae.dtype)
+            for key, values in _measure_batch(vae, moved, transforms, names, wanted, pictures):
+                sums[key] += values.tolist()
+    finally:
+        for part, training in modes:
+            part.training = training
+    return _summary(sums, transforms), pictures
+
+
+def _measure_batch(
+    vae: Autoencoder,
+    x: Tensor,
+    transforms: list[Transform],
+    names: list[str],
+    wanted: int,
+    pictures: list[Panel],
+) -> Iterator[tuple[str, Tensor]]:
+    z = vae.encode(x)
+    plain, reconstruction = _unit(x), _unit(vae.decode(z))
+    error = (reconstruction - plain).square()
+    yield "reconstruction_mse", error.mean((1, 2, 3))
+    yield "reconstruction_ssim", _ssim(reconstruction, plain)
+    for transform in transforms:
+        transform = transform.draw(x.shape[0], torch.Generator().manual_seed(0))
+        turned = transform.pixel(x)
+        latent = transform.latent(z)
+        decoded = vae.decode(latent)
+        if decoded.shape != turned.shape:
+            raise InputError(
+                f"transform {transform.name!r} moves pixels to {tuple(turned.shape[-2:])} but its latent "
+                f"decodes to {tuple(decoded.shape[-2:])}: its two ops disagree about the shape."
+            )
+        back: Tensor | None
+        try:
+            inverse = transform.inverse
+        except NotImplementedError:
+            back, seen, target, mask = None, _unit(decoded), _unit(turned), transform.mask(x)
+            masked_error = error.mean((1, 2, 3))
+        else:
+            back = seen = _unit(inverse.pixel(decoded))
+            target, mask = plain, (inverse @ transform).mask(x)
+            masked_error = _mean_inside(error, mask)
+        name = transform.name
+        yield f"round_trip_mse/{name}", _mean_inside((seen - target).square(), mask)
+        yield f"reconstruction_mse/{name}", masked_error
+        if mask is not None:
+            seen = torch.where(mask, seen, target)
+        yield f"round_trip_ssim/{name}", _ssim(seen, target)
+        encoded = vae.encode(turned).float()
+        yield (
+            f"encoder_relative_error/{name}",
+            (encoded - latent.float()).flatten(1).norm(dim=1) / encoded.flatten(1).norm(dim=1),
+        )
+        for i in range(min(wanted, x.shape[0])):
+            pictures.append(
+                Panel(
+                    names[i],
+                    name,
+                    plain[i].cpu(),
+                    reconstruction[i].cpu(),
+                    _unit(decoded[i]).cpu(),
+                    None if back is None else back[i].cpu(),
+                )
+            )
+
+
+def _summary(sums: dict[str, list[float]], transforms: list[Transform]) -> Metrics:
+    def mean(key: str) -> float:
+        return math.fsum(sums[key]) / len(sums[key])
+
+    found = {}
+    for transform in transforms:
+        name = transform.name
+        round_trip = psnr(mean(f"round_trip_mse/{name}"))
+        reference = psnr(mean(f"reconstruction_mse/{name}"))
+        # Two infinite PSNRs, a perfect VAE, have no gap.
+        gap = 0.0 if round_trip == reference else reference - round_trip
+        found[name] = TransformMetrics(
+            round_trip_mse=mean(f"round_trip_mse/{name}"),
+            round_trip_psnr=round_trip,
+            round_trip_ssim=mean(f"round_trip_ssim/{name}"),
+            equivariance_gap_db=gap,
+            encoder_relative_error=mean(f"encoder_relative_error/{name}"),
+        )
+    kept = ["reconstruction_mse", *(f"round_trip_mse/{t.name}" for t in transforms)]
+    per_image: dict[str, Any] = {key: list(sums[key]) for key in kept}
+    return Metrics(
+        images=len(sums["reconstruction_mse"]),
+        reconstruction_mse=mean("reconstruction_mse"),
+        reconstruction_psnr=psnr(mean("reconstruction_mse")),
+        reconstruction_ssim=mean("reconstruction_ssim"),
+        transforms=found,
+        per_image=per_image,
+    )
+
+
+def _unit(images: Tensor) -> Tensor:
+    """From [-1, 1] to [0, 1], clamped, in float32."""
+    return images.float().clamp(-1, 1).add(1).div(2)
+
+
+def _mean_inside(error: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return error.mean((1, 2, 3))
+    inside = mask.to(error.dtype).expand(error.shape[0], 1, *error.shape[-2:])
+    return (error.mean(1, keepdim=True) * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp_min(
+        1
+    )
+
+
+def _ssim(a: Tensor, b: Tensor) -> Tensor:
+    from kornia.metrics import ssim
+
+    window = min(11, (min(a.shape[-2:]) - 1) // 2 * 2 + 1)
+    similarity: Tensor = ssim(a, b, window, max_val=1.0, padding="valid")
+    return similarity.mean((1, 2, 3))

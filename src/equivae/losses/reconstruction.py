@@ -1,0 +1,52 @@
+"""How a decoded image is compared with its target: named losses or any callable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Union
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from equivae.errors import InputError, did_you_mean
+
+__all__ = ["RECONSTRUCTION_LOSSES", "ReconstructionLike", "masked", "resolve_reconstruction"]
+
+Reconstruction = Callable[[Tensor, Tensor], Tensor]
+ReconstructionLike = Union[str, Reconstruction]
+
+
+def mse(decoded: Tensor, target: Tensor) -> Tensor:
+    return F.mse_loss(decoded.float(), target.float())
+
+
+def l1(decoded: Tensor, target: Tensor) -> Tensor:
+    return F.l1_loss(decoded.float(), target.float())
+
+
+RECONSTRUCTION_LOSSES: dict[str, Reconstruction] = {"mse": mse, "l1": l1}
+
+
+def resolve_reconstruction(loss: ReconstructionLike) -> Reconstruction:
+    """The function behind `"mse"` or `"l1"`, or the callable given; `InputError` for another name."""
+    if callable(loss):
+        return loss
+    if loss not in RECONSTRUCTION_LOSSES:
+        raise InputError(
+            f"unknown reconstruction loss {loss!r}.{did_you_mean(loss, RECONSTRUCTION_LOSSES)}"
+            " Any callable (decoded, target) -> loss works too."
+        )
+    return RECONSTRUCTION_LOSSES[loss]
+
+
+def masked(loss: Reconstruction, decoded: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+    """`loss` over the pixels inside the mask, for any loss that averages over pixels.
+
+    Outside, the decode is replaced by the target, which costs nothing; the mean is then scaled from
+    all pixels to those inside.
+    """
+    if mask is None:
+        return loss(decoded, target).mean()
+    inside = mask.to(decoded.dtype).expand(decoded.shape[0], 1, *decoded.shape[-2:])
+    blended = decoded * inside + target.to(decoded.dtype) * (1 - inside)
+    return loss(blended, target).mean() / inside.mean().clamp_min(1e-6)

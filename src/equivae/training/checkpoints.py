@@ -1,0 +1,110 @@
+"""Checkpoints of a run: written beside and renamed, found again, and never mixed up with another run's.
+
+Models, optimiser, schedule and random states go through accelerate, which reads them with
+`weights_only`; the averaged weights are safetensors and the run's own bookkeeping is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file, save_file
+
+from equivae.errors import InputError
+from equivae.files import write_folder_beside
+
+__all__ = ["RunState", "find_checkpoint", "list_checkpoints", "load_checkpoint", "save_checkpoint"]
+
+
+@dataclass
+class RunState:
+    """Where a run stands.
+
+    Attributes:
+        settings: what must not change between the parts of one run.
+        step: optimiser steps done.
+        epoch: passes begun before this one.
+        samples: samples of this pass, on this process, that are done.
+        seconds: training time so far.
+        history: the records of the loss.
+    """
+
+    settings: dict[str, Any]
+    step: int = 0
+    epoch: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """`checkpoint-<step>` folders, oldest first."""
+    found = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
+    return sorted(found, key=lambda p: int(p.name.split("-")[1]))
+
+
+def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
+    """The checkpoint that `--resume_from_checkpoint` means; `None` for a run that starts afresh."""
+    if wanted is None:
+        return None
+    if wanted == "latest":
+        known = list_checkpoints(folder)
+        return known[-1] if known else None
+    for path in (Path(wanted), folder / wanted):
+        if (path / "run.json").is_file():
+            return path
+    names = ", ".join(p.name for p in list_checkpoints(folder)) or "none"
+    raise InputError(
+        f"there is no checkpoint {wanted!r} to resume from; {folder} has {names}. Pass one of them or "
+        "'latest'."
+    )
+
+
+def save_checkpoint(
+    accelerator: Accelerator, folder: Path, state: RunState, ema: EMAModel | None, limit: int | None
+) -> None:
+    """Write `checkpoint-<step>` and remove the oldest beyond the limit."""
+    if not accelerator.is_main_process:
+        return
+
+    def write(target: Path) -> None:
+        accelerator.save_state(str(target))
+        if ema is not None:
+            weights = {str(i): p.contiguous() for i, p in enumerate(ema.shadow_params)}
+            save_file(weights, target / "ema.safetensors", {"step": str(ema.optimization_step)})
+        (target / "run.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+
+    write_folder_beside(folder / f"checkpoint-{state.step}", write)
+    if limit is not None:
+        for old in list_checkpoints(folder)[:-limit]:
+            shutil.rmtree(old)
+
+
+def load_checkpoint(
+    accelerator: Accelerator, path: Path, settings: dict[str, Any], ema: EMAModel | None
+) -> RunState:
+    """Bring a run back. Raises `InputError` if the checkpoint is of a run with other settings."""
+    state = RunState(**json.loads((path / "run.json").read_text(encoding="utf-8")))
+    plain = json.loads(json.dumps(settings))
+    for name, value in plain.items():
+        if state.settings.get(name) != value:
+            raise InputError(
+                f"{path.name} is of a run with {name}={state.settings.get(name)!r}, this one has "
+                f"{value!r}; resume with the same options or choose another output folder."
+            )
+    accelerator.load_state(str(path))
+    if ema is not None:
+        weights = load_file(path / "ema.safetensors")
+        with torch.no_grad():
+            for i, shadow in enumerate(ema.shadow_params):
+                shadow.copy_(weights[str(i)])
+        ema.optimization_step = state.step
+    return state

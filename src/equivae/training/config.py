@@ -1,0 +1,180 @@
+"""Options of a fine-tune, named as in diffusers' training scripts, and the recipes that set them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from equivae.errors import InputError, did_you_mean
+from equivae.losses.equivariance import Schedule
+from equivae.losses.reconstruction import resolve_reconstruction
+
+__all__ = ["RECIPES", "FinetuneConfig", "Recipe", "make_config"]
+
+Train = Literal["all", "decoder", "encoder"]
+Precision = Literal["no", "fp16", "bf16"]
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Every option of `finetune`, with the defaults of the recipe `"equivae"`."""
+
+    resolution: int | None = _option(None, "Resize and centre-crop images to this side in pixels.")
+    train: Train = _option("all", "Which weights learn: all, decoder or encoder.")
+    weight: float = _option(1.0, "Weight of the equivariance term.")
+    reconstruction: Any = _option("mse", "Reconstruction loss: mse or l1 (a callable from Python).")
+    reconstruction_weight: float = _option(1.0, "Weight of the reconstruction term.")
+    schedule: Schedule = _option(
+        "sampled",
+        "dual decodes every transform beside the identity, sampled one of them per image.",
+    )
+    probability: float = _option(0.5, "Share of transformed images under the sampled schedule.")
+    encoder_weight: float = _option(0.0, "Weight of the encoder-side equivariance term.")
+    sample_posterior: bool = _option(False, "Encode to draws from the posterior, not to its mode.")
+    chunk_size: int | None = _option(None, "Images per decoder call at most, to save memory.")
+    train_batch_size: int = _option(4, "Images per step and device.")
+    eval_batch_size: int = _option(4, "Images per call in evaluation.")
+    num_train_epochs: int = _option(5, "Passes over the images, unless max_train_steps is given.")
+    max_train_steps: int | None = _option(None, "Optimiser steps; overrides num_train_epochs.")
+    gradient_accumulation_steps: int = _option(1, "Batches per optimiser step.")
+    gradient_checkpointing: bool = _option(False, "Recompute activations to save memory.")
+    learning_rate: float = _option(3e-4, "Peak learning rate.")
+    lr_scheduler: str = _option("cosine", "A schedule of diffusers.optimization.")
+    lr_warmup_steps: int = _option(20, "Steps of linear warm-up.")
+    adam_beta1: float = _option(0.9, "AdamW's beta1.")
+    adam_beta2: float = _option(0.99, "AdamW's beta2.")
+    adam_weight_decay: float = _option(0.0, "AdamW's weight decay.")
+    adam_epsilon: float = _option(1e-8, "AdamW's epsilon.")
+    max_grad_norm: float = _option(1.0, "Clip gradients to this norm; 0 does not clip.")
+    mixed_precision: Precision = _option("no", "no, fp16 or bf16.")
+    use_ema: bool = _option(
+        False, "Keep an exponential moving average of the weights, and save it."
+    )
+    ema_decay: float = _option(0.999, "Decay of that average.")
+    validation_split: float = _option(0.1, "Share of the images held out for validation.")
+    validation_steps: int | None = _option(None, "Validate every so many steps; else every epoch.")
+    max_eval_samples: int = _option(64, "Held-out images measured before and after, at most.")
+    checkpointing_steps: int = _option(500, "Save the state of the run every so many steps.")
+    checkpoints_total_limit: int | None = _option(2, "Keep so many of those at most.")
+    resume_from_checkpoint: str | None = _option(None, "latest, or a checkpoint's folder.")
+    dataloader_num_workers: int = _option(0, "Processes that read images.")
+    latent_cache_mb: int = _option(512, "Cached latents above this size lie on disk.")
+    report_to: str | None = _option(None, "A tracker of accelerate: tensorboard, wandb, ...")
+    logging_steps: int = _option(10, "Record the loss every so many steps.")
+    seed: int = _option(0, "Of the split, the order and every draw.")
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("train", Train),
+            ("schedule", Schedule),
+            ("mixed_precision", Precision),
+        ):
+            if getattr(self, name) not in get_args(kind):
+                known = get_args(kind)
+                raise InputError(
+                    f"{name}={getattr(self, name)!r} is unknown."
+                    f"{did_you_mean(str(getattr(self, name)), known)}"
+                )
+        resolve_reconstruction(self.reconstruction)
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}.")
+        for name in ("learning_rate", "adam_epsilon"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be above 0, got {getattr(self, name)}.")
+        for name in ("weight", "reconstruction_weight", "encoder_weight", "max_grad_norm"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} must not be negative, got {getattr(self, name)}.")
+        for name in ("probability", "adam_beta1", "adam_beta2", "ema_decay", "validation_split"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options by name; a callable reconstruction loss by its own name."""
+        content = asdict(self)
+        if callable(self.reconstruction):
+            content["reconstruction"] = getattr(
+                self.reconstruction, "__name__", type(self.reconstruction).__name__
+            )
+        return content
+
+
+_POSITIVE = [
+    "resolution",
+    "chunk_size",
+    "train_batch_size",
+    "eval_batch_size",
+    "num_train_epochs",
+    "max_train_steps",
+    "gradient_accumulation_steps",
+    "validation_steps",
+    "max_eval_samples",
+    "checkpointing_steps",
+    "checkpoints_total_limit",
+    "logging_steps",
+]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named set of options, what it is for, and where it comes from."""
+
+    name: str
+    summary: str
+    source: str
+    options: Mapping[str, Any]
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            "equivae",
+            "The default for the plain grid move: one decode per image, all weights, cosine schedule.",
+            "measured, see benchmarks/recipes.py",
+            {},
+        ),
+        Recipe(
+            "published",
+            "The 180° experiment as published: two decodes per image, all weights, 5 epochs.",
+            "the SoteMix experiment",
+            {
+                "schedule": "dual",
+                "train": "all",
+                "train_batch_size": 3,
+                "num_train_epochs": 5,
+                "learning_rate": 5e-5,
+                "lr_scheduler": "constant",
+                "lr_warmup_steps": 0,
+                "adam_beta2": 0.999,
+                "adam_weight_decay": 0.01,
+                "max_grad_norm": 0.0,
+                "use_ema": False,
+                "resolution": 256,
+            },
+        ),
+        Recipe(
+            "decoder",
+            "The encoder frozen and its latents cached: existing diffusion models stay valid.",
+            "diffusers' train_autoencoderkl, HakuLatent",
+            {"train": "decoder"},
+        ),
+    )
+}
+
+
+def make_config(recipe: str, options: Mapping[str, Any]) -> FinetuneConfig:
+    """The options of a recipe, with those given on top. `InputError` for an unknown name or value."""
+    if recipe not in RECIPES:
+        raise InputError(f"unknown recipe {recipe!r}.{did_you_mean(recipe, RECIPES)}")
+    known = [f.name for f in fields(FinetuneConfig)]
+    for name in options:
+        if name not in known:
+            raise InputError(f"unknown option {name!r}.{did_you_mean(name, known)}")
+    return FinetuneConfig(**{**RECIPES[recipe].options, **options})

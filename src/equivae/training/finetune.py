@@ -1,0 +1,510 @@
+"""`finetune`: the training loop, on accelerate, top to bottom."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration, set_seed
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+from tqdm.auto import tqdm
+
+from equivae.autoencoder import Autoencoder, check_images, load_vae, save_vae
+from equivae.data.sources import ImageDataset, ImagesLike, load_images
+from equivae.errors import InputError, NonFiniteLossError
+from equivae.evaluation.evaluate import check_resolution
+from equivae.evaluation.metrics import measure
+from equivae.evaluation.report import Report
+from equivae.files import claim_folder, write_folder_beside
+from equivae.losses.equivariance import EquivarianceLoss
+from equivae.training.checkpoints import (
+    RunState,
+    find_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+from equivae.training.config import FinetuneConfig, make_config
+from equivae.training.latents import WithLatents, cache_latents
+from equivae.transforms import Transform, resolve_transforms
+from equivae.transforms.groups import TransformsLike
+
+__all__ = ["FinetuneResult", "finetune"]
+
+
+@dataclass
+class FinetuneResult:
+    """What `finetune` gives.
+
+    Attributes:
+        vae: the fine-tuned autoencoder, of the class and dtype of the one passed in, in eval mode.
+        report: the numbers before and after, on images it did not train on.
+        history: records of the loss: `step`, `epoch`, `loss`, `learning_rate` and the loss terms, or
+            `step`, `epoch`, `validation_loss`.
+        output_dir: where VAE, report, figures and checkpoints lie.
+    """
+
+    vae: nn.Module
+    report: Report
+    history: list[dict[str, float]]
+    output_dir: Path
+
+
+def finetune(
+    vae: nn.Module | str | Path,
+    images: ImagesLike,
+    transforms: TransformsLike = "rot180",
+    output_dir: str | Path = "equivae-out",
+    *,
+    recipe: str = "equivae",
+    validation_images: ImagesLike | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> FinetuneResult:
+    """Fine-tune a VAE so that a transform of the latent decodes to the same transform of the image.
+
+    The VAE passed in stays as it is; a copy learns. It is saved with `save_pretrained` at the top of
+    `output_dir`, beside `report.json`, `report.md`, the figures and the run's checkpoints, and loads in
+    plain diffusers.
+
+    Args:
+        vae: a diffusers autoencoder or any module with the same calls, or where to load one from.
+        images: anything that `equivae.data.load_images` takes.
+        transforms: names, groups such as `"d4"`, transforms, or a list of those.
+        output_dir: a new or empty folder, or that of the run to resume.
+        recipe: a named set of options, see `equivae recipes`; the options given stand above it.
+        validation_images: images for validation and for the report; without them `validation_split` of
+            `images` is held out.
+        progress: show progress bars.
+        **options: the fields of `equivae.training.FinetuneConfig`, among them `resolution`, `train`,
+            `learning_rate`, `train_batch_size`, `max_train_steps`, `mixed_precision`, `use_ema`,
+            `checkpointing_steps`, `resume_from_checkpoint` and `seed`.
+
+    Raises `InputError` for input that cannot be used, before any work; `NonFiniteLossError`, with the
+    step, when the loss stops being a number. The checkpoints up to then are kept.
+
+    ```python
+    import diffusers
+
+    import equivae
+
+    result = equivae.finetune(
+        equivae.zoo.load(),
+        equivae.data.dead_leaves(8, size=64),
+        transforms="rot180",
+        output_dir="out",
+        max_train_steps=2,
+        train_batch_size=2,
+    )
+    print(result.report.verdict)
+    diffusers.AutoencoderKL.from_pretrained("out")
+    ```
+    """
+    config = make_config(recipe, options)
+    wanted = resolve_transforms(transforms)
+    original = load_vae(vae)
+    autoencoder = Autoencoder(original)
+    check_resolution(config.resolution, autoencoder)
+    training, validation = _datasets(images, validation_images, config, autoencoder)
+    output_dir = Path(output_dir)
+    checkpoint = find_checkpoint(output_dir, config.resume_from_checkpoint)
+    if checkpoint is None:
+        claim_folder(output_dir, ours=("logs",))
+    loss_fn = _loss(wanted, config)
+
+    accelerator = _accelerator(config, output_dir)
+    set_seed(config.seed)
+    progress = progress and accelerator.is_main_process
+
+    # The copy learns in float32 whatever the original's dtype; mixed precision is autocast's business.
+    dtype = autoencoder.dtype
+    model = copy.deepcopy(original).to(accelerator.device)
+    _cast(model, torch.float32)
+    tuned = Autoencoder(model)
+    report = Report(*_measure(tuned, validation, wanted, config, progress, "before"))
+    report.before, report.panels_before = report.metrics, report.panels
+    trainable = _select(tuned, config.train)
+    if config.gradient_checkpointing:
+        _enable_gradient_checkpointing(model)
+
+    latents = None
+    if config.train == "decoder" and not config.sample_posterior and not config.encoder_weight:
+        latents = cache_latents(
+            tuned,
+            training,
+            output_dir,
+            batch_size=config.eval_batch_size,
+            limit_mb=config.latent_cache_mb,
+            progress=progress,
+        )
+    order = _Order(len(training), config.seed)
+    loader: Any = DataLoader(
+        WithLatents(training, latents),
+        config.train_batch_size,
+        sampler=order,
+        num_workers=config.dataloader_num_workers,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    optimizer: Any = torch.optim.AdamW(
+        trainable,
+        lr=config.learning_rate,
+        betas=(config.adam_beta1, config.adam_beta2),
+        weight_decay=config.adam_weight_decay,
+        eps=config.adam_epsilon,
+        fused=True,
+    )
+    objective: Any
+    objective, optimizer, loader = accelerator.prepare(
+        _Objective(tuned, loss_fn), optimizer, loader
+    )
+    per_epoch = math.ceil(len(loader) / config.gradient_accumulation_steps)
+    max_steps = config.max_train_steps or config.num_train_epochs * per_epoch
+    scheduler = accelerator.prepare(
+        get_scheduler(
+            config.lr_scheduler,
+            optimizer,
+            num_warmup_steps=min(config.lr_warmup_steps, max_steps // 4),
+            num_training_steps=max_steps,
+        )
+    )
+    ema = EMAModel(trainable, config.ema_decay, use_ema_warmup=True) if config.use_ema else None
+    if ema is not None:
+        ema.to(accelerator.device)
+
+    state = RunState(settings=_fixed_settings(config, recipe, wanted, training, max_steps))
+    if checkpoint is not None:
+        state = load_checkpoint(accelerator, checkpoint, state.settings, ema)
+    history = state.history
+    watch = _Watch(accelerator.device)
+    bar = tqdm(total=max_steps, initial=state.step, desc="fine-tune", disable=not progress)
+    began = time.perf_counter() - state.seconds
+    model.train()
+
+    while state.step < max_steps:
+        order.start(state.epoch, state.samples * accelerator.num_processes)
+        for batch in loader:
+            with accelerator.accumulate(objective):
+                draws = _generator(config.seed, state, accelerator.process_index)
+                loss, terms = objective(batch["images"], batch.get("latents"), draws)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients and config.max_grad_norm:
+                    accelerator.clip_grad_norm_(trainable, config.max_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+            state.samples += len(batch["images"])
+            watch.see(loss.detach(), terms, state.step + 1)
+            if not accelerator.sync_gradients:
+                continue
+            scheduler.step()
+            if ema is not None:
+                ema.step(trainable)
+            state.step += 1
+            bar.update()
+
+            last = state.step == max_steps
+            saving = last or state.step % config.checkpointing_steps == 0
+            if last or saving or state.step % config.logging_steps == 0:
+                record = watch.record(output_dir)  # the one place that waits for the device
+                record |= {"step": state.step, "epoch": state.epoch}
+                record |= {"learning_rate": scheduler.get_last_lr()[0]}
+                history.append(record)
+                bar.set_postfix(loss=f"{record['loss']:.4f}", **_short(record))
+                accelerator.log(record, step=state.step)
+            if config.validation_steps and state.step % config.validation_steps == 0 and not last:
+                _validate(objective, validation, config, state, accelerator)
+            if saving:
+                state.seconds = time.perf_counter() - began
+                limit = config.checkpoints_total_limit
+                save_checkpoint(accelerator, output_dir, state, ema, limit)
+            if last:
+                break
+        else:
+            state.epoch, state.samples = state.epoch + 1, 0
+            if not config.validation_steps:
+                _validate(objective, validation, config, state, accelerator)
+    bar.close()
+    state.seconds = time.perf_counter() - began
+    if not history or "validation_loss" not in history[-1]:
+        _validate(objective, validation, config, state, accelerator)
+
+    if ema is not None:
+        ema.copy_to(trainable)
+    accelerator.wait_for_everyone()
+    for parameter, before in zip(model.parameters(), original.parameters(), strict=True):
+        parameter.requires_grad_(before.requires_grad)
+    _cast(model.eval(), dtype)
+    report.metrics, report.panels = _measure(tuned, validation, wanted, config, progress, "after")
+    report.history, report.skipped = history, training.skipped
+    report.settings = {
+        "vae": str(vae) if isinstance(vae, (str, Path)) else type(vae).__name__,
+        "images": str(images) if isinstance(images, (str, Path)) else len(training),
+        "transforms": ",".join(t.name for t in wanted),
+        "recipe": recipe,
+        "seconds": round(state.seconds, 1),
+        "device": str(accelerator.device),
+        **config.to_dict(),
+        "max_train_steps": max_steps,
+    }
+    if accelerator.is_main_process:
+        _save(model, output_dir)
+        report.save(output_dir, overwrite=True)
+    accelerator.end_training()
+    return FinetuneResult(model, report, history, output_dir)
+
+
+class _Objective(nn.Module):
+    """Loss and VAE as one module, so that accelerate can wrap them for several devices."""
+
+    def __init__(self, vae: Autoencoder, loss_fn: EquivarianceLoss) -> None:
+        super().__init__()
+        self.module = vae.module
+        self._vae, self._loss_fn = vae, loss_fn
+
+    def forward(
+        self, images: Tensor, latents: Tensor | None, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        out = self._loss_fn(self._vae, images, latents=latents, generator=generator)
+        return out.loss, out.terms
+
+
+class _Order(Sampler[int]):
+    """A shuffle that depends on seed and epoch alone, and can begin in the middle of an epoch."""
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length, self.seed, self.epoch, self.skip = length, seed, 0, 0
+
+    def start(self, epoch: int, skip: int) -> None:
+        self.epoch, self.skip = epoch, skip
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.length, generator=generator).tolist()
+        return iter(order[self.skip :])
+
+
+class _Watch:
+    """Mean losses between two records, and the first bad step, kept on the device until asked for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.first_bad = torch.full((), torch.inf, device=device)
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def see(self, loss: Tensor, terms: dict[str, Tensor], step: int) -> None:
+        bad = torch.where(torch.isfinite(loss), torch.inf, float(step))
+        self.first_bad = torch.minimum(self.first_bad, bad)
+        for name, value in {"loss": loss, **terms}.items():
+            self.sums[name] = self.sums.get(name, 0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def record(self, output_dir: Path) -> dict[str, float]:
+        if torch.isfinite(self.first_bad):
+            step = int(self.first_bad)
+            kept = list_checkpoints(output_dir)
+            where = (
+                f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was due yet"
+            )
+            raise NonFiniteLossError(
+                f"the loss became NaN or infinite at step {step}; {where}. Lower the learning rate, or "
+                "use mixed_precision='bf16' or 'no' instead of 'fp16'.",
+                step,
+            )
+        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        self.sums, self.counts = {}, {}
+        return means
+
+
+def _datasets(
+    images: ImagesLike,
+    validation_images: ImagesLike | None,
+    config: FinetuneConfig,
+    vae: Autoencoder,
+) -> tuple[ImageDataset, ImageDataset]:
+    options = {"resolution": config.resolution, "channels": vae.image_channels}
+    dataset = load_images(images, **options)  # type: ignore[arg-type]
+    check_images(dataset[0][None], vae)
+    if validation_images is not None:
+        validation = load_images(validation_images, **options)  # type: ignore[arg-type]
+        check_images(validation[0][None], vae)
+        return dataset, validation
+    training, validation = dataset.split(config.validation_split, config.seed)
+    # Without a held-out share the report can only speak of images that were trained on.
+    return training, validation if len(validation) else training
+
+
+def _loss(transforms: Sequence[Transform], config: FinetuneConfig) -> EquivarianceLoss:
+    return EquivarianceLoss(
+        transforms,
+        weight=config.weight,
+        reconstruction=config.reconstruction,
+        reconstruction_weight=config.reconstruction_weight,
+        schedule=config.schedule,
+        probability=config.probability,
+        encoder_weight=config.encoder_weight,
+        sample_posterior=config.sample_posterior,
+        chunk_size=config.chunk_size,
+    )
+
+
+def _accelerator(config: FinetuneConfig, output_dir: Path) -> Accelerator:
+    try:
+        accelerator = Accelerator(
+            mixed_precision=config.mixed_precision,
+            gradient_accumulation_steps=config.gradient_accumulation_steps,
+            log_with=config.report_to,
+            project_dir=str(output_dir / "logs"),
+            step_scheduler_with_optimizer=False,
+            dataloader_config=DataLoaderConfiguration(use_seedable_sampler=False),
+        )
+        if config.report_to:
+            plain = {k: v for k, v in config.to_dict().items() if isinstance(v, (int, float, str))}
+            accelerator.init_trackers("equivae", config=plain)
+    except (ValueError, ImportError) as error:
+        raise InputError(str(error)) from error
+    return accelerator
+
+
+def _select(vae: Autoencoder, train: str) -> list[nn.Parameter]:
+    """Let gradients reach the chosen half alone, and return its parameters."""
+    encoder, decoder = vae.encoder_parameters(), vae.decoder_parameters()
+    chosen = {"all": [*encoder, *decoder], "encoder": encoder, "decoder": decoder}[train]
+    identities = {id(parameter) for parameter in chosen}
+    selected = [p for p in vae.module.parameters() if id(p) in identities]
+    if not selected:
+        raise InputError(
+            f"train={train!r} leaves nothing to learn: {type(vae.module).__name__} has no such weights."
+        )
+    vae.module.requires_grad_(False)
+    for parameter in selected:
+        parameter.requires_grad_(True)
+    return selected
+
+
+def _enable_gradient_checkpointing(model: Any) -> None:
+    try:
+        model.enable_gradient_checkpointing()
+    except (AttributeError, ValueError) as error:
+        raise InputError(f"{type(model).__name__} has no gradient checkpointing.") from error
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+    # diffusers warns at every `to(dtype)`, whether there is something to cast or not.
+    if any(p.is_floating_point() and p.dtype != dtype for p in model.parameters()):
+        model.to(dtype)
+
+
+def _generator(seed: int, state: RunState, rank: int) -> torch.Generator:
+    """The draws of one batch depend on seed, place and process alone, so that a resumed run agrees."""
+    place = (state.epoch << 32) + state.samples
+    return torch.Generator().manual_seed((seed * 1_000_003 + place) * 1_031 + rank)
+
+
+def _measure(
+    vae: Autoencoder,
+    images: ImageDataset,
+    transforms: list[Transform],
+    config: FinetuneConfig,
+    progress: bool,
+    label: str,
+) -> Any:
+    images = images.subset(range(min(len(images), config.max_eval_samples)))
+    return measure(
+        vae,
+        images,
+        transforms,
+        batch_size=config.eval_batch_size,
+        progress=progress,
+        label=label,
+    )
+
+
+@torch.no_grad()
+def _validate(
+    objective: Any,
+    images: ImageDataset,
+    config: FinetuneConfig,
+    state: RunState,
+    accelerator: Accelerator,
+) -> None:
+    """The whole objective, every transform beside the identity, over the validation images."""
+    inner = accelerator.unwrap_model(objective)
+    transforms = inner._loss_fn.transforms
+    loss_fn = _loss(transforms, config)
+    loss_fn.schedule = "dual"
+    inner.module.eval()
+    images = images.subset(range(min(len(images), config.max_eval_samples)))
+    total = torch.zeros((), device=accelerator.device)
+    for batch in DataLoader(images, config.eval_batch_size):  # type: ignore[arg-type]
+        with accelerator.autocast():
+            out = loss_fn(inner._vae, batch.to(accelerator.device))
+        total += out.loss * len(batch)
+    inner.module.train()
+    value = float(total) / len(images)
+    record: dict[str, float] = {"step": state.step, "epoch": state.epoch, "validation_loss": value}
+    state.history.append(record)
+    accelerator.log(record, step=state.step)
+
+
+def _save(model: nn.Module, output_dir: Path) -> None:
+    """The VAE's files at the top of the output folder, each renamed into place."""
+    staging = output_dir / "vae.partial"
+    write_folder_beside(staging, lambda folder: save_vae(model, folder))
+    for path in staging.iterdir():
+        path.replace(output_dir / path.name)
+    staging.rmdir()
+
+
+def _fixed_settings(
+    config: FinetuneConfig,
+    recipe: str,
+    transforms: Sequence[Transform],
+    images: ImageDataset,
+    max_steps: int,
+) -> dict[str, Any]:
+    """What has to stay the same when a run is resumed."""
+    content = config.to_dict()
+    names = [
+        "train",
+        "schedule",
+        "probability",
+        "weight",
+        "reconstruction",
+        "train_batch_size",
+        "use_ema",
+        "learning_rate",
+        "gradient_accumulation_steps",
+        "lr_scheduler",
+        "resolution",
+        "seed",
+    ]
+    return {
+        "recipe": recipe,
+        "transforms": [t.name for t in transforms],
+        "images": len(images),
+        "max_train_steps": max_steps,
+        **{name: content[name] for name in names},
+    }
+
+
+def _short(record: dict[str, float]) -> dict[str, str]:
+    """The terms for the progress bar: `rec` and `eq`."""
+    shown = {}
+    if "reconstruction" in record:
+        shown["rec"] = f"{record['reconstruction']:.4f}"
+    values = [value for name, value in record.items() if name.startswith("equivariance/")]
+    if values:
+        shown["eq"] = f"{sum(values) / len(values):.4f}"
+    return shown

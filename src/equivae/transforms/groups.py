@@ -1,0 +1,105 @@
+"""Groups of lattice transforms, and the one place where names become transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Union
+
+from equivae.errors import InputError, did_you_mean
+from equivae.transforms.base import Transform
+from equivae.transforms.registry import get_transform, list_transforms
+
+__all__ = ["Group", "TransformsLike", "get_group", "list_groups", "resolve_transforms"]
+
+
+@dataclass(frozen=True)
+class Group(Sequence[Transform]):
+    """A finite group of transforms, the identity first; iterate over it for its elements.
+
+    ```python
+    d4 = equivae.get_group("d4")
+    assert len(d4) == 8
+    assert all(a @ b in d4.elements for a in d4 for b in d4)
+    ```
+    """
+
+    name: str
+    elements: tuple[Transform, ...]
+
+    def __len__(self) -> int:
+        return len(self.elements)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return self.elements[index]
+
+    def __iter__(self) -> Iterator[Transform]:
+        return iter(self.elements)
+
+
+TransformsLike = Union[str, Transform, Group, Iterable[Union[str, Transform, Group]]]
+
+_GROUPS = {
+    "c2": ("identity", "rot180"),
+    "c4": ("identity", "rot90", "rot180", "rot270"),
+    "d2": ("identity", "rot180", "hflip", "vflip"),
+    "d4": (
+        "identity",
+        "rot90",
+        "rot180",
+        "rot270",
+        "hflip",
+        "vflip",
+        "transpose",
+        "antitranspose",
+    ),
+}
+
+
+def list_groups() -> list[str]:
+    """The names of the groups: `c2`, `c4`, `d2`, `d4`."""
+    return list(_GROUPS)
+
+
+def get_group(name: str) -> Group:
+    """The group of that name; `InputError` for an unknown one."""
+    if name not in _GROUPS:
+        raise InputError(f"unknown group {name!r}.{did_you_mean(name, list_groups())}")
+    return Group(name, tuple(get_transform(element) for element in _GROUPS[name]))
+
+
+def resolve_transforms(transforms: TransformsLike) -> list[Transform]:
+    """Transforms from names, groups, transforms, or any mixture of them.
+
+    A group stands for its elements. The identity, which every loss and metric has beside the
+    transforms anyway, and repetitions are left out. Raises `InputError` for an unknown name.
+
+    ```python
+    names = [t.name for t in equivae.resolve_transforms(["c4", "hflip", "rot180"])]
+    assert names == ["rot90", "rot180", "rot270", "hflip"]
+    ```
+    """
+    if isinstance(transforms, (str, Transform)):
+        transforms = [transforms]
+    found: dict[str, Transform] = {}
+    for item in transforms:
+        if isinstance(item, Group):
+            members: Iterable[Transform] = item
+        elif isinstance(item, Transform):
+            members = [item]
+        elif not isinstance(item, str):
+            raise InputError(
+                f"{item!r} is no transform: pass names such as 'rot180', groups such as 'd4', or "
+                "equivae.Transform objects."
+            )
+        elif item in _GROUPS:
+            members = get_group(item)
+        elif item in list_transforms():
+            members = [get_transform(item)]
+        else:
+            known = [*list_transforms(), *_GROUPS]
+            raise InputError(f"unknown transform {item!r}.{did_you_mean(item, known)}")
+        for transform in members:
+            if transform.name != "identity":
+                found.setdefault(transform.name, transform)
+    return list(found.values())

@@ -1,0 +1,201 @@
+"""Names for transforms: register, get, list."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from torch import Tensor
+
+from equivae.errors import InputError, did_you_mean
+from equivae.transforms.base import Transform
+from equivae.transforms.lattice import LATTICE
+
+__all__ = ["FunctionTransform", "get_transform", "list_transforms", "register_transform"]
+
+Op = Callable[[Tensor], Tensor]
+TransformClass = TypeVar("TransformClass", bound=type[Transform])
+
+_FACTORIES: dict[str, Callable[..., Transform]] = {}
+
+
+class FunctionTransform(Transform):
+    """A transform made of two functions, as `register_transform(name, pixel=f, latent=g)` builds it.
+
+    Args:
+        name: its name.
+        pixel: `T`, from `(..., H, W)` to `(..., H', W')`.
+        latent: `ρ`, from `(..., h, w)` to `(..., h', w')`.
+        inverse: the name of the transform that undoes it (its own for an involution), or `None`.
+        mask: from an image to a bool tensor `(H', W')`, or `None`.
+        swaps_axes: whether height and width are exchanged.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pixel: Op,
+        latent: Op,
+        inverse: str | None = None,
+        mask: Op | None = None,
+        swaps_axes: bool = False,
+    ) -> None:
+        self.name = name
+        self.swaps_axes = swaps_axes
+        self._pixel, self._latent, self._inverse, self._mask = pixel, latent, inverse, mask
+
+    def pixel(self, x: Tensor) -> Tensor:
+        return self._pixel(x)
+
+    def latent(self, z: Tensor) -> Tensor:
+        return self._latent(z)
+
+    @property
+    def inverse(self) -> Transform:
+        if self._inverse is None:
+            return super().inverse
+        return self if self._inverse == self.name else get_transform(self._inverse)
+
+    def mask(self, x: Tensor) -> Tensor | None:
+        return None if self._mask is None else self._mask(x)
+
+
+@overload
+def register_transform(
+    name: str, *, override: bool = ...
+) -> Callable[[TransformClass], TransformClass]: ...
+
+
+@overload
+def register_transform(
+    name: str,
+    *,
+    pixel: Op,
+    latent: Op,
+    inverse: str | None = ...,
+    mask: Op | None = ...,
+    swaps_axes: bool = ...,
+    override: bool = ...,
+) -> Transform: ...
+
+
+def register_transform(
+    name: str,
+    *,
+    pixel: Op | None = None,
+    latent: Op | None = None,
+    inverse: str | None = None,
+    mask: Op | None = None,
+    swaps_axes: bool = False,
+    override: bool = False,
+) -> Any:
+    """Make a transform known by a name: as a class decorator, or by a call with two functions.
+
+    Args:
+        name: lower-case letters, digits and underscores, as it is written in `--transforms`.
+        pixel: the pixel op `T` on `(..., H, W)` (call form).
+        latent: the latent op `ρ` on `(..., h, w)` (call form).
+        inverse: the name of the inverse transform; its own name for an involution.
+        mask: gives the validity mask `(H', W')` for an image, where `T` does not determine every pixel.
+        swaps_axes: whether both ops exchange height and width.
+        override: replace a transform that has this name already.
+
+    Returns the class (decorator) or the transform (call). Raises `InputError` for a name that is
+    malformed or taken, or when only one of the two functions is given.
+
+    ```python
+    import torch
+
+    import equivae
+
+
+    def channel_signs(z):
+        return z * torch.tensor([1.0, -1.0, 1.0, 1.0]).view(4, 1, 1)
+
+
+    t = equivae.register_transform(
+        "hflip_sign",
+        pixel=lambda x: x.flip(-1),
+        latent=lambda z: channel_signs(z.flip(-1)),
+        inverse="hflip_sign",
+    )
+    z = torch.randn(1, 4, 8, 8)
+    assert t.inverse.latent(t.latent(z)).equal(z)
+    ```
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise InputError(
+            f"transform name {name!r} cannot be used: names are lower-case letters, digits and "
+            "underscores and start with a letter, as in 'my_flip'."
+        )
+    if name in _FACTORIES and not override:
+        raise InputError(
+            f"a transform named {name!r} is registered already; choose another name, or pass "
+            "override=True to replace it."
+        )
+    if (pixel is None) != (latent is None):
+        given, missing = ("pixel", "latent") if latent is None else ("latent", "pixel")
+        raise InputError(
+            f"transform {name!r} was given a {given} op without a {missing} op; a transform is the "
+            "pair, so pass both."
+        )
+    if pixel is not None and latent is not None:
+        transform = FunctionTransform(name, pixel, latent, inverse, mask, swaps_axes)
+        _FACTORIES[name] = lambda: transform
+        return transform
+
+    def decorator(cls: TransformClass) -> TransformClass:
+        if not (isinstance(cls, type) and issubclass(cls, Transform)):
+            raise InputError(
+                f"register_transform({name!r}) decorates subclasses of equivae.Transform; "
+                f"{cls!r} is none. For two functions call "
+                f"register_transform({name!r}, pixel=f, latent=g)."
+            )
+        if not cls.name:
+            cls.name = name
+        _FACTORIES[name] = cls
+        return cls
+
+    return decorator
+
+
+def get_transform(name: str, **parameters: Any) -> Transform:
+    """The transform registered as `name`, built with the given parameters.
+
+    Raises `InputError` for an unknown name (with the nearest known ones) and for parameters that the
+    transform does not take.
+
+    ```python
+    t = equivae.get_transform("rot180")
+    assert t.inverse == t
+    ```
+    """
+    if name not in _FACTORIES:
+        raise InputError(f"unknown transform {name!r}.{did_you_mean(name, list_transforms())}")
+    try:
+        return _FACTORIES[name](**parameters)
+    except TypeError as error:
+        raise InputError(f"transform {name!r} cannot be built: {error}") from error
+
+
+def list_transforms() -> list[str]:
+    """The names of all registered transforms, in natural order.
+
+    ```python
+    assert {"hflip", "rot90", "rot180"} <= set(equivae.list_transforms())
+    ```
+    """
+
+    def natural(name: str) -> list[str]:
+        return [part.zfill(8) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+    return sorted(_FACTORIES, key=natural)
+
+
+def _register_builtin(transform: Transform) -> None:
+    _FACTORIES[transform.name] = lambda: transform
+
+
+for _transform in LATTICE:
+    _register_builtin(_transform)
