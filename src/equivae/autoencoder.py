@@ -392,7 +392,7 @@ def _load_pretrained(name: str, is_folder: bool, options: dict[str, Any]) -> nn.
     for candidate in candidates:
         place = {"subfolder": candidate} if candidate else {}
         try:
-            config = diffusers.ModelMixin.load_config(name, **place, **_hub_options(options))
+            config = diffusers.AutoencoderKL.load_config(name, **place, **_hub_options(options))
             cls = getattr(diffusers, str(config.get("_class_name")), None)
             if cls is None or not (hasattr(cls, "encode") and hasattr(cls, "decode")):
                 raise InputError(
@@ -408,7 +408,7 @@ def _load_pretrained(name: str, is_folder: bool, options: dict[str, Any]) -> nn.
     what = "folder" if is_folder else "hub repository"
     hint = "" if is_folder else " Without a network, pass a local folder or 'embedded'."
     raise InputError(
-        f"no autoencoder could be loaded from {what} {name!r}: {_first_line(failure)}{hint}"
+        f"no autoencoder could be loaded from {what} {name!r}: {_first_line(failure)}.{hint}"
     ) from failure
 
 
@@ -419,7 +419,7 @@ def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
 
 def _first_line(error: Exception | None) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def save_vae(module: nn.Module, folder: str | Path) -> None:

@@ -109,8 +109,7 @@ def _pink_noise(rng: np.random.Generator, size: int) -> np.ndarray:
     spectrum *= radius ** -rng.uniform(0.6, 1.6)
     spectrum[0, 0] = 0.0
     field = np.fft.irfft2(spectrum, s=(size, size))
-    unit = np.asarray(field / max(float(field.std()), 1e-6), dtype=np.float32)
-    return unit
+    return np.asarray(field / max(float(field.std()), 1e-6), dtype=np.float32)
 
 
 def _fill(
@@ -142,7 +141,8 @@ def _fill(
         if rng.random() < 0.4:
             wave = np.clip(wave * np.float32(4.0), -1.0, 1.0)  # stripes
         value = value + np.float32(rng.uniform(0.03, 0.25)) * wave
-    return colour.astype(np.float32) + value[..., None]
+    filled: np.ndarray = colour.astype(np.float32) + value[..., None]
+    return filled
 
 
 def _paint_leaf(

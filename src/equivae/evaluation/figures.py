@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
@@ -52,31 +52,55 @@ def draw_panels(after: Sequence[Panel], before: Sequence[Panel] = ()) -> Figure:
     return figure
 
 
-def draw_losses(history: Sequence[dict[str, float]], title: str = "") -> Figure:
-    """Training and validation loss against steps, from records with `step`, `loss`, `validation_loss`."""
+def draw_losses(
+    history: Sequence[dict[str, float]], by: Literal["step", "epoch"] = "step"
+) -> Figure:
+    """Training and validation loss against optimiser steps, or their means against epochs.
+
+    Args:
+        history: records with `step`, `epoch` and `loss` or `validation_loss`.
+        by: what the horizontal axis counts.
+    """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7.0, 3.8), dpi=150, facecolor="white")
     axis = figure.subplots()
-    for key, label, colour, marker in (
-        ("loss", "training", _MUTED, None),
-        ("validation_loss", "validation", _AFTER, "o"),
+    for key, label, colour in (
+        ("loss", "training", _MUTED),
+        ("validation_loss", "validation", _AFTER),
     ):
-        points = [(record["step"], record[key]) for record in history if key in record]
-        if points:
-            steps, values = zip(*points, strict=True)
-            axis.plot(steps, values, color=colour, label=label, marker=marker, markersize=4, lw=1.6)
+        places, values = _curve([record for record in history if key in record], key, by)
+        if places:
+            marker = "o" if by == "epoch" or key == "validation_loss" else None
+            axis.plot(
+                places, values, color=colour, label=label, marker=marker, markersize=4, lw=1.6
+            )
     axis.set_yscale("log")
-    axis.set_xlabel("optimiser step", color=_INK)
+    axis.set_xlabel("epoch" if by == "epoch" else "optimiser step", color=_INK)
     axis.set_ylabel("loss, images in [-1, 1]", color=_INK)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(True, which="both", color="#d0d7de", lw=0.5)
     axis.spines[["top", "right"]].set_visible(False)
-    if title:
-        axis.set_title(title, fontsize=11, color=_INK, loc="left")
     if axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False)
     figure.tight_layout()
     return figure
+
+
+def _curve(
+    records: Sequence[dict[str, float]], key: str, by: str
+) -> tuple[list[float], list[float]]:
+    if by == "step":
+        return [record["step"] for record in records], [record[key] for record in records]
+    epochs = sorted({record["epoch"] for record in records})
+    means = []
+    for epoch in epochs:
+        values = [record[key] for record in records if record["epoch"] == epoch]
+        means.append(sum(values) / len(values))
+    # A validation record carries the number of epochs done, a training record that of those before.
+    shift = 1 if key == "loss" else 0
+    return [epoch + shift for epoch in epochs], means
 
 
 def _show(axis: Axes, picture: Tensor) -> None:

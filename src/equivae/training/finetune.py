@@ -23,7 +23,7 @@ from equivae.autoencoder import Autoencoder, check_images, load_vae, save_vae
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError, NonFiniteLossError
 from equivae.evaluation.evaluate import check_resolution
-from equivae.evaluation.metrics import measure
+from equivae.evaluation.metrics import Metrics, Panel, measure
 from equivae.evaluation.report import Report
 from equivae.files import claim_folder, write_folder_beside
 from equivae.losses.equivariance import EquivarianceLoss
@@ -131,8 +131,7 @@ def finetune(
     model = copy.deepcopy(original).to(accelerator.device)
     _cast(model, torch.float32)
     tuned = Autoencoder(model)
-    report = Report(*_measure(tuned, validation, wanted, config, progress, "before"))
-    report.before, report.panels_before = report.metrics, report.panels
+    before, panels_before = _measure(tuned, validation, wanted, config, progress, "before")
     trainable = _select(tuned, config.train)
     if config.gradient_checkpointing:
         _enable_gradient_checkpointing(model)
@@ -240,12 +239,11 @@ def finetune(
     if ema is not None:
         ema.copy_to(trainable)
     accelerator.wait_for_everyone()
-    for parameter, before in zip(model.parameters(), original.parameters(), strict=True):
-        parameter.requires_grad_(before.requires_grad)
+    for parameter, source in zip(model.parameters(), original.parameters(), strict=True):
+        parameter.requires_grad_(source.requires_grad)
     _cast(model.eval(), dtype)
-    report.metrics, report.panels = _measure(tuned, validation, wanted, config, progress, "after")
-    report.history, report.skipped = history, training.skipped
-    report.settings = {
+    after, panels = _measure(tuned, validation, wanted, config, progress, "after")
+    settings = {
         "vae": str(vae) if isinstance(vae, (str, Path)) else type(vae).__name__,
         "images": str(images) if isinstance(images, (str, Path)) else len(training),
         "transforms": ",".join(t.name for t in wanted),
@@ -255,6 +253,15 @@ def finetune(
         **config.to_dict(),
         "max_train_steps": max_steps,
     }
+    report = Report(
+        metrics=after,
+        before=before,
+        panels=panels,
+        panels_before=panels_before,
+        history=history,
+        settings=settings,
+        skipped=training.skipped,
+    )
     if accelerator.is_main_process:
         _save(model, output_dir)
         report.save(output_dir, overwrite=True)
@@ -419,7 +426,7 @@ def _measure(
     config: FinetuneConfig,
     progress: bool,
     label: str,
-) -> Any:
+) -> tuple[Metrics, list[Panel]]:
     images = images.subset(range(min(len(images), config.max_eval_samples)))
     return measure(
         vae,
