@@ -107,6 +107,13 @@ class EquivarianceLoss:
             raise InputError(f"unknown schedule {schedule!r}.{did_you_mean(str(schedule), known)}")
         if not 0.0 <= probability <= 1.0:
             raise InputError(f"probability must lie in [0, 1], got {probability}.")
+        for name, value in (
+            ("weight", weight),
+            ("reconstruction_weight", reconstruction_weight),
+            ("encoder_weight", encoder_weight),
+        ):
+            if not value >= 0:
+                raise InputError(f"{name} must not be negative, got {value}.")
         if chunk_size is not None and chunk_size < 1:
             raise InputError(f"chunk_size must be at least 1, got {chunk_size}.")
         self.transforms = resolve_transforms(transforms)
