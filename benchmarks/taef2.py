@@ -37,7 +37,7 @@ class _Block(nn.Module):
                 nn.Conv2d(c, 4 * c, 1, bias=False),
                 nn.GroupNorm(4, 4 * c),
                 nn.ReLU(),
-                nn.Conv2d(4 * c, c, 1),
+                nn.Conv2d(4 * c, c, 1, bias=False),
             )
             if pooled
             else None
