@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
 
 from equivae.autoencoder import Autoencoder, check_images, load_vae, save_vae
-from equivae.data.sources import ImageDataset, ImagesLike, load_images
+from equivae.data.sources import ImageDataset, ImagesLike, collate, load_images
 from equivae.errors import InputError, NonFiniteLossError
 from equivae.evaluation.evaluate import check_resolution
 from equivae.evaluation.metrics import Metrics, Panel, measure
@@ -151,6 +151,7 @@ def finetune(
         WithLatents(training, latents),
         config.train_batch_size,
         sampler=order,
+        collate_fn=collate,
         num_workers=config.dataloader_num_workers,
         pin_memory=accelerator.device.type == "cuda",
     )
@@ -454,7 +455,8 @@ def _validate(
     inner.module.eval()
     images = images.subset(range(min(len(images), config.max_eval_samples)))
     total = torch.zeros((), device=accelerator.device)
-    for batch in DataLoader(images, config.eval_batch_size):  # type: ignore[arg-type]
+    loader = DataLoader(images, config.eval_batch_size, collate_fn=collate)  # type: ignore[arg-type]
+    for batch in loader:
         with accelerator.autocast():
             out = loss_fn(inner._vae, batch.to(accelerator.device))
         total += out.loss * len(batch)

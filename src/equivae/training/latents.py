@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from equivae.autoencoder import Autoencoder
-from equivae.data.sources import ImageDataset
+from equivae.data.sources import ImageDataset, collate
 
 __all__ = ["WithLatents", "cache_latents"]
 
@@ -46,7 +46,7 @@ def cache_latents(
 
     latents: np.ndarray | None = None
     done = 0
-    loader = DataLoader(images, batch_size)  # type: ignore[arg-type]
+    loader = DataLoader(images, batch_size, collate_fn=collate)  # type: ignore[arg-type]
     for batch in tqdm(loader, desc="latents", disable=not progress, leave=False):
         encoded = vae.encode(batch.to(vae.device, vae.dtype)).float().cpu().numpy()
         if latents is None:
