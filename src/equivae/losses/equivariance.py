@@ -168,6 +168,16 @@ class EquivarianceLoss:
             loss = loss + self._encoder_side(autoencoder, transforms, images, latents, terms)
         return LossOutput(loss, terms)
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise `InputError` for non-square images whose axes the sampled schedule would mix."""
+        turning = [t.name for t in self.transforms if t.swaps_axes]
+        if self.schedule == "sampled" and height != width and turning:
+            raise InputError(
+                f"the sampled schedule cannot mix {', '.join(turning)} with others in one batch of "
+                f"non-square images ({height}x{width}), since they exchange height and width; crop to "
+                'squares or use schedule="dual".'
+            )
+
     def _dual_parts(self, transforms: Sequence[Transform]) -> list[_Part]:
         parts = [_Part("reconstruction", self._identity, None, self.reconstruction_weight)]
         for transform in transforms:
@@ -182,13 +192,7 @@ class EquivarianceLoss:
         generator: torch.Generator | None,
     ) -> list[_Part]:
         batch, p = images.shape[0], self.probability
-        if images.shape[-1] != images.shape[-2] and any(t.swaps_axes for t in transforms):
-            turning = ", ".join(t.name for t in transforms if t.swaps_axes)
-            raise InputError(
-                f"the sampled schedule cannot mix {turning} with others in one batch of non-square "
-                f"images ({images.shape[-2]}x{images.shape[-1]}), since they exchange height and "
-                'width; crop to squares or use schedule="dual".'
-            )
+        self.check_size(images.shape[-2], images.shape[-1])
         # One uniform shared by strata keeps each sample's marginal and lowers the variance.
         offset = torch.rand((), generator=generator)
         place = (torch.randperm(batch, generator=generator) + offset) / batch

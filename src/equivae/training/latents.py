@@ -12,7 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 from equivae.autoencoder import Autoencoder
 from equivae.data.sources import ImageDataset, collate
 
-__all__ = ["WithLatents", "cache_latents"]
+__all__ = ["LATENTS_FILE", "WithLatents", "cache_latents"]
+
+LATENTS_FILE = "latents.npy"
 
 
 class WithLatents(Dataset[dict[str, Tensor]]):
@@ -52,7 +54,7 @@ def cache_latents(
         if latents is None:
             shape = (len(images), *encoded.shape[1:])
             if 4 * np.prod(shape) > limit_mb * 2**20:
-                path = folder / "latents.npy"
+                path = folder / LATENTS_FILE
                 latents = np.lib.format.open_memmap(path, "w+", np.float32, shape)
             else:
                 latents = np.empty(shape, np.float32)
