@@ -41,5 +41,7 @@ def shared_data() -> Path:
     """The folder of data sets beside the repository; the test is skipped where there is none."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip(f"needs the data sets in {folder.parent.name}/{folder.name} beside the repository")
+        pytest.skip(
+            f"needs the data sets in {folder.parent.name}/{folder.name} beside the repository"
+        )
     return folder

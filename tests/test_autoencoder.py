@@ -15,13 +15,13 @@ from diffusers import (
     UNet2DModel,
     VQModel,
 )
-from models import ConvAE, PoolAE, noise, tiny_kl
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import equivae
 from equivae import InputError
 from equivae.autoencoder import check_images, save_vae
+from models import ConvAE, PoolAE, noise, tiny_kl
 
 BLOCKS = {
     "down_block_types": ("DownEncoderBlock2D",) * 2,
@@ -450,7 +450,9 @@ def test_save_a_diffusers_vae(tmp_path):
     save_vae(module, tmp_path / "new" / "folder")
     names = {p.name for p in (tmp_path / "new" / "folder").iterdir()}
     assert names == {"config.json", "diffusion_pytorch_model.safetensors"}
-    assert same_weights(diffusers.AutoencoderKL.from_pretrained(tmp_path / "new" / "folder"), module)
+    assert same_weights(
+        diffusers.AutoencoderKL.from_pretrained(tmp_path / "new" / "folder"), module
+    )
 
 
 def test_save_any_module(tmp_path):

@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import noise
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from equivae import InputError
 from equivae.data import ImageDataset, load_images
 from equivae.data.sources import resize_and_crop
+from models import noise
 
 
 def picture(height: int = 8, width: int = 8, seed: int = 0, channels: int = 3) -> np.ndarray:

@@ -7,14 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from models import ConvAE, MarkedAE, PoolAE, cells, noise, tiny_kl
 from PIL import Image
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
-from test_registry import ShiftRight
 
 import equivae
 from equivae import InputError
 from equivae.evaluation import psnr
+from models import ConvAE, MarkedAE, PoolAE, cells, noise, tiny_kl
+from test_registry import ShiftRight
 
 
 def evaluate(vae, images, transforms="rot180", **options):
@@ -218,7 +218,9 @@ def test_means_are_those_of_the_images():
         np.mean(metrics.per_image["reconstruction_mse"])
     )
     found = metrics.transforms["rot180"]
-    assert found.round_trip_mse == pytest.approx(np.mean(metrics.per_image["round_trip_mse/rot180"]))
+    assert found.round_trip_mse == pytest.approx(
+        np.mean(metrics.per_image["round_trip_mse/rot180"])
+    )
 
 
 def test_max_samples_are_drawn_with_the_seed():

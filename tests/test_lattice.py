@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import noise
 from torch import Tensor
 
 import equivae
 from equivae.transforms.lattice import LATTICE
+from models import noise
 
 NAMES = [t.name for t in LATTICE]
 elements = st.sampled_from(LATTICE)

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import ConvAE, PoolAE, cells, noise, tiny_kl
-from test_registry import ShiftRight
 
 import equivae
 from equivae import EquivarianceLoss, InputError
 from equivae.losses.reconstruction import masked, mse
+from models import ConvAE, PoolAE, cells, noise, tiny_kl
+from test_registry import ShiftRight
 
 
 def value(loss_fn, vae, images, seed=0, **options):
@@ -71,7 +71,9 @@ def test_the_gradient_is_that_of_the_published_loop():
     # The log-variance that the mode ignores has no gradient of its own, but every weight takes part.
     for name, parameter in ours.named_parameters():
         assert parameter.grad is not None
-        torch.testing.assert_close(parameter.grad, gradients[name].grad, msg=lambda m, n=name: n + m)
+        torch.testing.assert_close(
+            parameter.grad, gradients[name].grad, msg=lambda m, n=name: n + m
+        )
 
 
 def test_given_latents_are_used():
@@ -107,7 +109,9 @@ def test_a_group_is_the_mean_of_its_members():
     members = [t.name for t in equivae.get_group("d4") if t.name != "identity"]
     assert list(out.terms) == ["reconstruction", *(f"equivariance/{name}" for name in members)]
     singles = [value(EquivarianceLoss(name), vae, x) for name in members]
-    mean = torch.stack([s.terms[f"equivariance/{n}"] for s, n in zip(singles, members, strict=True)])
+    mean = torch.stack(
+        [s.terms[f"equivariance/{n}"] for s, n in zip(singles, members, strict=True)]
+    )
     torch.testing.assert_close(out.loss, out.terms["reconstruction"] + mean.mean())
 
 
@@ -200,7 +204,8 @@ def test_each_image_is_decoded_once(batch, probability, transforms, seed):
 
 
 @pytest.mark.parametrize(
-    ("batch", "probability", "count"), [(8, 0.5, 4), (4, 0.25, 1), (10, 0.3, 3), (6, 1.0, 6), (5, 0, 0)]
+    ("batch", "probability", "count"),
+    [(8, 0.5, 4), (4, 0.25, 1), (10, 0.3, 3), (6, 1.0, 6), (5, 0, 0)],
 )
 def test_draws_are_systematic(batch, probability, count):
     x = noise(batch, 3, 4, 4)
@@ -208,7 +213,10 @@ def test_draws_are_systematic(batch, probability, count):
     for seed in range(20):
         moved = []
         equivae.register_transform(
-            "spy", pixel=lambda x: -x, latent=lambda z: moved.append(z) or -z, override=True
+            "spy",
+            pixel=lambda x: -x,
+            latent=lambda z, moved=moved: moved.append(z) or -z,
+            override=True,
         )
         loss_fn = EquivarianceLoss("spy", schedule="sampled", probability=probability)
         value(loss_fn, PoolAE(), x, seed)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models import noise
 from torch import Tensor
 
 import equivae
 from equivae import InputError
 from equivae.transforms import ComposedTransform
+from models import noise
 
 
 class ShiftRight(equivae.Transform):
@@ -162,7 +162,9 @@ def test_a_taken_name_is_refused_unless_overridden():
     assert equivae.get_transform("hflip").pixel(torch.tensor([[1, 2]])).tolist() == [[-1, -2]]
 
 
-@pytest.mark.parametrize("name", ["", "Flip", "my-flip", "9lives", "a b", "rot180,hflip", "a@b", "x\n"])
+@pytest.mark.parametrize(
+    "name", ["", "Flip", "my-flip", "9lives", "a b", "rot180,hflip", "a@b", "x\n"]
+)
 def test_malformed_names_are_refused(name):
     with pytest.raises(InputError, match="cannot be used"):
         equivae.register_transform(name, pixel=torch.neg, latent=torch.neg)
@@ -196,7 +198,9 @@ def test_fixed_transforms_take_no_parameters():
 def test_names_are_listed_in_natural_order():
     equivae.register_transform("rot5", pixel=torch.neg, latent=torch.neg)
     listed = equivae.list_transforms()
-    places = [listed.index(name) for name in ("hflip", "rot5", "rot90", "rot180", "rot270", "vflip")]
+    places = [
+        listed.index(name) for name in ("hflip", "rot5", "rot90", "rot180", "rot270", "vflip")
+    ]
     assert places == sorted(places)
 
 

@@ -7,12 +7,12 @@ import json
 import math
 
 import pytest
-from models import ConvAE, MarkedAE, PoolAE, cells, noise, tiny_kl
 from PIL import Image
 
 import equivae
 from equivae import InputError, Report
 from equivae.evaluation import Metrics, TransformMetrics
+from models import ConvAE, MarkedAE, PoolAE, cells, noise, tiny_kl
 
 
 def evaluate(vae, images, transforms="rot180", **options):
@@ -78,7 +78,9 @@ def test_to_markdown_with_a_baseline():
     assert "| metric | before | after |" in lines
     (gap,) = [line for line in lines if "equivariance gap |" in line]
     assert gap == f"| rot180: equivariance gap | 0.00 dB | {20 * math.log10(3):.2f} dB |"
-    assert all(line.count("|") == 4 for line in lines if line.startswith(("| rot", "| reconstruction ")))
+    assert all(
+        line.count("|") == 4 for line in lines if line.startswith(("| rot", "| reconstruction "))
+    )
 
 
 def test_rows_of_a_transform_that_only_one_has():
