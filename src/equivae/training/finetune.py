@@ -388,6 +388,9 @@ def _accelerator(config: FinetuneConfig, output_dir: Path) -> Accelerator:
             accelerator.init_trackers("equivae", config=plain)
     except (ValueError, ImportError) as error:
         raise InputError(str(error)) from error
+    if config.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        # accelerate would train in float32 without a word.
+        raise InputError("mixed_precision='fp16' needs a GPU; use 'bf16' or 'no' on the CPU.")
     return accelerator
 
 
