@@ -119,11 +119,15 @@ class Autoencoder:
 
     @property
     def device(self) -> torch.device:
-        return next(self.module.parameters()).device
+        return self._like.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.module.parameters()).dtype
+        return self._like.dtype
+
+    @property
+    def _like(self) -> Tensor:
+        return next(self.module.parameters(), torch.empty(0))
 
     @property
     def geometry(self) -> Geometry:
@@ -211,18 +215,19 @@ def _require_tensor(value: Any, module: nn.Module, call: str) -> Tensor:
 
 
 def _probe(vae: Autoencoder) -> Geometry:
-    channels = _image_channels(vae.module)
+    candidates = _image_channels(vae.module)
     failure: Exception | None = None
-    for side in _PROBE_SIDES:
-        try:
-            return _probe_at(vae, channels, side)
-        except InputError:
-            raise
-        except Exception as error:  # a side that this architecture cannot take
-            failure = failure or error
+    for channels in candidates:
+        for side in _PROBE_SIDES:
+            try:
+                return _probe_at(vae, channels, side)
+            except InputError:
+                raise
+            except Exception as error:  # a side or channels that this architecture cannot take
+                failure = failure or error
     raise InputError(
-        f"{type(vae.module).__name__} could neither encode nor decode an image of {channels} channels "
-        f"at sides {_PROBE_SIDES}: {failure}"
+        f"{type(vae.module).__name__} could neither encode nor decode an image of {candidates[0]} "
+        f"channels at sides {_PROBE_SIDES}: {failure}"
     ) from failure
 
 
@@ -272,13 +277,15 @@ def _requiring_grad(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _image_channels(module: nn.Module) -> int:
+def _image_channels(module: nn.Module) -> list[int]:
+    """What the images may have, the likeliest first: nothing says whose the first convolution is."""
     config = getattr(module, "config", None)
     configured = getattr(config, "in_channels", None)
     if isinstance(configured, int):
-        return configured
-    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
-    return first.in_channels if first is not None and first.in_channels in (1, 3, 4) else 3
+        return [configured]
+    first = next((m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)), 3)
+    usual = [3, 1, 4]
+    return [first, *(n for n in usual if n != first)] if first in usual else usual
 
 
 # Images -----------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from equivae.errors import InputError
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["ImageDataset", "ImagesLike", "load_images", "resize_and_crop"]
+__all__ = ["ImageDataset", "ImagesLike", "collate", "load_images", "resize_and_crop"]
 
 ImagesLike = Union[
     Tensor, str, Path, "datasets.Dataset", Dataset[Any], "DataLoader[Any]", Sequence[Any]
@@ -77,7 +77,7 @@ class ImageDataset(Dataset[Tensor]):
             raise InputError(f"validation_split must lie in [0, 1), got {fraction}.")
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).tolist()
         held_out = round(len(self) * fraction)
-        if fraction > 0 and len(self) > 1:
+        if fraction > 0:
             held_out = min(max(held_out, 1), len(self) - 1)
         return self.subset(sorted(order[held_out:])), self.subset(sorted(order[:held_out]))
 
@@ -156,6 +156,19 @@ def load_images(
     return dataset
 
 
+def collate(items: Sequence[Any]) -> Any:
+    """A batch of images, or of dictionaries with images; `InputError` if their sizes differ."""
+    if isinstance(items[0], dict):
+        return {key: collate([item[key] for item in items]) for key in items[0]}
+    shapes = list(dict.fromkeys(tuple(item.shape) for item in items))
+    if len(shapes) > 1:
+        raise InputError(
+            f"the images have different sizes, {shapes[0]} and {shapes[1]}; pass a resolution, to which "
+            "they are resized and cropped."
+        )
+    return torch.stack(list(items))
+
+
 def resize_and_crop(image: Tensor, resolution: int) -> Tensor:
     """Resize the short side of `(C, H, W)` to `resolution` (bicubic, anti-aliased), crop the centre."""
     height, width = image.shape[-2:]
@@ -188,7 +201,7 @@ def _prepare(item: Any, resolution: int | None, channels: int, name: str) -> Ten
             f"image {name} is of type {type(item).__name__}; expected a tensor (C, H, W) in [-1, 1], a "
             "PIL image, or a dictionary or tuple that holds one."
         )
-    if item.ndim != 3 or item.shape[0] != channels:
+    if item.ndim != 3 or item.shape[0] != channels or item.numel() == 0:
         raise InputError(
             f"image {name} has shape {tuple(item.shape)}, expected ({channels}, H, W)."
         )
@@ -208,7 +221,10 @@ def _prepare(item: Any, resolution: int | None, channels: int, name: str) -> Ten
 
 
 def _from_pil(image: Image.Image, resolution: int | None, channels: int) -> Tensor:
-    image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # Pillow would cut the shades off at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image = image.convert("L" if channels == 1 else "RGB")
     if resolution is not None:
         scale = resolution / min(image.size)
         size = (

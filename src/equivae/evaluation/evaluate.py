@@ -57,6 +57,8 @@ def evaluate(
     ```
     """
     wanted = resolve_transforms(transforms)
+    if eval_batch_size < 1:
+        raise InputError(f"eval_batch_size must be at least 1, got {eval_batch_size}.")
     autoencoder = Autoencoder(load_vae(vae))
     check_resolution(resolution, autoencoder)
     dataset = load_images(images, resolution=resolution, channels=autoencoder.image_channels)

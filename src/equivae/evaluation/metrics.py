@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from equivae.autoencoder import Autoencoder, check_images
-from equivae.data.sources import ImageDataset
+from equivae.data.sources import ImageDataset, collate
 from equivae.errors import InputError
 from equivae.transforms import Transform
 
@@ -92,7 +92,7 @@ def measure(
     """Metrics of a VAE over images, and the pictures of the first few."""
     from tqdm.auto import tqdm
 
-    loader = DataLoader(images, batch_size)  # type: ignore[arg-type]
+    loader = DataLoader(images, batch_size, collate_fn=collate)  # type: ignore[arg-type]
     sums: dict[str, list[float]] = defaultdict(list)
     pictures: list[Panel] = []
     modes = [(part, part.training) for part in vae.module.modules()]
@@ -153,7 +153,8 @@ def _measure_batch(
         encoded = vae.encode(turned).float()
         yield (
             f"encoder_relative_error/{name}",
-            (encoded - latent.float()).flatten(1).norm(dim=1) / encoded.flatten(1).norm(dim=1),
+            (encoded - latent.float()).flatten(1).norm(dim=1)
+            / encoded.flatten(1).norm(dim=1).clamp_min(1e-12),
         )
         for i in range(min(wanted, x.shape[0])):
             pictures.append(

@@ -76,7 +76,8 @@ class Report:
                 f"{_count(now.images)}."
             )
         old = self.before.transforms[name]
-        change = now.reconstruction_psnr - self.before.reconstruction_psnr
+        before, after = self.before.reconstruction_psnr, now.reconstruction_psnr
+        change = 0.0 if before == after else after - before  # both may be infinite
         return (
             f"The equivariance gap {which} went from {old.equivariance_gap_db:.2f} to "
             f"{worst.equivariance_gap_db:.2f} dB while reconstruction changed by {change:+.2f} dB, over "

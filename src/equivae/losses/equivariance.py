@@ -107,6 +107,13 @@ class EquivarianceLoss:
             raise InputError(f"unknown schedule {schedule!r}.{did_you_mean(str(schedule), known)}")
         if not 0.0 <= probability <= 1.0:
             raise InputError(f"probability must lie in [0, 1], got {probability}.")
+        for name, value in (
+            ("weight", weight),
+            ("reconstruction_weight", reconstruction_weight),
+            ("encoder_weight", encoder_weight),
+        ):
+            if not value >= 0:
+                raise InputError(f"{name} must not be negative, got {value}.")
         if chunk_size is not None and chunk_size < 1:
             raise InputError(f"chunk_size must be at least 1, got {chunk_size}.")
         self.transforms = resolve_transforms(transforms)
@@ -161,6 +168,16 @@ class EquivarianceLoss:
             loss = loss + self._encoder_side(autoencoder, transforms, images, latents, terms)
         return LossOutput(loss, terms)
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise `InputError` for non-square images whose axes the sampled schedule would mix."""
+        turning = [t.name for t in self.transforms if t.swaps_axes]
+        if self.schedule == "sampled" and height != width and turning:
+            raise InputError(
+                f"the sampled schedule cannot mix {', '.join(turning)} with others in one batch of "
+                f"non-square images ({height}x{width}), since they exchange height and width; crop to "
+                'squares or use schedule="dual".'
+            )
+
     def _dual_parts(self, transforms: Sequence[Transform]) -> list[_Part]:
         parts = [_Part("reconstruction", self._identity, None, self.reconstruction_weight)]
         for transform in transforms:
@@ -175,13 +192,7 @@ class EquivarianceLoss:
         generator: torch.Generator | None,
     ) -> list[_Part]:
         batch, p = images.shape[0], self.probability
-        if images.shape[-1] != images.shape[-2] and any(t.swaps_axes for t in transforms):
-            turning = ", ".join(t.name for t in transforms if t.swaps_axes)
-            raise InputError(
-                f"the sampled schedule cannot mix {turning} with others in one batch of non-square "
-                f"images ({images.shape[-2]}x{images.shape[-1]}), since they exchange height and "
-                'width; crop to squares or use schedule="dual".'
-            )
+        self.check_size(images.shape[-2], images.shape[-1])
         # One uniform shared by strata keeps each sample's marginal and lowers the variance.
         offset = torch.rand((), generator=generator)
         place = (torch.randperm(batch, generator=generator) + offset) / batch

@@ -47,7 +47,8 @@ class RunState:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """`checkpoint-<step>` folders, oldest first."""
-    found = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
+    named = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
+    found = [p for p in named if (p / "run.json").is_file()]  # other programs use the name as well
     return sorted(found, key=lambda p: int(p.name.split("-")[1]))
 
 
@@ -100,7 +101,13 @@ def load_checkpoint(
                 f"{path.name} is of a run with {name}={state.settings.get(name)!r}, this one has "
                 f"{value!r}; resume with the same options or choose another output folder."
             )
-    accelerator.load_state(str(path))
+    try:
+        accelerator.load_state(str(path))
+    except RuntimeError as error:
+        raise InputError(
+            f"{path.name} holds the weights of another model; resume with the same one or choose "
+            "another output folder."
+        ) from error
     if ema is not None:
         weights = load_file(path / "ema.safetensors")
         with torch.no_grad():

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from diffusers.optimization import SchedulerType
+
 from equivae.errors import InputError, did_you_mean
 from equivae.losses.equivariance import Schedule
 from equivae.losses.reconstruction import resolve_reconstruction
@@ -80,6 +82,12 @@ class FinetuneConfig:
                     f"{name}={getattr(self, name)!r} is unknown."
                     f"{did_you_mean(str(getattr(self, name)), known)}"
                 )
+        schedulers = [kind.value for kind in SchedulerType]
+        if self.lr_scheduler not in schedulers:
+            raise InputError(
+                f"lr_scheduler={self.lr_scheduler!r} is unknown."
+                f"{did_you_mean(str(self.lr_scheduler), schedulers)}"
+            )
         resolve_reconstruction(self.reconstruction)
         for name in _POSITIVE:
             value = getattr(self, name)
@@ -88,10 +96,13 @@ class FinetuneConfig:
         for name in ("learning_rate", "adam_epsilon"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}.")
-        for name in ("weight", "reconstruction_weight", "encoder_weight", "max_grad_norm"):
+        for name in _NOT_NEGATIVE:
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} must not be negative, got {getattr(self, name)}.")
-        for name in ("probability", "adam_beta1", "adam_beta2", "ema_decay", "validation_split"):
+        for name in ("adam_beta1", "adam_beta2", "validation_split"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
+        for name in ("probability", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
 
@@ -118,6 +129,16 @@ _POSITIVE = [
     "checkpointing_steps",
     "checkpoints_total_limit",
     "logging_steps",
+]
+_NOT_NEGATIVE = [
+    "weight",
+    "reconstruction_weight",
+    "encoder_weight",
+    "max_grad_norm",
+    "adam_weight_decay",
+    "lr_warmup_steps",
+    "dataloader_num_workers",
+    "latent_cache_mb",
 ]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
 
 from equivae.autoencoder import Autoencoder, check_images, load_vae, save_vae
-from equivae.data.sources import ImageDataset, ImagesLike, load_images
+from equivae.data.sources import ImageDataset, ImagesLike, collate, load_images
 from equivae.errors import InputError, NonFiniteLossError
 from equivae.evaluation.evaluate import check_resolution
 from equivae.evaluation.metrics import Metrics, Panel, measure
@@ -35,7 +36,7 @@ from equivae.training.checkpoints import (
     save_checkpoint,
 )
 from equivae.training.config import FinetuneConfig, make_config
-from equivae.training.latents import WithLatents, cache_latents
+from equivae.training.latents import LATENTS_FILE, WithLatents, cache_latents
 from equivae.transforms import Transform, resolve_transforms
 from equivae.transforms.groups import TransformsLike
 
@@ -116,11 +117,12 @@ def finetune(
     autoencoder = Autoencoder(original)
     check_resolution(config.resolution, autoencoder)
     training, validation = _datasets(images, validation_images, config, autoencoder)
+    loss_fn = _loss(wanted, config)
+    loss_fn.check_size(*training[0].shape[-2:])
     output_dir = Path(output_dir)
     checkpoint = find_checkpoint(output_dir, config.resume_from_checkpoint)
-    if checkpoint is None:
-        claim_folder(output_dir, ours=("logs",))
-    loss_fn = _loss(wanted, config)
+    if checkpoint is None or checkpoint.resolve().parent != output_dir.resolve():
+        claim_folder(output_dir, ours=("logs", LATENTS_FILE))
 
     accelerator = _accelerator(config, output_dir)
     set_seed(config.seed)
@@ -151,6 +153,8 @@ def finetune(
         WithLatents(training, latents),
         config.train_batch_size,
         sampler=order,
+        generator=torch.Generator(),  # an iterator's seed, else taken from the global state
+        collate_fn=collate,
         num_workers=config.dataloader_num_workers,
         pin_memory=accelerator.device.type == "cuda",
     )
@@ -367,6 +371,9 @@ def _loss(transforms: Sequence[Transform], config: FinetuneConfig) -> Equivarian
 
 
 def _accelerator(config: FinetuneConfig, output_dir: Path) -> Accelerator:
+    # accelerate keeps the precision of a process's first run for all later ones.
+    if is_initialized() and AcceleratorState().mixed_precision != config.mixed_precision:
+        AcceleratorState._reset_state()
     try:
         accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
@@ -381,6 +388,9 @@ def _accelerator(config: FinetuneConfig, output_dir: Path) -> Accelerator:
             accelerator.init_trackers("equivae", config=plain)
     except (ValueError, ImportError) as error:
         raise InputError(str(error)) from error
+    if config.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        # accelerate would train in float32 without a word.
+        raise InputError("mixed_precision='fp16' needs a GPU; use 'bf16' or 'no' on the CPU.")
     return accelerator
 
 
@@ -453,10 +463,12 @@ def _validate(
     loss_fn.schedule = "dual"
     inner.module.eval()
     images = images.subset(range(min(len(images), config.max_eval_samples)))
+    generator = torch.Generator().manual_seed(config.seed)
     total = torch.zeros((), device=accelerator.device)
-    for batch in DataLoader(images, config.eval_batch_size):  # type: ignore[arg-type]
+    loader = DataLoader(images, config.eval_batch_size, collate_fn=collate)  # type: ignore[arg-type]
+    for batch in loader:
         with accelerator.autocast():
-            out = loss_fn(inner._vae, batch.to(accelerator.device))
+            out = loss_fn(inner._vae, batch.to(accelerator.device), generator=generator)
         total += out.loss * len(batch)
     inner.module.train()
     value = float(total) / len(images)
@@ -482,28 +494,33 @@ def _fixed_settings(
     max_steps: int,
 ) -> dict[str, Any]:
     """What has to stay the same when a run is resumed."""
-    content = config.to_dict()
-    names = [
-        "train",
-        "schedule",
-        "probability",
-        "weight",
-        "reconstruction",
-        "train_batch_size",
-        "use_ema",
-        "learning_rate",
-        "gradient_accumulation_steps",
-        "lr_scheduler",
-        "resolution",
-        "seed",
-    ]
+    fixed = {name: value for name, value in config.to_dict().items() if name not in _FREE}
     return {
+        **fixed,
         "recipe": recipe,
         "transforms": [t.name for t in transforms],
         "images": len(images),
         "max_train_steps": max_steps,
-        **{name: content[name] for name in names},
     }
+
+
+_FREE = frozenset(
+    {
+        "resume_from_checkpoint",
+        "num_train_epochs",  # max_train_steps says it
+        "checkpointing_steps",
+        "checkpoints_total_limit",
+        "validation_steps",
+        "max_eval_samples",
+        "eval_batch_size",
+        "logging_steps",
+        "report_to",
+        "chunk_size",
+        "gradient_checkpointing",
+        "dataloader_num_workers",
+        "latent_cache_mb",
+    }
+)
 
 
 def _short(record: dict[str, float]) -> dict[str, str]:

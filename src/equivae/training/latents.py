@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from equivae.autoencoder import Autoencoder
-from equivae.data.sources import ImageDataset
+from equivae.data.sources import ImageDataset, collate
 
-__all__ = ["WithLatents", "cache_latents"]
+__all__ = ["LATENTS_FILE", "WithLatents", "cache_latents"]
+
+LATENTS_FILE = "latents.npy"
 
 
 class WithLatents(Dataset[dict[str, Tensor]]):
@@ -46,13 +48,13 @@ def cache_latents(
 
     latents: np.ndarray | None = None
     done = 0
-    loader = DataLoader(images, batch_size)  # type: ignore[arg-type]
+    loader = DataLoader(images, batch_size, collate_fn=collate)  # type: ignore[arg-type]
     for batch in tqdm(loader, desc="latents", disable=not progress, leave=False):
         encoded = vae.encode(batch.to(vae.device, vae.dtype)).float().cpu().numpy()
         if latents is None:
             shape = (len(images), *encoded.shape[1:])
             if 4 * np.prod(shape) > limit_mb * 2**20:
-                path = folder / "latents.npy"
+                path = folder / LATENTS_FILE
                 latents = np.lib.format.open_memmap(path, "w+", np.float32, shape)
             else:
                 latents = np.empty(shape, np.float32)

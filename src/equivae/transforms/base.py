@@ -115,8 +115,10 @@ class ComposedTransform(Transform):
         if inner is None:
             return outer
         # What was undetermined after the inner op moves with the outer one; interpolation may mix it
-        # with its neighbours, so only what stays wholly valid counts.
-        carried = self.outer.pixel(inner.to(moved.dtype).expand_as(moved)[:1, :1])[0, 0] > 1 - 1e-4
+        # with its neighbours. So what counts is what the undetermined places have no influence on.
+        whole = torch.ones_like(moved)
+        lost = (self.outer.pixel(whole * inner) - self.outer.pixel(whole)).abs() > 1e-4
+        carried = ~lost.reshape(-1, *lost.shape[-2:]).any(0)
         return carried if outer is None else carried & outer
 
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:

@@ -152,7 +152,8 @@ def register_transform(
                 f"{cls!r} is none. For two functions call "
                 f"register_transform({name!r}, pixel=f, latent=g)."
             )
-        if not cls.name:
+        # A name inherited from another transform is not this one's own.
+        if not vars(cls).get("name") and isinstance(cls.name, str):
             cls.name = name
         _FACTORIES[name] = cls
         return cls

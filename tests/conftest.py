@@ -1,0 +1,48 @@
+"""What all tests share: no network, a registry that forgets, and the data beside the repository."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["ACCELERATE_USE_CPU"] = "1"  # bit for bit is a promise of the CPU alone
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+from equivae import autoencoder
+from equivae.transforms import registry
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+torch.set_num_threads(1)
+settings.register_profile("equivae", deadline=None, max_examples=50, derandomize=True)
+settings.load_profile("equivae")
+
+
+@pytest.fixture(autouse=True)
+def _forget_registrations() -> Iterator[None]:
+    """Transforms and adapters that a test registers end with it."""
+    factories, adapters = dict(registry._FACTORIES), list(autoencoder._ADAPTERS)
+    yield
+    registry._FACTORIES.clear()
+    registry._FACTORIES.update(factories)
+    autoencoder._ADAPTERS[:] = adapters
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of data sets beside the repository; the test is skipped where there is none."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(
+            f"needs the data sets in {folder.parent.name}/{folder.name} beside the repository"
+        )
+    return folder
