@@ -252,6 +252,33 @@ def test_runs_are_repeatable_and_seeded(tmp_path):
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_every_batch_has_draws_of_its_own(tmp_path):
+    drawn = []
+
+    class Drawing(equivae.Transform):
+        name = "drawing"
+
+        def pixel(self, x):
+            return x
+
+        def latent(self, z):
+            return z
+
+        def draw(self, batch_size, generator=None):
+            if torch.is_grad_enabled():
+                drawn.append(float(torch.rand((), generator=generator)))
+            return self
+
+    # Four batches of an epoch, then those of the next.
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        finetune(tmp_path / name, ConvAE(), transforms=Drawing(), max_train_steps=8, seed=seed)
+    first, again, other = drawn[:8], drawn[8:16], drawn[16:]
+    assert len(set(first)) == 8
+    assert again == first
+    assert not set(other) & set(first)
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_accumulated_batches_are_one_larger_batch(tmp_path):
     options = {"validation_split": 0.0, "schedule": "dual", "max_train_steps": 2}
     one = finetune(tmp_path / "one", ConvAE(), train_batch_size=4, **options).vae

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
@@ -425,8 +426,9 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> None:
 
 def _generator(seed: int, state: RunState, rank: int) -> torch.Generator:
     """The draws of one batch depend on seed, place and process alone, so that a resumed run agrees."""
-    place = (state.epoch << 32) + state.samples
-    return torch.Generator().manual_seed((seed * 1_000_003 + place) * 1_031 + rank)
+    # Mixed into 32 bits, since torch's CPU generator ignores the others of a seed.
+    mixed = np.random.SeedSequence([seed, state.epoch, state.samples, rank]).generate_state(1)
+    return torch.Generator().manual_seed(int(mixed[0]))
 
 
 def _measure(
