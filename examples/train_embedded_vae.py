@@ -79,6 +79,15 @@ def photographs(size: int) -> list[torch.Tensor]:
     return pyramid
 
 
+@torch.no_grad()
+def save(vae: AutoencoderKL, crops: Crops, folder: Path) -> None:
+    """Save with the scaling factor that gives the latents unit variance, as diffusion models expect."""
+    images = torch.stack([crops[i] for i in range(32)]).to(vae.device)
+    scaling_factor = 1 / float(vae.encode(images).latent_dist.mode().std())
+    vae.register_to_config(scaling_factor=round(scaling_factor, 5))
+    vae.save_pretrained(folder)
+
+
 def option(name: str, help: str) -> Any:
     return typer.Option(f"--{name}", help=help)
 
@@ -163,7 +172,7 @@ def main(
             (checkpoint / "step.txt").write_text(str(step))
             ema.store(vae.parameters())
             ema.copy_to(vae.parameters())
-            accelerator.unwrap_model(vae).save_pretrained(output_dir)
+            save(accelerator.unwrap_model(vae), crops, output_dir)
             ema.restore(vae.parameters())
 
 

@@ -1,0 +1,62 @@
+"""The embedded VAE is what its card says, and the demo does what it promises."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+
+import equivae
+from equivae.demo import demo
+
+
+def test_embedded_vae_is_good_and_far_from_equivariant(shared_data: Path) -> None:
+    report = equivae.evaluate(
+        equivae.zoo.load(), shared_data / "kodak", "rot180", resolution=256, progress=False
+    )
+    assert report.metrics.reconstruction_psnr >= 27
+    assert report.metrics.transforms["rot180"].equivariance_gap_db >= 5
+
+
+def test_embedded_files_fit_into_the_wheel() -> None:
+    files = {path.name: path.stat().st_size for path in equivae.zoo.folder().iterdir()}
+    assert {"config.json", "README.md", "diffusion_pytorch_model.safetensors"} == set(files)
+    assert sum(files.values()) < 6 * 2**20
+
+
+def test_photographs_are_images() -> None:
+    photographs = equivae.zoo.photographs(64)
+    assert photographs.shape == (6, 3, 64, 64)
+    assert photographs.abs().max() <= 1
+    assert photographs.std() > 0.2
+
+
+def test_demo_closes_the_gap_and_writes_everything(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    # A quarter of the demo's steps and all of the equivariance term's weight.
+    result = demo(out, max_train_steps=100, weight=1.0, progress=False)
+    before, after = result.report.before, result.report.metrics
+    assert before is not None
+    assert before.transforms["rot180"].equivariance_gap_db > 5
+    assert after.transforms["rot180"].equivariance_gap_db < 1.5
+    assert after.transforms["rot180"].round_trip_psnr > (
+        before.transforms["rot180"].round_trip_psnr + 4
+    )
+    written = {path.name for path in out.iterdir() if path.is_file()}
+    assert written == {
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+        "loss.png",
+        "panels_rot180.png",
+        "report.json",
+        "report.md",
+    }
+    assert json.loads((out / "report.json").read_text())["metrics"]["images"] == 6
+    x = equivae.zoo.photographs(64)[:1]
+    with torch.no_grad():
+        ours = result.vae.decode(result.vae.encode(x).latent_dist.mode()).sample
+        loaded = AutoencoderKL.from_pretrained(out).eval()
+        theirs = loaded.decode(loaded.encode(x).latent_dist.mode()).sample
+    assert torch.equal(ours, theirs)
