@@ -15,6 +15,7 @@ from equivae.transforms.spelling import parse_spelling
 
 __all__ = [
     "FunctionTransform",
+    "factory_of",
     "get_transform",
     "list_transforms",
     "origin_of",
@@ -220,6 +221,11 @@ def list_transforms() -> list[str]:
         return [part.zfill(8) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
     return sorted(_FACTORIES, key=natural)
+
+
+def factory_of(name: str) -> Callable[..., Transform]:
+    """What builds a registered transform: a class or a function."""
+    return _FACTORIES[name]
 
 
 def origin_of(name: str) -> tuple[str, str]:

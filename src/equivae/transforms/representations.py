@@ -29,9 +29,11 @@ class ChannelResponse(ABC):
     Attributes:
         pointwise: whether every cell is treated alike and on its own, so that the response commutes
             with every grid move.
+        layouts: what it acts on, see `Transform`.
     """
 
     pointwise: bool = True
+    layouts: tuple[str, ...] = ("image", "video", "audio")
 
     @abstractmethod
     def __call__(self, z: Tensor) -> Tensor: ...
@@ -105,6 +107,7 @@ class ModuleResponse(ChannelResponse):
     module: nn.Module
     inverse_module: nn.Module | None = None
     pointwise: bool = False
+    layouts = ("image",)
 
     def __call__(self, z: Tensor) -> Tensor:
         first = next(self.module.parameters(), z)
@@ -140,7 +143,8 @@ class RepresentedTransform(Transform):
         self.grid, self.response = grid, response
         self.name = name or f"{grid.name}+{_response_name(response)}"
         self.swaps_axes, self.exact = grid.swaps_axes, grid.exact
-        self.mixes_samples, self.layouts = grid.mixes_samples, grid.layouts
+        self.mixes_samples = grid.mixes_samples
+        self.layouts = tuple(k for k in grid.layouts if k in response.layouts)
 
     def pixel(self, x: Tensor) -> Tensor:
         return self.grid.pixel(x)

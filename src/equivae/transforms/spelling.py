@@ -50,7 +50,9 @@ def parse_spelling(text: str) -> tuple[str, dict[str, Any]]:
         call = ast.parse(text.strip(), mode="eval").body
         if not isinstance(call, ast.Call) or call.args or not isinstance(call.func, ast.Name):
             raise wrong
-        return name, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords if k.arg}
+        if any(keyword.arg is None for keyword in call.keywords):
+            raise wrong
+        return name, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     except (SyntaxError, ValueError, MemoryError, RecursionError, TypeError) as error:
         if error is wrong:
             raise

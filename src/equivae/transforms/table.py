@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 
-from equivae.transforms.registry import _FACTORIES, get_transform, list_transforms, origin_of
+from equivae.transforms.registry import factory_of, get_transform, list_transforms, origin_of
 from equivae.transforms.spelling import spell
 
 __all__ = ["TransformInfo", "transform_table"]
@@ -67,13 +67,14 @@ _ORDER = (
 
 
 def _parameters(name: str) -> str:
+    factory = factory_of(name)
     try:
-        signature = inspect.signature(_FACTORIES[name])
+        signature = inspect.signature(factory)
     except (TypeError, ValueError):
         return ""
     shown = []
     # A subclass's own parameters come before those that it shares.
-    own = getattr(_FACTORIES[name], "__annotations__", {})
+    own = getattr(factory, "__annotations__", {})
     for key, parameter in sorted(signature.parameters.items(), key=lambda item: item[0] not in own):
         if key in _ALWAYS_THERE or parameter.kind in (
             parameter.VAR_KEYWORD,
