@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 import equivae
 from equivae.transforms import registry, transform_table
 
@@ -32,12 +34,9 @@ def test_the_message_that_the_page_quotes_is_the_real_one():
     sloppy = next(block for block in fences(text) if "class Sloppy" in block)
     namespace = {"equivae": equivae}
     exec(sloppy.partition("try:")[0], namespace)
-    try:
+    with pytest.raises(equivae.testing.ContractError) as caught:
         equivae.testing.check_transform(namespace["Sloppy"]())
-    except equivae.testing.ContractError as error:
-        assert str(error) == quoted
-    else:
-        raise AssertionError("the sloppy transform passed")
+    assert str(caught.value) == quoted
 
 
 def test_the_docs_name_every_transform_and_no_other():
