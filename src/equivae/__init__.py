@@ -1,6 +1,6 @@
 """Make any diffusers VAE equivariant: a transform of the latent decodes to that of the image."""
 
-from equivae import data, zoo
+from equivae import data, testing, zoo
 from equivae.autoencoder import Autoencoder, load_vae, register_adapter
 from equivae.errors import InputError, NonFiniteLossError
 from equivae.evaluation import Report, evaluate
@@ -40,5 +40,6 @@ __all__ = [
     "register_adapter",
     "register_transform",
     "resolve_transforms",
+    "testing",
     "zoo",
 ]

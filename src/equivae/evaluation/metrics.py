@@ -16,6 +16,7 @@ from equivae.autoencoder import Autoencoder, check_images
 from equivae.data.sources import ImageDataset, collate
 from equivae.errors import InputError
 from equivae.transforms import Transform
+from equivae.transforms.base import mask_of_cells
 
 __all__ = ["Metrics", "Panel", "TransformMetrics", "measure", "psnr"]
 
@@ -30,12 +31,12 @@ class TransformMetrics:
     """One transform's errors, means over the images. Errors in [0, 1] units, after clamping.
 
     Attributes:
-        round_trip_mse: `MSE(T⁻¹ D(ρ E(x)), x)`; for a transform without an inverse
-            `MSE(D(ρ E(x)), T x)`.
+        round_trip_mse: `MSE(T⁻¹ D(ρ E(x)), x)`; for a transform that interpolates or has no inverse
+            `MSE(D(ρ E(x)), T x)`, so that no resampling error is counted.
         round_trip_psnr: its PSNR in dB.
         round_trip_ssim: structural similarity of the same two images (Wang et al., 2004; 11x11 window).
         equivariance_gap_db: reconstruction PSNR minus round-trip PSNR, inside the same mask.
-        encoder_relative_error: `‖E(T x) - ρ E(x)‖ / ‖E(T x)‖`.
+        encoder_relative_error: `‖E(T x) - ρ E(x)‖ / ‖E(T x)‖`, inside the mask.
     """
 
     round_trip_mse: float
@@ -120,40 +121,50 @@ def _measure_batch(
     pictures: list[Panel],
 ) -> Iterator[tuple[str, Tensor]]:
     z = vae.encode(x)
-    plain, reconstruction = _unit(x), _unit(vae.decode(z))
+    output = vae.decode(z)
+    plain, reconstruction = _unit(x), _unit(output)
     error = (reconstruction - plain).square()
     yield "reconstruction_mse", error.mean((1, 2, 3))
     yield "reconstruction_ssim", _ssim(reconstruction, plain)
-    for transform in transforms:
-        transform = transform.draw(x.shape[0], torch.Generator().manual_seed(0))
+    factor = max(1, x.shape[-1] // z.shape[-1])
+    for named in transforms:
+        name = named.name
+        transform = named.at_factor(factor).draw(x.shape[0], torch.Generator().manual_seed(0))
         turned = transform.pixel(x)
         latent = transform.latent(z)
         decoded = vae.decode(latent)
         if decoded.shape != turned.shape:
             raise InputError(
-                f"transform {transform.name!r} moves pixels to {tuple(turned.shape[-2:])} but its latent "
+                f"transform {name!r} moves pixels to {tuple(turned.shape[-2:])} but its latent "
                 f"decodes to {tuple(decoded.shape[-2:])}: its two ops disagree about the shape."
             )
         back: Tensor | None
         try:
             inverse = transform.inverse
         except NotImplementedError:
-            back, seen, target, mask = None, _unit(decoded), _unit(turned), transform.mask(x)
-            masked_error = error.mean((1, 2, 3))
+            back = None
         else:
-            back = seen = _unit(inverse.pixel(decoded))
-            target, mask = plain, (inverse @ transform).mask(x)
+            back = _unit(inverse.pixel(decoded))
+        if transform.exact and back is not None:
+            seen, target, mask = back, plain, (inverse @ transform).mask(x)
             masked_error = _mean_inside(error, mask)
-        name = transform.name
+        else:
+            seen, target, mask = _unit(decoded), _unit(turned), transform.mask(x)
+            moved_error = _unit(transform.pixel(output)) - target
+            masked_error = _mean_inside(moved_error.square(), mask)
         yield f"round_trip_mse/{name}", _mean_inside((seen - target).square(), mask)
         yield f"reconstruction_mse/{name}", masked_error
         if mask is not None:
             seen = torch.where(mask, seen, target)
         yield f"round_trip_ssim/{name}", _ssim(seen, target)
-        encoded = vae.encode(turned).float()
+        encoded, expected = vae.encode(turned).float(), latent.float()
+        own = transform.mask(x)
+        if own is not None:
+            cells = mask_of_cells(own, encoded.shape[-2:])
+            encoded, expected = encoded * cells, expected * cells
         yield (
             f"encoder_relative_error/{name}",
-            (encoded - latent.float()).flatten(1).norm(dim=1)
+            (encoded - expected).flatten(1).norm(dim=1)
             / encoded.flatten(1).norm(dim=1).clamp_min(1e-12),
         )
         for i in range(min(wanted, x.shape[0])):

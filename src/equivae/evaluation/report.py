@@ -6,6 +6,7 @@ import datetime
 import json
 import math
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -166,15 +167,14 @@ class Report:
             if name == "loss.png":
                 drawn[name] = draw_losses(self.history)
                 continue
-            transform = name.removeprefix("panels_").removesuffix(".png")
             drawn[name] = draw_panels(
-                [p for p in self.panels if p.transform == transform],
-                [p for p in self.panels_before if p.transform == transform],
+                [p for p in self.panels if _panel_file(p.transform) == name],
+                [p for p in self.panels_before if _panel_file(p.transform) == name],
             )
         return drawn
 
     def _figure_names(self) -> list[str]:
-        names = [f"panels_{t}.png" for t in dict.fromkeys(p.transform for p in self.panels)]
+        names = [_panel_file(t) for t in dict.fromkeys(p.transform for p in self.panels)]
         return [*names, *(["loss.png"] if self.history else [])]
 
     def _table(self) -> list[str]:
@@ -209,6 +209,11 @@ def _number(value: float | None, unit: str) -> str:
 
 def _count(images: int) -> str:
     return f"{images} image" + ("s" if images != 1 else "")
+
+
+def _panel_file(transform: str) -> str:
+    """`panels_rot180.png`; what does not belong into a file name or a link becomes `_`."""
+    return f"panels_{re.sub(r'[^A-Za-z0-9_.=,-]+', '_', transform).strip('_')}.png"
 
 
 def _alt_text(figure: str) -> str:

@@ -11,8 +11,14 @@ from torch import Tensor, nn
 
 from equivae.autoencoder import Autoencoder
 from equivae.errors import InputError, did_you_mean
-from equivae.losses.reconstruction import ReconstructionLike, masked, resolve_reconstruction
+from equivae.losses.reconstruction import (
+    ReconstructionLike,
+    masked,
+    mse,
+    resolve_reconstruction,
+)
 from equivae.transforms import Transform, get_transform, resolve_transforms
+from equivae.transforms.base import mask_of_cells
 from equivae.transforms.groups import TransformsLike
 
 __all__ = ["EquivarianceLoss", "LossOutput", "Schedule"]
@@ -63,7 +69,7 @@ class EquivarianceLoss:
 
     Args:
         transforms: names, groups such as `"d4"`, transforms, or a list of those. An empty list leaves
-            the plain reconstruction loss.
+            the plain reconstruction loss. Random transforms are drawn anew at every call.
         weight: `w`.
         reconstruction: `R`: `"mse"`, `"l1"`, or any callable `(decoded, target) -> loss` on images
             `(B, C, H, W)` in [-1, 1] that averages over pixels.
@@ -146,11 +152,12 @@ class EquivarianceLoss:
         autoencoder = vae if isinstance(vae, Autoencoder) else Autoencoder(vae)
         if latents is None:
             latents = autoencoder.encode(images, sample=self.sample_posterior, generator=generator)
-        transforms = [t.draw(images.shape[0], generator) for t in self.transforms]
+        factor = max(1, images.shape[-1] // latents.shape[-1])
+        transforms = [t.at_factor(factor) for t in self.transforms]
         if self.schedule == "sampled" and transforms:
             parts = self._sampled_parts(transforms, images, generator)
         else:
-            parts = self._dual_parts(transforms)
+            parts = self._dual_parts(transforms, images.shape[0], generator)
 
         moved = [part.transform.latent(_take(latents, part.rows)) for part in parts]
         decoded = _in_shape_groups(
@@ -165,7 +172,8 @@ class EquivarianceLoss:
             terms[part.name] = value.detach()
             loss = loss + part.weight * value
         if self.encoder_weight:
-            loss = loss + self._encoder_side(autoencoder, transforms, images, latents, terms)
+            drawn = [t.draw(images.shape[0], generator) for t in transforms]
+            loss = loss + self._encoder_side(autoencoder, drawn, images, latents, terms)
         return LossOutput(loss, terms)
 
     def check_size(self, height: int, width: int) -> None:
@@ -178,11 +186,14 @@ class EquivarianceLoss:
                 'squares or use schedule="dual".'
             )
 
-    def _dual_parts(self, transforms: Sequence[Transform]) -> list[_Part]:
+    def _dual_parts(
+        self, transforms: Sequence[Transform], batch: int, generator: torch.Generator | None
+    ) -> list[_Part]:
         parts = [_Part("reconstruction", self._identity, None, self.reconstruction_weight)]
         for transform in transforms:
             share = self.weight / len(transforms)
-            parts.append(_Part(f"equivariance/{transform.name}", transform, None, share))
+            drawn = transform.draw(batch, generator)
+            parts.append(_Part(f"equivariance/{transform.name}", drawn, None, share))
         return parts
 
     def _sampled_parts(
@@ -214,7 +225,8 @@ class EquivarianceLoss:
                 parts.append(_Part("reconstruction", self._identity, rows, weight))
             else:
                 name = f"equivariance/{transforms[index].name}"
-                parts.append(_Part(name, transforms[index], rows, self.weight * share / p))
+                fixed = transforms[index].draw(len(rows), generator)
+                parts.append(_Part(name, fixed, rows, self.weight * share / p))
         return parts
 
     def _encoder_side(
@@ -228,9 +240,11 @@ class EquivarianceLoss:
         power = latents.detach().float().square().mean().clamp_min(1e-12)
         encoded = _in_shape_groups([t.pixel(images) for t in transforms], autoencoder.encode)
         total = latents.new_zeros((), dtype=torch.float32)
-        for transform, seen in zip(transforms, encoded, strict=True):
-            error = (seen.float() - transform.latent(latents).float()).square().mean() / power
-            terms[f"encoder/{transform.name}"] = error.detach()
+        for named, transform, seen in zip(self.transforms, transforms, encoded, strict=True):
+            mask = transform.mask(images)
+            inside = None if mask is None else mask_of_cells(mask, seen.shape[-2:])
+            error = masked(mse, seen, transform.latent(latents), inside) / power
+            terms[f"encoder/{named.name}"] = error.detach()
             total = total + self.encoder_weight / len(transforms) * error
         return total
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["ComposedTransform", "Transform"]
+if TYPE_CHECKING:
+    import torch
+
+    from equivae.transforms.representations import ChannelResponse
+
+__all__ = ["ComposedTransform", "Transform", "mask_of_cells"]
 
 
 class Transform(ABC):
@@ -20,11 +26,16 @@ class Transform(ABC):
 
     for every image `x`. A subclass gives the two ops and, if there is one, the inverse. Both ops act on
     the last two axes, keep dtype and device, let gradients through, and treat every sample of a batch
-    alike.
+    alike; `equivae.testing.check_transform` verifies it.
 
     Attributes:
         name: the registered name, or a composed one such as `"rot90@hflip"`.
         swaps_axes: whether height and width are exchanged, as a quarter turn does.
+        exact: whether values are only moved, never interpolated. The round trip through the inverse
+            of an exact transform costs nothing; that of a resampled one costs sharpness.
+        mixes_samples: whether a sample's result depends on the other samples, as blending's does.
+        layouts: what it acts on: `"image"` `(B, C, H, W)`, `"video"` `(B, C, T, H, W)`, `"audio"`
+            `(B, C, T)`.
 
     ```python
     import torch
@@ -53,6 +64,9 @@ class Transform(ABC):
 
     name: str = ""
     swaps_axes: bool = False
+    exact: bool = True
+    mixes_samples: bool = False
+    layouts: tuple[str, ...] = ("image",)
 
     @abstractmethod
     def pixel(self, x: Tensor) -> Tensor:
@@ -71,15 +85,77 @@ class Transform(ABC):
         )
 
     def mask(self, x: Tensor) -> Tensor | None:
-        """Where `T(x)` is determined by `x`: a bool tensor `(H', W')` that broadcasts against `T(x)`.
+        """Where `T(x)` is determined by `x`, on the pixel grid and on the latent grid.
 
-        `None`, the default, means everywhere. Losses and metrics look only inside the mask.
+        A bool tensor `(H', W')`, or `(B, 1, H', W')` when it differs between samples; both broadcast
+        against `T(x)`. `None`, the default, means everywhere. Losses and metrics look only inside.
         """
         return None
 
+    def carry_mask(self, x: Tensor, valid: Tensor) -> Tensor:
+        """Where `T(x)` is determined by the pixels of `x` at which `valid` holds.
+
+        Args:
+            x: images `(B, C, H, W)`.
+            valid: a bool tensor that broadcasts against `x`.
+
+        Returns a bool tensor as `mask` does.
+        """
+        # NaN survives every move and every weighted sum, so it marks whatever a pixel reaches.
+        marked = x.masked_fill(~valid, float("nan"))
+        reached = ~self.pixel(marked).isnan().any(1, keepdim=True)
+        own = self.mask(x)
+        return reached if own is None else reached & own
+
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
-        """A transform with all parameters fixed. A deterministic transform returns itself."""
+        """A transform with all parameters fixed, for a batch of that many samples.
+
+        A deterministic transform returns itself. Parameters may differ between the samples, so that a
+        drawn transform belongs to the very rows that it was drawn for: select the rows first, then
+        draw.
+
+        Args:
+            batch_size: `B` of the tensors that the result will be applied to.
+            generator: a CPU generator, which makes the draw repeatable.
+        """
         return self
+
+    def at_factor(self, factor: int, time_factor: int | None = None) -> Transform:
+        """This transform for a VAE whose latent cells span `factor` pixels along an axis.
+
+        Whoever knows the VAE calls it (losses and metrics do). It matters where whole latent cells
+        count: the size of a crop, the step of a shift, the mask. The name stays the same.
+
+        Args:
+            factor: `H / h`.
+            time_factor: how many frames, or audio samples, one latent step spans.
+        """
+        return self
+
+    def with_representation(self, response: ChannelResponse, name: str | None = None) -> Transform:
+        """A new transform whose latent op is this one's followed by a channel response.
+
+        Args:
+            response: `SignFlips((0, 1))`, `ChannelPermutation((1, 0, 2, 3))`, or
+                `ModuleResponse(module)`.
+            name: of the new transform; otherwise both names joined.
+
+        ```python
+        import torch
+
+        import equivae
+        from equivae.transforms import SignFlips
+
+        t = equivae.get_transform("hflip").with_representation(SignFlips((0,)))
+        z = torch.randn(1, 4, 8, 8)
+        assert t.latent(z)[:, 0].equal(-z.flip(-1)[:, 0])
+        assert t.inverse.latent(t.latent(z)).equal(z)
+        ```
+        """
+        # representations build on this module.
+        from equivae.transforms.representations import RepresentedTransform
+
+        return RepresentedTransform(self, response, name)
 
     def __matmul__(self, other: Transform) -> Transform:
         """`a @ b` applies `b` first, then `a`, on both sides."""
@@ -94,10 +170,13 @@ class Transform(ABC):
 class ComposedTransform(Transform):
     """`outer @ inner`: `inner` first. The inverse is the inverses in the opposite order."""
 
-    def __init__(self, outer: Transform, inner: Transform) -> None:
+    def __init__(self, outer: Transform, inner: Transform, name: str | None = None) -> None:
         self.outer, self.inner = outer, inner
-        self.name = f"{outer.name}@{inner.name}"
+        self.name = name or f"{outer.name}@{inner.name}"
         self.swaps_axes = outer.swaps_axes != inner.swaps_axes
+        self.exact = outer.exact and inner.exact
+        self.mixes_samples = outer.mixes_samples or inner.mixes_samples
+        self.layouts = tuple(layout for layout in inner.layouts if layout in outer.layouts)
 
     def pixel(self, x: Tensor) -> Tensor:
         return self.outer.pixel(self.inner.pixel(x))
@@ -110,17 +189,32 @@ class ComposedTransform(Transform):
         return self.inner.inverse @ self.outer.inverse
 
     def mask(self, x: Tensor) -> Tensor | None:
-        moved = self.inner.pixel(x)
-        inner, outer = self.inner.mask(x), self.outer.mask(moved)
-        if inner is None:
-            return outer
-        # What was undetermined after the inner op moves with the outer one; interpolation may mix it
-        # with its neighbours. So what counts is what the undetermined places have no influence on.
-        whole = torch.ones_like(moved)
-        lost = (self.outer.pixel(whole * inner) - self.outer.pixel(whole)).abs() > 1e-4
-        carried = ~lost.reshape(-1, *lost.shape[-2:]).any(0)
-        return carried if outer is None else carried & outer
+        moved, inner = self.inner.pixel(x), self.inner.mask(x)
+        return self.outer.mask(moved) if inner is None else self.outer.carry_mask(moved, inner)
+
+    def carry_mask(self, x: Tensor, valid: Tensor) -> Tensor:
+        return self.outer.carry_mask(self.inner.pixel(x), self.inner.carry_mask(x, valid))
 
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
         inner = self.inner.draw(batch_size, generator)
-        return self.outer.draw(batch_size, generator) @ inner
+        outer = self.outer.draw(batch_size, generator)
+        if inner is self.inner and outer is self.outer:
+            return self
+        return ComposedTransform(outer, inner, self.name)
+
+    def at_factor(self, factor: int, time_factor: int | None = None) -> Transform:
+        inner = self.inner.at_factor(factor, time_factor)
+        return ComposedTransform(self.outer.at_factor(factor, time_factor), inner, self.name)
+
+
+def mask_of_cells(mask: Tensor, size: torch.Size) -> Tensor:
+    """The latent cells all of whose pixels are valid.
+
+    Args:
+        mask: `(H, W)` or `(B, 1, H, W)`, as `Transform.mask` gives it.
+        size: height and width of the latent, `z.shape[-2:]`.
+
+    Returns a bool tensor `(1, 1, h, w)` or `(B, 1, h, w)`.
+    """
+    pixels = mask.float().reshape(-1, 1, *mask.shape[-2:])
+    return F.adaptive_avg_pool2d(pixels, (size[0], size[1])) > 1 - 1e-6

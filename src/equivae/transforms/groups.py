@@ -9,8 +9,16 @@ from typing import Union
 from equivae.errors import InputError, did_you_mean
 from equivae.transforms.base import Transform
 from equivae.transforms.registry import get_transform, list_transforms
+from equivae.transforms.spelling import parse_spelling, split_transforms
 
-__all__ = ["Group", "TransformsLike", "get_group", "list_groups", "resolve_transforms"]
+__all__ = [
+    "Group",
+    "TransformsLike",
+    "get_group",
+    "list_groups",
+    "resolve_transforms",
+    "split_transforms",
+]
 
 
 @dataclass(frozen=True)
@@ -71,8 +79,9 @@ def get_group(name: str) -> Group:
 def resolve_transforms(transforms: TransformsLike) -> list[Transform]:
     """Transforms from names, groups, transforms, or any mixture of them.
 
-    A group stands for its elements. The identity, which every loss and metric has beside the
-    transforms anyway, and repetitions are left out. Raises `InputError` for an unknown name.
+    A name may bring its parameters, as in `"scale(factor=0.5)"`. A group stands for its elements. The
+    identity, which every loss and metric has beside the transforms anyway, and repetitions are left
+    out. Raises `InputError` for an unknown name.
 
     ```python
     names = [t.name for t in equivae.resolve_transforms(["c4", "hflip", "rot180"])]
@@ -94,11 +103,12 @@ def resolve_transforms(transforms: TransformsLike) -> list[Transform]:
             )
         elif item in _GROUPS:
             members = get_group(item)
-        elif item in list_transforms():
-            members = [get_transform(item)]
         else:
-            known = [*list_transforms(), *_GROUPS]
-            raise InputError(f"unknown transform {item!r}.{did_you_mean(item, known)}")
+            word = parse_spelling(item)[0]
+            if word not in list_transforms():
+                known = [*list_transforms(), *_GROUPS]
+                raise InputError(f"unknown transform {word!r}.{did_you_mean(word, known)}")
+            members = [get_transform(item)]
         for transform in members:
             if transform.name != "identity":
                 found.setdefault(transform.name, transform)

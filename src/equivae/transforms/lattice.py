@@ -44,6 +44,7 @@ class LatticeTransform(Transform):
     transposes: bool = False
     flips_height: bool = False
     flips_width: bool = False
+    layouts = ("image", "video")
 
     @property
     def swaps_axes(self) -> bool:  # type: ignore[override]
@@ -60,6 +61,9 @@ class LatticeTransform(Transform):
 
     def latent(self, z: Tensor) -> Tensor:
         return self._move(z)
+
+    def carry_mask(self, x: Tensor, valid: Tensor) -> Tensor:
+        return self._move(valid)
 
     @property
     def inverse(self) -> LatticeTransform:

@@ -10,14 +10,25 @@ from torch import Tensor
 
 from equivae.errors import InputError, did_you_mean
 from equivae.transforms.base import Transform
-from equivae.transforms.lattice import LATTICE
+from equivae.transforms.plugins import load_plugins
+from equivae.transforms.spelling import parse_spelling
 
-__all__ = ["FunctionTransform", "get_transform", "list_transforms", "register_transform"]
+__all__ = [
+    "FunctionTransform",
+    "factory_of",
+    "get_transform",
+    "list_transforms",
+    "origin_of",
+    "register_builtin",
+    "register_transform",
+]
 
 Op = Callable[[Tensor], Tensor]
 TransformClass = TypeVar("TransformClass", bound=type[Transform])
 
 _FACTORIES: dict[str, Callable[..., Transform]] = {}
+_BUILTIN_GROUPS: dict[str, str] = {}
+_PLUGIN_PACKAGES: dict[str, str] = {}
 
 
 class FunctionTransform(Transform):
@@ -111,7 +122,7 @@ def register_transform(
 
 
     def channel_signs(z):
-        return z * torch.tensor([1.0, -1.0, 1.0, 1.0]).view(4, 1, 1)
+        return z * z.new_tensor([1.0, -1.0, 1.0, 1.0]).view(4, 1, 1)
 
 
     t = equivae.register_transform(
@@ -142,7 +153,12 @@ def register_transform(
         )
     if pixel is not None and latent is not None:
         transform = FunctionTransform(name, pixel, latent, inverse, mask, swaps_axes)
-        _FACTORIES[name] = lambda: transform
+
+        def the_transform() -> Transform:
+            return transform
+
+        the_transform.__module__ = pixel.__module__
+        _know(name, the_transform)
         return transform
 
     def decorator(cls: TransformClass) -> TransformClass:
@@ -155,14 +171,23 @@ def register_transform(
         # A name inherited from another transform is not this one's own.
         if not vars(cls).get("name") and isinstance(cls.name, str):
             cls.name = name
-        _FACTORIES[name] = cls
+        _know(name, cls)
         return cls
 
     return decorator
 
 
+def _know(name: str, factory: Callable[..., Transform]) -> None:
+    _FACTORIES[name] = factory
+    _BUILTIN_GROUPS.pop(name, None)
+    _PLUGIN_PACKAGES.pop(name, None)
+
+
 def get_transform(name: str, **parameters: Any) -> Transform:
     """The transform registered as `name`, built with the given parameters.
+
+    The parameters may stand in the name too: `get_transform("scale(factor=0.5)")`. Transforms of
+    installed plugins (entry points `equivae.transforms`) are known by their names.
 
     Raises `InputError` for an unknown name (with the nearest known ones) and for parameters that the
     transform does not take.
@@ -170,23 +195,28 @@ def get_transform(name: str, **parameters: Any) -> Transform:
     ```python
     t = equivae.get_transform("rot180")
     assert t.inverse == t
+    assert equivae.get_transform("rotate", angle=30).name == "rotate(angle=30)"
     ```
     """
-    if name not in _FACTORIES:
-        raise InputError(f"unknown transform {name!r}.{did_you_mean(name, list_transforms())}")
+    word, written = parse_spelling(name)
+    if word not in _FACTORIES:
+        _ensure_plugins()
+    if word not in _FACTORIES:
+        raise InputError(f"unknown transform {word!r}.{did_you_mean(word, list_transforms())}")
     try:
-        return _FACTORIES[name](**parameters)
+        return _FACTORIES[word](**(written | parameters))
     except TypeError as error:
-        raise InputError(f"transform {name!r} cannot be built: {error}") from error
+        raise InputError(f"transform {word!r} cannot be built: {error}") from error
 
 
 def list_transforms() -> list[str]:
     """The names of all registered transforms, in natural order.
 
     ```python
-    assert {"hflip", "rot90", "rot180"} <= set(equivae.list_transforms())
+    assert {"hflip", "rot90", "rot180", "scale"} <= set(equivae.list_transforms())
     ```
     """
+    _ensure_plugins()
 
     def natural(name: str) -> list[str]:
         return [part.zfill(8) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
@@ -194,9 +224,27 @@ def list_transforms() -> list[str]:
     return sorted(_FACTORIES, key=natural)
 
 
-def _register_builtin(transform: Transform) -> None:
-    _FACTORIES[transform.name] = lambda: transform
+def factory_of(name: str) -> Callable[..., Transform]:
+    """What builds a registered transform: a class or a function."""
+    return _FACTORIES[name]
 
 
-for _transform in LATTICE:
-    _register_builtin(_transform)
+def origin_of(name: str) -> tuple[str, str]:
+    """The group of a registered transform, and where it comes from: `equivae`, a package, a module."""
+    if name in _BUILTIN_GROUPS:
+        return _BUILTIN_GROUPS[name], "equivae"
+    if name in _PLUGIN_PACKAGES:
+        return "plugin", _PLUGIN_PACKAGES[name]
+    return "custom", str(getattr(_FACTORIES[name], "__module__", "unknown"))
+
+
+def register_builtin(name: str, factory: Callable[..., Transform], group: str) -> None:
+    """Make one of the library's own transforms known."""
+    _FACTORIES[name] = factory
+    _BUILTIN_GROUPS[name] = group
+
+
+def _ensure_plugins() -> None:
+    for plugin in load_plugins(_FACTORIES.keys()):
+        _FACTORIES[plugin.name] = plugin.factory
+        _PLUGIN_PACKAGES[plugin.name] = plugin.package

@@ -1,0 +1,153 @@
+"""Whole-cell moves: cropping and cyclic shifts. Exact, because no latent cell is cut."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Union
+
+from torch import Tensor
+
+from equivae.errors import InputError
+from equivae.transforms.base import Transform
+from equivae.transforms.spelling import spell
+
+__all__ = ["Crop", "Shift", "pair", "whole_cells"]
+
+Pair = Union[float, tuple[float, float]]
+
+
+def pair(value: Pair, what: str) -> tuple[float, float]:
+    """`(y, x)` from one number for both axes or from two."""
+    if isinstance(value, (int, float)):
+        return float(value), float(value)
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        return float(value[0]), float(value[1])
+    raise InputError(f"{what} must be a number, or a pair (y, x), got {value!r}.")
+
+
+def whole_cells(side: int, cell: int) -> int:
+    """How many cells a side has; `InputError` unless it is a whole number."""
+    if side % cell:
+        raise InputError(
+            f"a side of {side} pixels is no whole number of latent cells of {cell} pixels; crop the "
+            "image, or name your VAE's factor with `cell=`."
+        )
+    return side // cell
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Crop(Transform):
+    """A window of whole latent cells.
+
+    Args:
+        size: its share of the height and width, in (0, 1], or a pair (y, x); rounded to whole cells.
+        y: where it lies vertically: 0 at the top, 0.5 in the middle, 1 at the bottom.
+        x: where it lies horizontally, 0 at the left.
+        cell: pixels per latent cell, the VAE's factor.
+
+    ```python
+    import torch
+
+    import equivae
+
+    t = equivae.get_transform("crop", size=0.5, y=0.0, x=1.0)
+    assert t.pixel(torch.zeros(1, 3, 64, 64)).shape == (1, 3, 32, 32)
+    assert t.latent(torch.zeros(1, 4, 8, 8)).shape == (1, 4, 4, 4)
+    ```
+    """
+
+    size: Pair = 0.5
+    y: float = 0.5
+    x: float = 0.5
+    cell: int = 8
+    layouts = ("image", "video")
+
+    def __post_init__(self) -> None:
+        if not all(0 < share <= 1 for share in pair(self.size, "size")):
+            raise InputError(f"size must lie in (0, 1], a share of the side, got {self.size}.")
+        if not (0 <= self.y <= 1 and 0 <= self.x <= 1):
+            raise InputError(f"y and x must lie in [0, 1], got {self.y} and {self.x}.")
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return spell("crop", size=self.size, y=self.y, x=self.x)
+
+    def _window(self, tensor: Tensor, cell: int) -> Tensor:
+        share, place = pair(self.size, "size"), (self.y, self.x)
+        for axis in (-2, -1):
+            cells = whole_cells(tensor.shape[axis], cell)
+            kept = max(1, int(cells * share[axis] + 0.5))
+            start = int((cells - kept) * place[axis] + 0.5)
+            tensor = tensor.narrow(axis, start * cell, kept * cell)
+        return tensor
+
+    def pixel(self, x: Tensor) -> Tensor:
+        return self._window(x, self.cell)
+
+    def latent(self, z: Tensor) -> Tensor:
+        return self._window(z, 1)
+
+    def carry_mask(self, x: Tensor, valid: Tensor) -> Tensor:
+        return self.pixel(valid)
+
+    def at_factor(self, factor: int, time_factor: int | None = None) -> Crop:
+        return dataclasses.replace(self, cell=factor)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Shift(Transform):
+    """A cyclic shift by whole latent cells: what leaves on one side enters on the other.
+
+    Args:
+        y: cells downwards; negative is upwards.
+        x: cells to the right.
+        cell: pixels per latent cell, the VAE's factor.
+
+    ```python
+    import torch
+
+    import equivae
+
+    t = equivae.get_transform("shift", y=1, x=-2)
+    x = torch.rand(1, 3, 32, 32)
+    assert t.pixel(x).equal(x.roll((8, -16), (-2, -1)))
+    assert t.inverse.pixel(t.pixel(x)).equal(x)
+    ```
+    """
+
+    y: int = 1
+    x: int = 1
+    cell: int = 8
+    layouts = ("image", "video")
+
+    def __post_init__(self) -> None:
+        if self.y != int(self.y) or self.x != int(self.x):
+            raise InputError(
+                f"shift moves by whole cells, got y={self.y}, x={self.x}; for parts of a cell use "
+                "fractional_shift or translate."
+            )
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return spell("shift", y=self.y, x=self.x)
+
+    def _move(self, tensor: Tensor, cell: int) -> Tensor:
+        moved = [(int(by) * cell, axis) for by, axis in ((self.y, -2), (self.x, -1)) if by]
+        return tensor.roll(*zip(*moved, strict=True)) if moved else tensor
+
+    def pixel(self, x: Tensor) -> Tensor:
+        return self._move(x, self.cell)
+
+    def latent(self, z: Tensor) -> Tensor:
+        return self._move(z, 1)
+
+    def carry_mask(self, x: Tensor, valid: Tensor) -> Tensor:
+        return self.pixel(valid)
+
+    @property
+    def inverse(self) -> Shift:
+        return dataclasses.replace(self, y=-self.y, x=-self.x)
+
+    def at_factor(self, factor: int, time_factor: int | None = None) -> Shift:
+        return dataclasses.replace(self, cell=factor)

@@ -1,0 +1,436 @@
+"""Resampled transforms: rotate, translate, zoom, shear, affine, perspective, scale, fractional shift."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Union
+
+import torch
+import torch.nn.functional as F
+from kornia.geometry.transform import get_affine_matrix2d, get_perspective_transform
+from torch import Tensor
+
+from equivae.errors import InputError
+from equivae.transforms.base import Transform
+from equivae.transforms.cells import Pair, pair, whole_cells
+from equivae.transforms.spelling import spell
+from equivae.transforms.warp import Interpolation, Warp, check_option
+
+__all__ = [
+    "Affine",
+    "FractionalShift",
+    "Perspective",
+    "Rotate",
+    "Scale",
+    "Shear",
+    "Translate",
+    "Zoom",
+]
+
+Parameter = Union[float, Tensor]  # a tensor (B,) holds one value per sample
+
+_CORNERS = torch.tensor([[[-1, -1], [1, -1], [1, 1], [-1, 1]]], dtype=torch.float64)
+
+
+def _columns(*parameters: Parameter) -> list[Tensor]:
+    """The parameters as float64 tensors of one common length, `(B,)` or `(1,)`."""
+    columns = [torch.as_tensor(p, dtype=torch.float64).reshape(-1) for p in parameters]
+    count = max(len(column) for column in columns)
+    return [column.expand(count) for column in columns]
+
+
+def _linear(
+    aspect: float,
+    *,
+    angle: Parameter = 0.0,
+    scale_y: Parameter = 1.0,
+    scale_x: Parameter = 1.0,
+    shear_y: Parameter = 0.0,
+    shear_x: Parameter = 0.0,
+) -> Tensor:
+    """kornia's affine matrix about the centre, in relative coordinates; angles in degrees."""
+    turn, sy, sx, hy, hx = _columns(angle, scale_y, scale_x, shear_y, shear_x)
+    origin = torch.zeros(len(turn), 2, dtype=torch.float64)
+    matrix: Tensor = get_affine_matrix2d(
+        origin, origin, torch.stack([sx, sy], 1), -turn, hx.deg2rad(), hy.deg2rad()
+    )
+    # Angles are angles where both axes have one unit: half the height.
+    square = torch.diag(torch.tensor([aspect, 1.0, 1.0], dtype=torch.float64))
+    relative: Tensor = torch.linalg.inv(square) @ matrix @ square
+    return relative
+
+
+def _moved(matrix: Tensor, y: Parameter, x: Parameter) -> Tensor:
+    """`matrix`, then a move by shares of the side (a side is 2 long in relative coordinates)."""
+    dy, dx = _columns(y, x)
+    shift = torch.eye(3, dtype=torch.float64).repeat(len(dy), 1, 1)
+    shift[:, 0, 2], shift[:, 1, 2] = 2 * dx, 2 * dy
+    return shift @ matrix
+
+
+def _check_positive(what: str, *values: Parameter) -> None:
+    if not all(bool((torch.as_tensor(value) > 0).all()) for value in values):
+        raise InputError(
+            f"{what} must be above 0, got {values[0] if len(values) == 1 else values}."
+        )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Rotate(Warp):
+    """A rotation about the centre, counter-clockwise as `torch.rot90`; the canvas stays.
+
+    Args:
+        angle: in degrees.
+        **options: see `Warp`.
+
+    ```python
+    import torch
+
+    import equivae
+
+    t = equivae.get_transform("rotate", angle=30, padding_mode="reflection")
+    x = torch.rand(1, 3, 64, 64)
+    assert t.pixel(x).shape == x.shape
+    assert t.mask(x).shape == (64, 64)
+    ```
+    """
+
+    angle: Parameter = 30.0
+    registered_name = "rotate"
+
+    def homography(self, aspect: float) -> Tensor:
+        return _linear(aspect, angle=self.angle)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Translate(Warp):
+    """A shift by any part of a cell. `padding_mode="circular"` lets it enter on the other side.
+
+    Args:
+        y: downwards, as a share of the height.
+        x: to the right, as a share of the width.
+        cells: instead of `y` and `x`, a pair (y, x) in latent cells, whole or not; what share of a side
+            that is follows from `cell` and the size of the image, so that it needs `cell` to be right.
+        **options: see `Warp`.
+    """
+
+    y: Parameter = 0.0
+    x: Parameter = 0.125
+    cells: tuple[float, float] | None = None
+    registered_name = "translate"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cells is not None:
+            pair(self.cells, "cells")
+
+    def _parameters(self) -> dict[str, Any]:
+        hidden = {"cells"} if self.cells is None else {"y", "x"}
+        return {k: v for k, v in super()._parameters().items() if k not in hidden}
+
+    def homography(self, aspect: float) -> Tensor:
+        return _moved(torch.eye(3, dtype=torch.float64)[None], self.y, self.x)
+
+    def pixel(self, x: Tensor) -> Tensor:
+        return self._shares(x, self.cell).pixel(x) if self.cells else super().pixel(x)
+
+    def latent(self, z: Tensor) -> Tensor:
+        return self._shares(z, 1).latent(z) if self.cells else super().latent(z)
+
+    def carry_mask(self, x: Tensor, valid: Tensor) -> Tensor:
+        if self.cells:
+            return self._shares(x, self.cell).carry_mask(x, valid)
+        return super().carry_mask(x, valid)
+
+    def _shares(self, tensor: Tensor, cell: int) -> Translate:
+        assert self.cells is not None
+        height, width = tensor.shape[-2:]
+        y, x = self.cells[0] * cell / height, self.cells[1] * cell / width
+        return dataclasses.replace(self, y=y, x=x, cells=None)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Zoom(Warp):
+    """Scaling that keeps the size: above 1 the window grows to the whole (scale up and crop), below 1
+    the whole shrinks into the window and the rest is border.
+
+    Args:
+        factor: how much larger things get.
+        y: where the window lies vertically: 0 at the top, 0.5 in the middle, 1 at the bottom.
+        x: where the window lies horizontally, 0 at the left.
+        anisotropy: how much larger they get horizontally than vertically.
+        **options: see `Warp`.
+    """
+
+    factor: Parameter = 1.5
+    y: Parameter = 0.5
+    x: Parameter = 0.5
+    anisotropy: Parameter = 1.0
+    registered_name = "zoom"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_positive("factor", self.factor)
+        _check_positive("anisotropy", self.anisotropy)
+
+    def homography(self, aspect: float) -> Tensor:
+        factor, ratio, y, x = _columns(self.factor, self.anisotropy, self.y, self.x)
+        sy, sx = factor / ratio.sqrt(), factor * ratio.sqrt()
+        # The window's place is the point that stays where it is.
+        stays_y, stays_x = 2 * y - 1, 2 * x - 1
+        linear = _linear(aspect, scale_y=sy, scale_x=sx)
+        return _moved(linear, stays_y * (1 - sy) / 2, stays_x * (1 - sx) / 2)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Shear(Warp):
+    """A shear about the centre.
+
+    Args:
+        y: vertical shear in degrees.
+        x: horizontal shear in degrees.
+        **options: see `Warp`.
+    """
+
+    y: Parameter = 0.0
+    x: Parameter = 15.0
+    registered_name = "shear"
+
+    def homography(self, aspect: float) -> Tensor:
+        return _linear(aspect, shear_y=self.y, shear_x=self.x)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Affine(Warp):
+    """Shear, scale, rotation and translation about the centre, in this order.
+
+    Args:
+        angle: in degrees, counter-clockwise.
+        translate_y: downwards, as a share of the height.
+        translate_x: to the right, as a share of the width.
+        scale: how much larger things get.
+        shear_y: in degrees.
+        shear_x: in degrees.
+        **options: see `Warp`.
+    """
+
+    angle: Parameter = 15.0
+    translate_y: Parameter = 0.0
+    translate_x: Parameter = 0.1
+    scale: Parameter = 0.9
+    shear_y: Parameter = 0.0
+    shear_x: Parameter = 10.0
+    registered_name = "affine"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_positive("scale", self.scale)
+
+    def homography(self, aspect: float) -> Tensor:
+        linear = _linear(
+            aspect,
+            angle=self.angle,
+            scale_y=self.scale,
+            scale_x=self.scale,
+            shear_y=self.shear_y,
+            shear_x=self.shear_x,
+        )
+        return _moved(linear, self.translate_y, self.translate_x)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Perspective(Warp):
+    """A projective map, given by where the corners of the image go.
+
+    Args:
+        corners: how far each corner moves, `((y, x), ...)` in shares of the side, in the order top left,
+            top right, bottom right, bottom left; or a tensor `(B, 4, 2)`.
+        **options: see `Warp`.
+    """
+
+    corners: tuple[tuple[float, float], ...] | Tensor = (
+        (0.15, 0.15),
+        (0.0, 0.0),
+        (0.0, 0.0),
+        (-0.15, 0.15),
+    )
+    registered_name = "perspective"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self._moves().shape[-2:] != (4, 2):
+            raise InputError(
+                f"corners must be four pairs (y, x) of shares of the side, got {self.corners!r}."
+            )
+
+    def _moves(self) -> Tensor:
+        try:
+            moves = torch.as_tensor(self.corners, dtype=torch.float64)
+        except (TypeError, ValueError):
+            return torch.empty(0, 0)
+        return moves[None] if moves.ndim == 2 else moves
+
+    def homography(self, aspect: float) -> Tensor:
+        goal = _CORNERS + 2 * self._moves().flip(-1)
+        return get_perspective_transform(_CORNERS.expand_as(goal).contiguous(), goal)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Scale(Transform):
+    """Scaling that changes the size, as in EQ-VAE and the scale-equivariance paper.
+
+    The latent gets `factor` times as large, rounded to whole cells, and the image just as many cells.
+    It has no inverse: what scaling down discards does not come back.
+
+    Args:
+        factor: how much larger, such as `0.5`, or a pair (y, x).
+        interpolation: `"bilinear"`, `"bicubic"` or `"nearest"`.
+        antialias: filter before scaling down (not with `"nearest"`).
+        cell: pixels per latent cell, the VAE's factor.
+
+    ```python
+    import torch
+
+    import equivae
+
+    t = equivae.get_transform("scale", factor=11 / 32)
+    assert t.pixel(torch.zeros(1, 3, 256, 256)).shape == (1, 3, 88, 88)
+    assert t.latent(torch.zeros(1, 4, 32, 32)).shape == (1, 4, 11, 11)
+    ```
+    """
+
+    factor: Pair = 0.5
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = True
+    cell: int = 8
+    exact = False
+    layouts = ("image", "video")
+
+    def __post_init__(self) -> None:
+        check_option("interpolation", self.interpolation, Interpolation)
+        _check_positive("factor", *pair(self.factor, "factor"))
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        shown: dict[str, object] = {"factor": self.factor}
+        if self.interpolation != "bilinear":
+            shown["interpolation"] = self.interpolation
+        if not self.antialias:
+            shown["antialias"] = False
+        return spell("scale", **shown)
+
+    def _resize(self, tensor: Tensor, cell: int) -> Tensor:
+        sides = zip(tensor.shape[-2:], pair(self.factor, "factor"), strict=True)
+        size = [max(1, int(whole_cells(side, cell) * by + 0.5)) * cell for side, by in sides]
+        planes = tensor.reshape(-1, 1, *tensor.shape[-2:])
+        if planes.dtype in (torch.float16, torch.bfloat16):
+            planes = planes.float()
+        # torch 2.13's anti-aliased interpolate repeats the first row when the result is one pixel wide.
+        narrow = size[1] == 1
+        resized = F.interpolate(
+            planes.mT if narrow else planes,
+            size[::-1] if narrow else size,
+            mode=self.interpolation,
+            align_corners=None if self.interpolation == "nearest" else False,
+            antialias=self.antialias and self.interpolation != "nearest",
+        )
+        resized = resized.mT if narrow else resized
+        return resized.reshape(*tensor.shape[:-2], *size).to(tensor.dtype)
+
+    def pixel(self, x: Tensor) -> Tensor:
+        return self._resize(x, self.cell)
+
+    def latent(self, z: Tensor) -> Tensor:
+        return self._resize(z, 1)
+
+    def at_factor(self, factor: int, time_factor: int | None = None) -> Scale:
+        return dataclasses.replace(self, cell=factor)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FractionalShift(Transform):
+    """AF-LDM's shift by parts of a cell with ideal interpolation, in the Fourier domain
+    (arXiv 2503.09419, section 3).
+
+    Args:
+        y: latent cells downwards, such as `0.5` or `1.125`.
+        x: latent cells to the right.
+        cyclic: whether what enters on the other side counts. If not, the mask leaves it out.
+        cell: pixels per latent cell, the VAE's factor.
+
+    A shift by whole pixels is exact on the pixel grid. Half precision is computed in float32.
+
+    ```python
+    import torch
+
+    import equivae
+
+    t = equivae.get_transform("fractional_shift", y=0.5, x=0.0)
+    x = torch.rand(1, 3, 32, 32)
+    assert torch.allclose(t.pixel(x), x.roll(4, -2), atol=1e-5)
+    assert t.mask(x)[8:].all() and not t.mask(x)[:8].any()
+    ```
+    """
+
+    y: float = 0.5
+    x: float = 0.5
+    cyclic: bool = False
+    cell: int = 8
+    exact = False
+    layouts = ("image", "video")
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        shown: dict[str, object] = {"y": self.y, "x": self.x}
+        if self.cyclic:
+            shown["cyclic"] = True
+        return spell("fractional_shift", **shown)
+
+    def _move(self, tensor: Tensor, cell: int) -> Tensor:
+        moved = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+        for by, axis in ((self.y * cell, -2), (self.x * cell, -1)):
+            if by == int(by):
+                moved = moved.roll(int(by), axis) if by else moved
+                continue
+            size = moved.shape[axis]
+            frequency = torch.fft.rfftfreq(size, device=moved.device, dtype=moved.dtype)
+            phase = torch.polar(torch.ones_like(frequency), frequency * (-2 * math.pi * by))
+            spectrum = torch.fft.rfft(moved, dim=axis) * (phase[:, None] if axis == -2 else phase)
+            moved = torch.fft.irfft(spectrum, n=size, dim=axis)
+        return moved.to(tensor.dtype)
+
+    def pixel(self, x: Tensor) -> Tensor:
+        return self._move(x, self.cell)
+
+    def latent(self, z: Tensor) -> Tensor:
+        return self._move(z, 1)
+
+    @property
+    def inverse(self) -> FractionalShift:
+        return dataclasses.replace(self, y=-self.y, x=-self.x)
+
+    def at_factor(self, factor: int, time_factor: int | None = None) -> FractionalShift:
+        return dataclasses.replace(self, cell=factor)
+
+    def mask(self, x: Tensor) -> Tensor | None:
+        if self.cyclic:
+            return None
+        inside = torch.ones(1, 1, *x.shape[-2:], dtype=torch.bool, device=x.device)
+        return self.carry_mask(x, inside)[0, 0]
+
+    def carry_mask(self, x: Tensor, valid: Tensor) -> Tensor:
+        carried = valid.clone()
+        for by, axis in ((self.y, -2), (self.x, -1)):
+            # Both neighbours of a point between two cells have to be inside.
+            reached = {math.floor(by) * self.cell, math.ceil(by) * self.cell}
+            carried = torch.stack([self._slid(carried, step, axis) for step in reached]).all(0)
+        return carried
+
+    def _slid(self, valid: Tensor, step: int, axis: int) -> Tensor:
+        slid = valid.roll(step, axis)
+        if not self.cyclic and step:
+            length = min(abs(step), slid.shape[axis])
+            slid.narrow(axis, 0 if step > 0 else slid.shape[axis] - length, length).fill_(False)
+        return slid
