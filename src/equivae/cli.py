@@ -18,6 +18,8 @@ from rich.table import Table
 import equivae
 from equivae.errors import InputError, NonFiniteLossError
 from equivae.training.config import RECIPES, FinetuneConfig, make_config
+from equivae.transforms.groups import split_transforms
+from equivae.transforms.table import transform_table
 
 __all__ = ["app", "main"]
 
@@ -63,7 +65,7 @@ DatasetName = Annotated[Optional[str], _opt("dataset_name", "A dataset on the hu
 
 
 def _split(transforms: str) -> list[str]:
-    names = [name.strip() for name in transforms.split(",") if name.strip()]
+    names = split_transforms(transforms)
     equivae.resolve_transforms(names)
     return names
 
@@ -209,18 +211,12 @@ def evaluate(
 
 @app.command()
 def transforms() -> None:
-    """List the transforms and the groups of them."""
-    table = Table("name", "kind", "inverse", title="Transforms", title_justify="left")
-    for name in equivae.list_transforms():
-        transform = equivae.get_transform(name)
-        kind = "exact" if isinstance(transform, equivae.transforms.LatticeTransform) else "custom"
-        try:
-            inverse = transform.inverse.name
-        except NotImplementedError:
-            inverse = "none"
-        table.add_row(name, kind, inverse)
+    """List the transforms, and the groups of them."""
+    table = Table("name", "group", "kind", "parameters", "from", title="Transforms")
+    for row in transform_table():
+        table.add_row(row.name, row.group, row.kind, escape(row.parameters), escape(row.source))
     console.print(table)
-    groups = Table("name", "elements", title="Groups", title_justify="left")
+    groups = Table("name", "elements", title="Groups")
     for name in equivae.list_groups():
         groups.add_row(name, ", ".join(t.name for t in equivae.get_group(name)))
     console.print(groups)
