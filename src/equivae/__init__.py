@@ -5,6 +5,8 @@ from equivae.autoencoder import Autoencoder, load_vae, register_adapter
 from equivae.errors import InputError, NonFiniteLossError
 from equivae.evaluation import Report, evaluate
 from equivae.losses import EquivarianceLoss, LossOutput
+from equivae.operators import FittedTransform, fit_latent_group, fit_latent_op, load_latent_op
+from equivae.symmetrize import SymmetrizedVAE, symmetrize
 from equivae.training import FinetuneConfig, FinetuneResult, finetune
 from equivae.transforms import (
     Group,
@@ -23,22 +25,28 @@ __all__ = [
     "EquivarianceLoss",
     "FinetuneConfig",
     "FinetuneResult",
+    "FittedTransform",
     "Group",
     "InputError",
     "LossOutput",
     "NonFiniteLossError",
     "Report",
+    "SymmetrizedVAE",
     "Transform",
     "data",
     "evaluate",
     "finetune",
+    "fit_latent_group",
+    "fit_latent_op",
     "get_group",
     "get_transform",
     "list_groups",
     "list_transforms",
+    "load_latent_op",
     "load_vae",
     "register_adapter",
     "register_transform",
     "resolve_transforms",
+    "symmetrize",
     "zoo",
 ]
