@@ -392,7 +392,7 @@ def _load_pretrained(name: str, is_folder: bool, options: dict[str, Any]) -> nn.
     for candidate in candidates:
         place = {"subfolder": candidate} if candidate else {}
         try:
-            config = diffusers.ModelMixin.load_config(name, **place, **_hub_options(options))
+            config = diffusers.AutoencoderKL.load_config(name, **place, **_hub_options(options))
             cls = getattr(diffusers, str(config.get("_class_name")), None)
             if cls is None or not (hasattr(cls, "encode") and hasattr(cls, "decode")):
                 raise InputError(

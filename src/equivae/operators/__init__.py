@@ -11,7 +11,12 @@ from equivae.operators.structure import (
     nearest_involution,
     sign_signature,
 )
-from equivae.operators.transform import FittedTransform, load_latent_op, parameters_of
+from equivae.operators.transform import (
+    FittedTransform,
+    load_latent_op,
+    operators_of,
+    save_operators,
+)
 
 __all__ = [
     "Candidate",
@@ -30,6 +35,7 @@ __all__ = [
     "fit_operators",
     "load_latent_op",
     "nearest_involution",
-    "parameters_of",
+    "operators_of",
+    "save_operators",
     "sign_signature",
 ]

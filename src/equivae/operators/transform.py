@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Iterator
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,9 +16,16 @@ from equivae.errors import InputError
 from equivae.files import write_beside
 from equivae.operators.modules import LatentOperator, build_operator
 from equivae.operators.report import FitReport
-from equivae.transforms import Transform, get_transform, register_transform
+from equivae.transforms import ComposedTransform, Transform, get_transform, register_transform
 
-__all__ = ["FittedTransform", "default_name", "is_involution", "load_latent_op"]
+__all__ = [
+    "FittedTransform",
+    "default_name",
+    "is_involution",
+    "load_latent_op",
+    "operators_of",
+    "save_operators",
+]
 
 _SCHEMA = 1
 _WEIGHTS, _CONFIG = "latent_op.safetensors", "latent_op.json"
@@ -220,15 +227,23 @@ def inverse_consistency(transform: Transform, latents: Tensor) -> float | None:
     return float((back - latents.float()).norm() / latents.float().norm())
 
 
-def parameters_of(transforms: Any) -> list[nn.Parameter]:
-    """The operator weights inside transforms, compositions included, each once."""
-    found: dict[int, nn.Parameter] = {}
-    waiting = list(transforms)
-    while waiting:
-        transform = waiting.pop(0)
-        if isinstance(transform, FittedTransform):
-            found.update({id(p): p for p in transform.operator.parameters()})
-        for part in ("outer", "inner"):
-            if hasattr(transform, part):
-                waiting.append(getattr(transform, part))
+def operators_of(transforms: Iterable[Transform]) -> list[LatentOperator]:
+    """The operators that the latent ops of transforms, compositions included, apply; each once."""
+    found: dict[int, LatentOperator] = {}
+    for fitted in _fitted_parts(transforms):
+        found[id(fitted.operator)] = fitted.operator
     return list(found.values())
+
+
+def save_operators(transforms: Iterable[Transform], folder: Path) -> None:
+    """Save every fitted transform in `transforms` under its name."""
+    for fitted in _fitted_parts(transforms):
+        fitted.save(folder / fitted.name)
+
+
+def _fitted_parts(transforms: Iterable[Transform]) -> Iterator[FittedTransform]:
+    for transform in transforms:
+        if isinstance(transform, FittedTransform):
+            yield transform
+        elif isinstance(transform, ComposedTransform):
+            yield from _fitted_parts((transform.inner, transform.outer))
