@@ -1,6 +1,7 @@
 """Make any diffusers VAE equivariant: a transform of the latent decodes to that of the image."""
 
 from equivae import data, zoo
+from equivae.analysis import LatentAnalysis, analyze_latents
 from equivae.autoencoder import Autoencoder, load_vae, register_adapter
 from equivae.errors import InputError, NonFiniteLossError
 from equivae.evaluation import Report, evaluate
@@ -28,11 +29,13 @@ __all__ = [
     "FittedTransform",
     "Group",
     "InputError",
+    "LatentAnalysis",
     "LossOutput",
     "NonFiniteLossError",
     "Report",
     "SymmetrizedVAE",
     "Transform",
+    "analyze_latents",
     "data",
     "evaluate",
     "finetune",

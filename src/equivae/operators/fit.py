@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Union, get_args
 
@@ -30,7 +30,15 @@ from equivae.operators.structure import nearest_involution
 from equivae.operators.transform import FittedTransform, inverse_consistency, is_involution
 from equivae.transforms import Transform, resolve_transforms
 
-__all__ = ["AUTO_KERNEL_SIZES", "FitOptions", "KernelSize", "fit_latent_op", "fit_operators"]
+__all__ = [
+    "AUTO_KERNEL_SIZES",
+    "FitOptions",
+    "KernelSize",
+    "OperatorFit",
+    "accumulate",
+    "fit_latent_op",
+    "fit_operators",
+]
 
 Method = Literal["linear", "network"]
 KernelSize = Union[int, Literal["auto"]]
@@ -191,28 +199,15 @@ def fit_operators(
 ) -> dict[str, FittedTransform]:
     """Operators of several transforms from one pass, by the transforms' names."""
     began = time.perf_counter()
-    if len(images) < 2:
-        raise InputError(
-            f"a fit needs at least two images, one of them held out to choose the ridge; got {len(images)}."
-        )
-    for transform in transforms:
-        check_transform_fits(transform, images[0], vae)
-    sizes = _kernel_sizes(options, vae.latent_channels)
-    training, held_out = images.split(options.validation_split, options.seed)
-    fits: dict[str, _Fit] = {}
-    for part, is_training in ((training, True), (held_out, False)):
-        pairs = latent_pairs(
-            vae, part, transforms, batch_size=options.eval_batch_size, progress=options.progress
-        )
-        for batch in pairs:
-            for pair in batch:
-                fit = fits.setdefault(
-                    pair.transform.name, _Fit(pair.transform, vae.latent_channels, sizes, options)
-                )
-                fit.add(pair, is_training)
+    fits, held_out_images = accumulate(vae, transforms, images, options)
     wanted = {transform.name for transform in transforms}
-    for fit in fits.values():
-        fit.solve(vae, decoding=fit.transform.name in wanted)
+    for name, fit in fits.items():
+        if name in wanted:
+            fit.solve(vae)
+    for name, fit in fits.items():
+        if name not in wanted:  # an inverse takes the size that its transform was given
+            fit.sizes = [fits[fit.transform.inverse.name].kernel_size]
+            fit.solve(vae, decoding=False)
     fitted = {}
     for transform in transforms:
         fit = fits[transform.name]
@@ -228,7 +223,7 @@ def fit_operators(
             ridge=fit.ridge,
             images=len(images),
             cells=fit.train.count + fit.held_out.count,
-            held_out_images=len(held_out),
+            held_out_images=held_out_images,
             grid_error=fit.held_out.grid_error(),
             latent_error=fit.error,
             inverse_latent_error=None if backward in (None, fit) else backward.error,  # type: ignore[union-attr]
@@ -239,12 +234,38 @@ def fit_operators(
     seconds = round(time.perf_counter() - began, 2)
     for made in fitted.values():
         assert made.report is not None
-        object.__setattr__(made.report, "seconds", seconds)
+        made.report = replace(made.report, seconds=seconds)
     return fitted
 
 
-class _Fit:
-    """One transform's equations and, when they are solved, its operator."""
+def accumulate(
+    vae: Autoencoder, transforms: Sequence[Transform], images: ImageDataset, options: FitOptions
+) -> tuple[dict[str, OperatorFit], int]:
+    """The equations of transforms and of their inverses, by name; and how many images were held out."""
+    if len(images) < 2:
+        raise InputError(
+            f"a fit needs at least two images, one of them held out to choose the ridge; got {len(images)}."
+        )
+    for transform in transforms:
+        check_transform_fits(transform, images[0], vae)
+    sizes = _kernel_sizes(options, vae.latent_channels)
+    training, held_out = images.split(options.validation_split, options.seed)
+    fits: dict[str, OperatorFit] = {}
+    for part, is_training in ((training, True), (held_out, False)):
+        pairs = latent_pairs(
+            vae, part, transforms, batch_size=options.eval_batch_size, progress=options.progress
+        )
+        for batch in pairs:
+            for pair in batch:
+                name = pair.transform.name
+                if name not in fits:
+                    fits[name] = OperatorFit(pair.transform, vae.latent_channels, sizes, options)
+                fits[name].add(pair, is_training)
+    return fits, len(held_out)
+
+
+class OperatorFit:
+    """One transform's equations, some held-out pairs and, when they are solved, its operator."""
 
     def __init__(
         self, transform: Transform, channels: int, sizes: Sequence[int], options: FitOptions
@@ -254,6 +275,7 @@ class _Fit:
         self.held_out = PatchRegression(channels, max(sizes), options.padding)
         self.kept: list[Pair] = []
         self.pairs: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        self.choices: list[tuple[Candidate, LatentOperator, float]] = []
         self.candidates: list[Candidate] = []
         self.operator: LatentOperator
         self.kernel_size, self.ridge, self.error = 0, 0.0, 0.0
@@ -266,11 +288,11 @@ class _Fit:
         if not is_training and sum(len(p.source) for p in self.kept) < _KEPT_IMAGES:
             self.kept.append(pair)
 
-    def solve(self, vae: Autoencoder, decoding: bool) -> None:
+    def solve(self, vae: Autoencoder, decoding: bool = True) -> None:
         """Solve for every size; choose one, by what the decoder makes of it if there is a choice."""
         options = self.options
         ridges = None if options.ridge is None else [options.ridge]
-        choices: list[tuple[Candidate, LatentOperator, float]] = []
+        choices = self.choices
         for size in self.sizes:
             found = {"ridges": ridges} if ridges else {}
             solution, error = self.train.best(self.held_out, size, **found)
@@ -280,7 +302,7 @@ class _Fit:
                 error = self._held_out_error(operator)
             decoded = None
             if decoding and (len(self.sizes) > 1 or options.method == "network"):
-                decoded = self._decoded_psnr(vae, operator)
+                decoded = self.decoded_psnr(vae, operator)
             candidate = Candidate("linear", size, error, decoded)
             choices.append((candidate, operator.to(vae.device), solution.ridge))
         best = max(c.decoded_psnr or -c.latent_error for c, _, _ in choices)
@@ -297,7 +319,7 @@ class _Fit:
             network = ResidualOperator(self.operator, options.network.width)
             self.operator = train_network(network, self.pairs, options.network, options.progress)
             self.error = self._held_out_error(network)
-            decoded = self._decoded_psnr(vae, network) if decoding else None
+            decoded = self.decoded_psnr(vae, network) if decoding else None
             self.candidates.append(Candidate("network", self.kernel_size, self.error, decoded))
 
     @torch.no_grad()
@@ -312,7 +334,8 @@ class _Fit:
         return math.sqrt(error / power)
 
     @torch.no_grad()
-    def _decoded_psnr(self, vae: Autoencoder, operator: LatentOperator) -> float:
+    def decoded_psnr(self, vae: Autoencoder, operator: LatentOperator) -> float:
+        """PSNR of `D(ρ E(x))` against `T(x)` over the pairs kept, inside the mask."""
         error = count = 0.0
         operator = operator.to(vae.device)
         with evaluating(vae.module):
@@ -327,7 +350,7 @@ class _Fit:
         return psnr(error / count)
 
 
-def _inverse_fit(transform: Transform, fits: dict[str, _Fit]) -> _Fit | None:
+def _inverse_fit(transform: Transform, fits: dict[str, OperatorFit]) -> OperatorFit | None:
     try:
         return fits[transform.inverse.name]
     except NotImplementedError:

@@ -101,24 +101,37 @@ class PatchRegression:
 
     def error(self, solution: Solution) -> float:
         """`‖W * X + b - Y‖ / ‖Y‖` of a solution over the cells added here."""
+        return float((self._residuals(solution).sum() / self.target_power.sum()).sqrt())
+
+    def channel_errors(self, solution: Solution) -> list[float]:
+        """The same for every channel of `Y`, relative to the norm of `Y` without its mean."""
+        power = self.target_power - self.target_sum.square() / self.count
+        tiny = torch.finfo(torch.float64).tiny
+        return [float(e) for e in (self._residuals(solution) / power.clamp_min(tiny)).sqrt()]
+
+    def _residuals(self, solution: Solution) -> Tensor:
+        """Per channel, `Σ (W * X + b - Y)²`."""
         k = solution.weight.shape[-1]
         flat, kept = solution.weight.flatten(1).T, self._entries(k)
         gram, cross = self.gram[kept][:, kept], self.cross[kept]
         predicted = self.patch_sum[kept] @ flat
         squares = (
-            ((gram @ flat) * flat).sum()
-            + 2 * (predicted * solution.bias).sum()
-            + self.count * solution.bias.square().sum()
+            ((gram @ flat) * flat).sum(0)
+            + 2 * predicted * solution.bias
+            + self.count * solution.bias.square()
         )
-        product = (cross * flat).sum() + (self.target_sum * solution.bias).sum()
-        power = self.target_power.sum()
-        return float(((squares - 2 * product + power) / power).clamp_min(0).sqrt())
+        product = (cross * flat).sum(0) + self.target_sum * solution.bias
+        return (squares - 2 * product + self.target_power).clamp_min(0)
 
     def grid_error(self) -> float:
         """`‖X - Y‖ / ‖Y‖`, the error of moving the grid alone."""
+        return self.error(self.grid_move())
+
+    def grid_move(self) -> Solution:
+        """The solution that leaves the channels as they are."""
         weight = torch.zeros(self.channels, self.channels, 1, 1, dtype=torch.float64)
         weight[:, :, 0, 0].fill_diagonal_(1.0)
-        return self.error(Solution(weight, torch.zeros(self.channels, dtype=torch.float64), 0.0))
+        return Solution(weight, torch.zeros(self.channels, dtype=torch.float64), 0.0)
 
     def best(
         self,
