@@ -284,6 +284,7 @@ def _spectrum(grid: Tensor) -> list[float]:
 
 def _draw(found: LatentAnalysis) -> Figure:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     ink, muted, accent, warm = "#1f2328", "#8c959f", "#0969da", "#bf3989"
     names = list(found.transforms)
@@ -303,7 +304,7 @@ def _draw(found: LatentAnalysis) -> Figure:
     decoded.axhline(found.reconstruction_psnr, color=warm, lw=1.2, ls="--", label="reconstruction")
     lowest = min(t.grid_psnr for t in found.transforms.values())
     lowest = min([lowest, *(p for t in found.transforms.values() for p in t.fitted_psnr.values())])
-    decoded.set_ylim(bottom=max(0.0, lowest - 3))
+    decoded.set_ylim(max(0.0, lowest - 3), found.reconstruction_psnr + 4)  # room for the legend
     decoded.set_xticks(range(len(names)), names)
     decoded.set_ylabel("decoded PSNR in dB")
     decoded.set_title("a  What the decoder makes of the moved latent", loc="left", color=ink)
@@ -316,6 +317,7 @@ def _draw(found: LatentAnalysis) -> Figure:
     image = channels.imshow(rows, aspect="auto", cmap="magma_r", vmin=0, vmax=2**0.5)
     channels.set_yticks(range(len(rows)), row_labels, fontsize=8)
     channels.set_xlabel("latent channel")
+    channels.xaxis.set_major_locator(MaxNLocator(integer=True))
     channels.set_title("b  Error by channel, relative to its spread", loc="left", color=ink)
     figure.colorbar(image, ax=channels, pad=0.01)
 
@@ -329,6 +331,7 @@ def _draw(found: LatentAnalysis) -> Figure:
         signs.axhline(level, color="#d0d7de", lw=1, zorder=0)
     signs.set_xlabel("eigenvalue of the 1x1 operator, in order")
     signs.set_ylabel("real part")
+    signs.xaxis.set_major_locator(MaxNLocator(integer=True))
     signs.set_title("c  Signs of the involutions", loc="left", color=ink)
     if shown:
         signs.legend(frameon=False, fontsize=8)
