@@ -18,7 +18,7 @@ from equivae.errors import InputError
 from equivae.evaluation.metrics import psnr
 from equivae.files import write_beside
 from equivae.operators import ConvOperator, FitOptions, SignSignature, evaluating, sign_signature
-from equivae.operators.fit import OperatorFit, accumulate
+from equivae.operators.fit import INVISIBLE_DB, OperatorFit, accumulate
 from equivae.operators.regression import Solution
 from equivae.operators.transform import is_involution
 from equivae.transforms import resolve_transforms
@@ -215,6 +215,9 @@ def _analyze(vae: Autoencoder, fit: OperatorFit, reconstruction: float) -> Trans
 
 
 def _recommend(reconstruction: float, grid: float, fitted: float, fit: OperatorFit) -> str:
+    reconstruction, grid, fitted = (
+        min(value, INVISIBLE_DB) for value in (reconstruction, grid, fitted)
+    )
     size = f"{fit.kernel_size}x{fit.kernel_size}"
     if reconstruction - grid <= _CLOSE_DB:
         return (

@@ -32,6 +32,7 @@ from equivae.transforms import Transform, resolve_transforms
 
 __all__ = [
     "AUTO_KERNEL_SIZES",
+    "INVISIBLE_DB",
     "FitOptions",
     "KernelSize",
     "OperatorFit",
@@ -45,6 +46,7 @@ KernelSize = Union[int, Literal["auto"]]
 
 AUTO_KERNEL_SIZES = (1, 3, 5, 7)
 _AUTO_MARGIN_DB = 0.1
+INVISIBLE_DB = 60.0  # a decode this close differs by less than the rounding to 8 bits
 _MOST_ENTRIES = 4096  # of a patch: above, solving takes minutes and hundreds of megabytes
 _KEPT_IMAGES = 8  # held-out images that are decoded to compare candidates
 
@@ -249,6 +251,7 @@ def accumulate(
     for transform in transforms:
         check_transform_fits(transform, images[0], vae)
     sizes = _kernel_sizes(options, vae.latent_channels)
+    wanted = {transform.name for transform in transforms}
     training, held_out = images.split(options.validation_split, options.seed)
     fits: dict[str, OperatorFit] = {}
     for part, is_training in ((training, True), (held_out, False)):
@@ -260,7 +263,8 @@ def accumulate(
                 name = pair.transform.name
                 if name not in fits:
                     fits[name] = OperatorFit(pair.transform, vae.latent_channels, sizes, options)
-                fits[name].add(pair, is_training)
+                keep = not is_training and (pair.forward or name not in wanted)
+                fits[name].add(pair, is_training, keep)
     return fits, len(held_out)
 
 
@@ -280,12 +284,13 @@ class OperatorFit:
         self.operator: LatentOperator
         self.kernel_size, self.ridge, self.error = 0, 0.0, 0.0
 
-    def add(self, pair: Pair, is_training: bool) -> None:
+    def add(self, pair: Pair, is_training: bool, keep: bool) -> None:
+        """Add a pair to the training or the held-out equations; keep it to be decoded."""
         equations = self.train if is_training else self.held_out
         equations.add(pair.moved, pair.target, pair.mask)
         if is_training and self.options.method == "network":
             self.pairs.append((pair.moved.float().cpu(), pair.target.float().cpu(), pair.mask))
-        if not is_training and sum(len(p.source) for p in self.kept) < _KEPT_IMAGES:
+        if keep and sum(len(p.source) for p in self.kept) < _KEPT_IMAGES:
             self.kept.append(pair)
 
     def solve(self, vae: Autoencoder, decoding: bool = True) -> None:
@@ -305,10 +310,10 @@ class OperatorFit:
                 decoded = self.decoded_psnr(vae, operator)
             candidate = Candidate("linear", size, error, decoded)
             choices.append((candidate, operator.to(vae.device), solution.ridge))
-        best = max(c.decoded_psnr or -c.latent_error for c, _, _ in choices)
+        scores = [_score(candidate) for candidate, _, _ in choices]
         margin = _AUTO_MARGIN_DB if choices[0][0].decoded_psnr is not None else 0.0
         chosen = next(
-            one for one in choices if (one[0].decoded_psnr or -one[0].latent_error) >= best - margin
+            one for one, score in zip(choices, scores, strict=True) if score >= max(scores) - margin
         )
         candidate, self.operator, self.ridge = chosen
         self.kernel_size, self.error = candidate.kernel_size, candidate.latent_error
@@ -348,6 +353,13 @@ class OperatorFit:
                 error += float((difference * inside).sum())
                 count += float(inside.sum())
         return psnr(error / count)
+
+
+def _score(candidate: Candidate) -> float:
+    """What is compared: the decoded PSNR up to where it stops to be visible, or else the latent error."""
+    if candidate.decoded_psnr is None:
+        return -candidate.latent_error
+    return min(candidate.decoded_psnr, INVISIBLE_DB)
 
 
 def _inverse_fit(transform: Transform, fits: dict[str, OperatorFit]) -> OperatorFit | None:

@@ -30,6 +30,7 @@ class Pair:
         target: `E(T(x))`, of the same shape.
         mask: the cells that count, bool `(h', w')`; `None` means all.
         source: the images `x`, in [-1, 1].
+        forward: whether a transform that was asked for leads there, not the inverse of one.
     """
 
     transform: Transform
@@ -37,6 +38,7 @@ class Pair:
     target: Tensor
     mask: Tensor | None
     source: Tensor
+    forward: bool
 
 
 @torch.no_grad()
@@ -68,7 +70,7 @@ def latent_pairs(
                 moved = transform.latent(z)
                 _require_same_cells(transform, moved, encoded)
                 mask = _cells(transform.mask(x), vae.factor)
-                found.append(Pair(transform, moved, encoded, mask, x))
+                found.append(Pair(transform, moved, encoded, mask, x, True))
                 try:
                     inverse = transform.inverse
                 except NotImplementedError:
@@ -76,7 +78,7 @@ def latent_pairs(
                 back = inverse.latent(encoded)
                 _require_same_cells(inverse, back, z)
                 mask = _cells((inverse @ transform).mask(x), vae.factor)
-                found.append(Pair(inverse, back, z, mask, turned))
+                found.append(Pair(inverse, back, z, mask, turned, False))
             yield found
 
 
