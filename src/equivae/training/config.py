@@ -28,6 +28,9 @@ class FinetuneConfig:
 
     resolution: int | None = _option(None, "Resize and centre-crop images to this side in pixels.")
     train: Train = _option("all", "Which weights learn: all, decoder or encoder.")
+    train_operator: bool = _option(
+        False, "Train fitted latent ops along with the VAE; needs train='decoder'."
+    )
     weight: float = _option(1.0, "Weight of the equivariance term.")
     reconstruction: Any = _option("mse", "Reconstruction loss: mse or l1 (a callable from Python).")
     reconstruction_weight: float = _option(1.0, "Weight of the reconstruction term.")
@@ -87,6 +90,11 @@ class FinetuneConfig:
             raise InputError(
                 f"lr_scheduler={self.lr_scheduler!r} is unknown."
                 f"{did_you_mean(str(self.lr_scheduler), schedulers)}"
+            )
+        if self.train_operator and self.train != "decoder":
+            raise InputError(
+                f"train_operator=True needs train='decoder', got train={self.train!r}: a latent op is "
+                "fitted to a fixed encoder."
             )
         resolve_reconstruction(self.reconstruction)
         for name in _POSITIVE:

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from equivae.evaluation.metrics import Metrics, Panel, measure
 from equivae.evaluation.report import Report
 from equivae.files import claim_folder, write_folder_beside
 from equivae.losses.equivariance import EquivarianceLoss
+from equivae.operators import operators_of, save_operators
 from equivae.training.checkpoints import (
     RunState,
     find_checkpoint,
@@ -54,12 +55,15 @@ class FinetuneResult:
         history: records of the loss: `step`, `epoch`, `loss`, `learning_rate` and the loss terms, or
             `step`, `epoch`, `validation_loss`.
         output_dir: where VAE, report, figures and checkpoints lie.
+        transforms: the transforms that the VAE is equivariant under now; with `train_operator=True` the
+            fitted ones carry the trained latent ops, which `output_dir/operators` holds too.
     """
 
     vae: nn.Module
     report: Report
     history: list[dict[str, float]]
     output_dir: Path
+    transforms: list[Transform] = field(default_factory=list)
 
 
 def finetune(
@@ -113,7 +117,7 @@ def finetune(
     ```
     """
     config = make_config(recipe, options)
-    wanted = resolve_transforms(transforms)
+    wanted = _trained_along(resolve_transforms(transforms), config)
     original = load_vae(vae)
     autoencoder = Autoencoder(original)
     check_resolution(config.resolution, autoencoder)
@@ -136,6 +140,9 @@ def finetune(
     tuned = Autoencoder(model)
     before, panels_before = _measure(tuned, validation, wanted, config, progress, "before")
     trainable = _select(tuned, config.train)
+    operators = operators_of(wanted) if config.train_operator else []
+    for operator in operators:
+        trainable += operator.requires_grad_(True).parameters()
     if config.gradient_checkpointing:
         _enable_gradient_checkpointing(model)
 
@@ -169,7 +176,7 @@ def finetune(
     )
     objective: Any
     objective, optimizer, loader = accelerator.prepare(
-        _Objective(tuned, loss_fn), optimizer, loader
+        _Objective(tuned, loss_fn, operators), optimizer, loader
     )
     per_epoch = math.ceil(len(loader) / config.gradient_accumulation_steps)
     max_steps = config.max_train_steps or config.num_train_epochs * per_epoch
@@ -246,6 +253,8 @@ def finetune(
     accelerator.wait_for_everyone()
     for parameter, source in zip(model.parameters(), original.parameters(), strict=True):
         parameter.requires_grad_(source.requires_grad)
+    for operator in operators:
+        operator.requires_grad_(False)
     _cast(model.eval(), dtype)
     after, panels = _measure(tuned, validation, wanted, config, progress, "after")
     settings = {
@@ -269,17 +278,22 @@ def finetune(
     )
     if accelerator.is_main_process:
         _save(model, output_dir)
+        if operators:
+            save_operators(wanted, output_dir / "operators")
         report.save(output_dir, overwrite=True)
     accelerator.end_training()
-    return FinetuneResult(model, report, history, output_dir)
+    return FinetuneResult(model, report, history, output_dir, wanted)
 
 
 class _Objective(nn.Module):
-    """Loss and VAE as one module, so that accelerate can wrap them for several devices."""
+    """Loss, VAE and trained latent ops as one module, so that accelerate can wrap and save them."""
 
-    def __init__(self, vae: Autoencoder, loss_fn: EquivarianceLoss) -> None:
+    def __init__(
+        self, vae: Autoencoder, loss_fn: EquivarianceLoss, operators: Sequence[nn.Module]
+    ) -> None:
         super().__init__()
         self.module = vae.module
+        self.operators = nn.ModuleList(operators)
         self._vae, self._loss_fn = vae, loss_fn
 
     def forward(
@@ -355,6 +369,18 @@ def _datasets(
     training, validation = dataset.split(config.validation_split, config.seed)
     # Without a held-out share the report can only speak of images that were trained on.
     return training, validation if len(validation) else training
+
+
+def _trained_along(transforms: list[Transform], config: FinetuneConfig) -> list[Transform]:
+    """Copies where the latent ops are trained, since what the caller passed in stays as it is."""
+    if not config.train_operator:
+        return transforms
+    if not operators_of(transforms):
+        raise InputError(
+            "train_operator=True needs fitted transforms, as fit_latent_op gives them; the ones given have "
+            "no operator."
+        )
+    return copy.deepcopy(transforms)
 
 
 def _loss(transforms: Sequence[Transform], config: FinetuneConfig) -> EquivarianceLoss:

@@ -1,0 +1,85 @@
+"""What a fit found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["Candidate", "FitReport"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One choice of operator on held-out images.
+
+    Attributes:
+        method: `"linear"` or `"network"`.
+        kernel_size: latent cells along a side.
+        latent_error: `‖ρ E(x) - E(T x)‖ / ‖E(T x)‖`.
+        decoded_psnr: PSNR in dB of `D(ρ E(x))` against `T x`, inside the mask; `None` if not decoded.
+    """
+
+    method: str
+    kernel_size: int
+    latent_error: float
+    decoded_psnr: float | None = None
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How an operator was fitted, and how well it fits. Errors are on held-out images.
+
+    Attributes:
+        transform: the transform it was fitted for.
+        method: `"linear"` or `"network"`.
+        kernel_size: latent cells along a side of the linear part.
+        padding: how cells beyond the border are made up.
+        ridge: the chosen one, relative to the mean variance of a patch entry.
+        images: how many images, held-out ones included.
+        cells: how many pairs of cells the normal equations hold.
+        held_out_images: how many chose the ridge.
+        grid_error: `‖S E(x) - E(T x)‖ / ‖E(T x)‖`, the error of moving the grid alone.
+        latent_error: the same with the operator, `‖ρ E(x) - E(T x)‖ / ‖E(T x)‖`.
+        inverse_latent_error: that of the inverse operator; `None` for an involution and without one.
+        inverse_consistency: `‖ρ⁻¹ ρ z - z‖ / ‖z‖`; `None` without an inverse.
+        candidates: the evidence behind the choice of kernel size.
+        seconds: what the fit took.
+    """
+
+    transform: str
+    method: str
+    kernel_size: int
+    padding: str
+    ridge: float
+    images: int
+    cells: int
+    held_out_images: int
+    grid_error: float
+    latent_error: float
+    inverse_latent_error: float | None = None
+    inverse_consistency: float | None = None
+    candidates: list[Candidate] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        made = [c if isinstance(c, Candidate) else Candidate(**c) for c in self.candidates]
+        object.__setattr__(self, "candidates", made)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, of JSON types."""
+        return asdict(self)
+
+    def to_markdown(self) -> str:
+        """One line for the fit, and a table of the candidates."""
+        lines = [
+            f"{self.transform}: {self.method}, kernel {self.kernel_size}, {self.images} images, "
+            f"{self.seconds:.0f} s; latent error {self.latent_error:.3f} "
+            f"(grid move alone {self.grid_error:.3f})."
+        ]
+        if self.candidates:
+            lines += ["", "| operator | latent error | decoded PSNR |", "|---|---|---|"]
+        for one in self.candidates:
+            decoded = "" if one.decoded_psnr is None else f"{one.decoded_psnr:.2f} dB"
+            label = f"{one.method} {one.kernel_size}x{one.kernel_size}"
+            lines.append(f"| {label} | {one.latent_error:.3f} | {decoded} |")
+        return "\n".join(lines) + "\n"

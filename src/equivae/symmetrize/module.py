@@ -1,0 +1,339 @@
+"""The symmetrized autoencoder: an autoencoder around another, exactly equivariant by construction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from equivae.autoencoder import Autoencoder, load_vae, save_vae
+from equivae.errors import InputError, did_you_mean
+from equivae.files import write_beside
+from equivae.operators import FittedTransform, load_latent_op
+from equivae.symmetrize.domain import Domain, Method, domain_weights, lattice_group
+from equivae.symmetrize.report import SymmetrizeReport
+from equivae.transforms import Group, Transform
+
+__all__ = ["SymmetrizedVAE"]
+
+_CONFIG, _VAE = "symmetrize.json", "wrapped"
+_SCHEMA = 1
+
+
+class SymmetrizedVAE(nn.Module):
+    r"""An autoencoder that is exactly equivariant under plain moves of the latent grid.
+
+    With weights `m` on the latent grid, `Σ_g S_g m = 1` (see `domain_weights`),
+
+    .. math:: E'(x) = \sum_g S_g (m \odot E(T_g^{-1} x)), \qquad
+              D'(z) = \sum_g T_g (m \odot D(C(S_g^{-1} z)))
+
+    so that `E'(T x) = S E'(x)` and `D'(S z) = T D'(z)` for every autoencoder `(E, D)` whatever. With
+    `m = 1` on a fundamental domain `F`, the part of the image over `gF` is encoded and decoded in the
+    orientation that brings it to `F`, and nothing is averaged but the cells that an element fixes. The
+    context map `C` keeps the cells of `F` and translates the others, which hold what the encoder says of
+    another orientation, with fitted latent ops. With `m = 1 / |G|` this is averaging over the group.
+
+    It has the calls of the autoencoder inside, and its attributes (`config`, `dtype`, ...).
+
+    Args:
+        vae: the autoencoder inside; it is neither copied nor changed.
+        group: a group of grid moves or its name.
+        method: `"fundamental-domain"` or `"average"`.
+        transforms: latent ops for the context by the names of the elements; plain grid moves without.
+        margin: cells around the domain that are encoded and decoded with it; `None` takes all.
+        passes: how often the context is translated; each pass carries it further across the borders.
+
+    Attributes:
+        report: cost and effect on reconstruction, when `symmetrize` had images to measure them on.
+    """
+
+    report: SymmetrizeReport | None = None
+
+    def __init__(
+        self,
+        vae: nn.Module,
+        group: str | Group,
+        method: Method = "fundamental-domain",
+        transforms: Mapping[str, Transform] | None = None,
+        margin: int | None = None,
+        passes: int = 2,
+    ) -> None:
+        super().__init__()
+        if method not in get_args(Method):
+            known = get_args(Method)
+            raise InputError(f"method={method!r} is unknown.{did_you_mean(str(method), known)}")
+        if margin is not None and margin < 0:
+            raise InputError(f"margin must not be negative, got {margin}.")
+        if passes < 0:
+            raise InputError(f"passes must not be negative, got {passes}.")
+        self.group = lattice_group(group)
+        self.method: Method = method
+        self.margin, self.passes = margin, passes
+        self.vae: Any = vae
+        self.transforms = dict(transforms or {})
+        missing = [
+            e.name for e in self._others if self.transforms and e.name not in self.transforms
+        ]
+        if missing:
+            raise InputError(
+                f"transforms for the context lack {', '.join(missing)}; pass one for every element of "
+                f"{self.group.name}, as fit_latent_group gives them."
+            )
+        # Registered here so that the operators move, save and train with the module.
+        self.operators = nn.ModuleDict(
+            {n: t.module for n, t in self.transforms.items() if isinstance(t, FittedTransform)}
+        )
+        self._view = Autoencoder(vae)
+
+    @property
+    def _others(self) -> list[Transform]:
+        return [element for element in self.group if element.name != "identity"]
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_") or name == "vae":
+                raise
+            return getattr(self.vae, name)
+
+    # The calls -----------------------------------------------------------------------------------
+
+    def encode(self, x: Tensor, return_dict: bool = True) -> Any:
+        """What the autoencoder inside returns for images `(B, C, H, W)`: a posterior, or latents.
+
+        A posterior is put together from its moments, cell by cell.
+        """
+        output, wrap = self._encode_parts(x)
+        wrapped = wrap(output)
+        if not return_dict and not isinstance(wrapped, Tensor):
+            return (wrapped[0],)
+        return wrapped
+
+    def decode(
+        self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None
+    ) -> Any:
+        """What the autoencoder inside returns for latents `(B, c, h, w)`: images, in an output or not."""
+        domains = self._domains(z.shape[-2], z.shape[-1])
+        fields = self._in_context(z)
+        factor = self._view.factor
+        images: Tensor | None = None
+        wrap: Any = None
+        for domain, elements in _by_shape(domains):
+            crops = [
+                fields[e.name][..., domain.top : domain.bottom, domain.left : domain.right]
+                for e in elements
+            ]
+            options = {} if generator is None else {"generator": generator}
+            output = self.vae.decode(torch.cat(crops), **options)
+            decoded, wrap = _unwrap_image(output)
+            pixels = _pixels(domain, factor)
+            for element, part in zip(elements, torch.split(decoded, len(z)), strict=True):
+                placed = element.pixel(_place(part, domain, pixels, factor))
+                images = placed if images is None else images + placed
+        assert images is not None
+        assert wrap is not None
+        return wrap(images, return_dict)
+
+    def forward(
+        self, sample: Tensor, sample_posterior: bool = False, return_dict: bool = True
+    ) -> Any:
+        """Encode and decode."""
+        latents = Autoencoder(self).encode(sample, sample=sample_posterior)
+        return self.decode(latents, return_dict=return_dict)
+
+    # What they are made of -----------------------------------------------------------------------
+
+    def _encode_parts(self, x: Tensor) -> tuple[Tensor, Any]:
+        factor = self._view.factor
+        height, width = x.shape[-2:]
+        if height % factor or width % factor:
+            raise InputError(
+                f"images of {height}x{width} pixels do not divide by the VAE's factor {factor}; crop or "
+                "resize them."
+            )
+        domains = self._domains(height // factor, width // factor)
+        total: Tensor | None = None
+        wrap: Any = None
+        for domain, elements in _by_shape(domains):
+            rows = slice(domain.top * factor, domain.bottom * factor)
+            columns = slice(domain.left * factor, domain.right * factor)
+            crops = [element.inverse.pixel(x)[..., rows, columns] for element in elements]
+            cells, wrap = _unwrap_latent(self.vae.encode(torch.cat(crops)), self.vae)
+            for element, part in zip(elements, torch.split(cells, len(x)), strict=True):
+                placed = element.latent(_place(part, domain, domain.weights, 1))
+                total = placed if total is None else total + placed
+        assert total is not None
+        return total, wrap
+
+    def _domains(self, height: int, width: int) -> dict[Transform, Domain]:
+        """Per element that has something to do, the domain in its own orientation."""
+        found = {}
+        for element in self.group:
+            weights = self._weights(element, height, width)
+            if weights.any():
+                found[element] = Domain.of(weights, self.margin)
+        return found
+
+    def _weights(self, element: Transform, height: int, width: int) -> Tensor:
+        """The domain's weights on the grid that `element` maps onto one of so many cells."""
+        shape = (width, height) if element.swaps_axes else (height, width)
+        return domain_weights(self.group, *shape, self.method)
+
+    def _in_context(self, z: Tensor) -> dict[str, Tensor]:
+        """`C(S_g⁻¹ z)` for every element `g`.
+
+        A cell of `kF` holds another orientation's words for its place; the latent op of `k`, applied to
+        the whole field in that orientation, translates them. From the second pass on that field has its
+        own surroundings translated already.
+        """
+        moved = {element.name: element.inverse.latent(z) for element in self.group}
+        if self.method == "average" or not self.transforms:
+            return moved
+        fields = moved
+        for _ in range(self.passes):
+            following = {}
+            for g in self.group:
+                cells = moved[g.name]
+                total = torch.zeros_like(cells)
+                for k in self.group:
+                    weights = k.latent(self._weights(k, *cells.shape[-2:]))
+                    if not weights.any():
+                        continue
+                    if k.name == "identity":
+                        seen = cells
+                    else:
+                        seen = self.transforms[k.name].latent(fields[(g @ k).name])
+                    total = total + weights.to(cells) * seen
+                following[g.name] = total
+            fields = following
+        return fields
+
+    def cost(self, height: int, width: int) -> float:
+        """Cells encoded (and decoded) for an image of so many pixels, relative to the plain VAE's."""
+        factor = self._view.factor
+        height, width = height // factor, width // factor
+        return sum(d.cells for d in self._domains(height, width).values()) / (height * width)
+
+    # Files ---------------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | Path, safe_serialization: bool = True) -> None:
+        """Write `symmetrize.json`, the VAE (in `wrapped/`) and the latent ops into a folder."""
+        if not safe_serialization:
+            raise InputError("only safetensors are written; leave safe_serialization=True.")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_vae(self.vae, folder / _VAE)
+        for name, transform in self.transforms.items():
+            if not isinstance(transform, FittedTransform):
+                raise InputError(
+                    f"the context's transform {name!r} is no fitted one and cannot be saved."
+                )
+            transform.save(folder / f"context_{name}")
+        content = {
+            "schema": _SCHEMA,
+            "group": self.group.name,
+            "method": self.method,
+            "margin": self.margin,
+            "passes": self.passes,
+            "context": list(self.transforms),
+        }
+        text = json.dumps(content, indent=1) + "\n"
+        write_beside(folder / _CONFIG, lambda path: _write(path, text))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, vae: nn.Module | None = None) -> SymmetrizedVAE:
+        """What `save_pretrained` wrote.
+
+        Args:
+            folder: where it lies.
+            vae: for an autoencoder that is no diffusers class, a module of that class; it gets the weights.
+
+        Raises `InputError` when the folder holds none.
+        """
+        folder = Path(folder)
+        if not (folder / _CONFIG).is_file():
+            raise InputError(
+                f"{folder} holds no symmetrized VAE: {_CONFIG} is missing; pass a folder that its "
+                "save_pretrained wrote."
+            )
+        content = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        if content.get("schema") != _SCHEMA:
+            raise InputError(
+                f"{folder / _CONFIG} has schema {content.get('schema')!r}, this version reads {_SCHEMA}."
+            )
+        if vae is None:
+            vae = load_vae(folder / _VAE)
+        else:
+            from safetensors.torch import load_model
+
+            (weights,) = sorted((folder / _VAE).glob("*.safetensors"))
+            load_model(vae, str(weights))
+        context = {name: load_latent_op(folder / f"context_{name}") for name in content["context"]}
+        return cls(
+            vae, content["group"], content["method"], context, content["margin"], content["passes"]
+        )
+
+
+def _by_shape(domains: Mapping[Transform, Domain]) -> list[tuple[Domain, list[Transform]]]:
+    """Elements whose crops can share one call."""
+    found: dict[tuple[int, ...], tuple[Domain, list[Transform]]] = {}
+    for element, domain in domains.items():
+        key = tuple(domain.weights.shape)
+        found.setdefault(key, (domain, []))[1].append(element)
+    return list(found.values())
+
+
+def _place(part: Tensor, domain: Domain, weights: Tensor, factor: int) -> Tensor:
+    """A weighted crop on an otherwise empty grid."""
+    top, bottom, left, right = (
+        side * factor for side in (domain.top, domain.bottom, domain.left, domain.right)
+    )
+    height, width = weights.shape
+    inside = weights[top:bottom, left:right].to(part)
+    padding = [left, width - right, top, height - bottom]
+    return nn.functional.pad(part * inside, padding)
+
+
+def _pixels(domain: Domain, factor: int) -> Tensor:
+    """The domain's weights on the pixel grid."""
+    return domain.weights.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+
+
+def _unwrap_latent(output: Any, vae: nn.Module) -> tuple[Tensor, Any]:
+    """The tensor inside what `encode` returned, and how to wrap another like it."""
+    if isinstance(output, Tensor):
+        return output, lambda value: value
+    if isinstance(output, (tuple, list)):
+        tensor, wrap = _unwrap_latent(output[0], vae)
+        return tensor, lambda value: (wrap(value),)
+    kind: Any = type(output)
+    name = next((n for n in ("latent_dist", "latents", "latent") if hasattr(output, n)), None)
+    if name is not None:
+        tensor, wrap = _unwrap_latent(getattr(output, name), vae)
+        return tensor, lambda value: kind(**{name: wrap(value)})
+    if isinstance(getattr(output, "parameters", None), Tensor):
+        deterministic = bool(getattr(output, "deterministic", False))
+        return output.parameters, lambda value: kind(value, deterministic=deterministic)
+    raise InputError(
+        f"`encode` of {type(vae).__name__} returned {type(output).__name__}, which symmetrize cannot put "
+        "together from parts; it takes tensors, `latents`, `latent` and Gaussian posteriors."
+    )
+
+
+def _unwrap_image(output: Any) -> tuple[Tensor, Any]:
+    if isinstance(output, Tensor):
+        return output, lambda image, return_dict: image if return_dict else (image,)
+    if isinstance(output, (tuple, list)):
+        return output[0], lambda image, return_dict: (image,)
+    kind = type(output)
+    return output.sample, lambda image, return_dict: kind(sample=image) if return_dict else (image,)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

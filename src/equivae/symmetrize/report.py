@@ -1,0 +1,35 @@
+"""What symmetrizing costs and does."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["SymmetrizeReport"]
+
+
+@dataclass(frozen=True)
+class SymmetrizeReport:
+    """What `symmetrize` costs and what it does to reconstruction, on some of the images given.
+
+    Attributes:
+        group: the group's name.
+        margin: cells around the domain that are encoded and decoded with it; `None` means all.
+        cost: cells encoded and decoded, relative to the plain VAE's, at the resolution of the images.
+        images: how many were measured.
+        plain_psnr: reconstruction PSNR of the plain VAE, in dB.
+        reconstruction_psnr: that of the symmetrized one.
+        margins: margin to reconstruction PSNR, the evidence behind the choice.
+    """
+
+    group: str
+    margin: int | None
+    cost: float
+    images: int
+    plain_psnr: float
+    reconstruction_psnr: float
+    margins: dict[int, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, of JSON types."""
+        return asdict(self)
