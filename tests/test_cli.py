@@ -174,3 +174,40 @@ def test_a_diverging_run_exits_with_1_and_says_the_step(
     message = " ".join(capsys.readouterr().err.split())
     assert "at step" in message
     assert "Traceback" not in message
+
+
+def test_fit_then_evaluate_the_operator(
+    monkeypatch: pytest.MonkeyPatch, model: Path, photos: Path, tmp_path: Path
+) -> None:
+    folder, report = tmp_path / "op", tmp_path / "report"
+    arguments = ["--pretrained_model_name_or_path", model, "--resolution", 32]
+    code = call(
+        monkeypatch,
+        *("fit", *arguments, "--train_data_dir", photos, "--output_dir", folder),
+        *("--transforms", "hflip", "--kernel_size", 1),
+    )
+    assert code == 0
+    code = call(
+        monkeypatch,
+        *("evaluate", *arguments, "--data_dir", photos, "--transforms", "hflip"),
+        *("--latent_op", folder, "--output_dir", report),
+    )
+    assert code == 0
+    content = json.loads((report / "report.json").read_text())
+    assert set(content["metrics"]["transforms"]) == {"hflip", "hflip_fitted"}
+
+
+def test_fit_refuses_a_group(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    model: Path,
+    photos: Path,
+    tmp_path: Path,
+) -> None:
+    arguments = ["--pretrained_model_name_or_path", model, "--train_data_dir", photos]
+    out = tmp_path / "op"
+    assert (
+        call(monkeypatch, "fit", *arguments, "--transforms", "rot90,hflip", "--output_dir", out)
+        == 2
+    )
+    assert "one transform" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.markup import escape
 from rich.table import Table
 
@@ -171,6 +172,9 @@ def evaluate(
     data_dir: Annotated[Optional[Path], _opt("data_dir", "A folder of images.")] = None,
     dataset_name: DatasetName = None,
     transforms: Transforms = "rot180",
+    latent_op: Annotated[
+        Optional[Path], _opt("latent_op", "A folder of `equivae fit`, measured beside the others.")
+    ] = None,
     baseline: Annotated[Optional[str], _opt("baseline", "Another VAE, shown as 'before'.")] = None,
     output_dir: Annotated[
         Optional[Path], _opt("output_dir", "Write report.json, report.md and figures here.")
@@ -191,13 +195,15 @@ def evaluate(
     from equivae.files import claim_folder
 
     source = _source(data_dir, dataset_name, "data_dir")
-    names = _split(transforms)
+    wanted: list[Any] = [*_split(transforms)]
+    if latent_op is not None:
+        wanted.append(equivae.load_latent_op(latent_op))
     if output_dir is not None:
         claim_folder(output_dir)
     report = equivae.evaluate(
         _load(pretrained_model_name_or_path, subfolder, variant, revision),
         source,
-        names,
+        wanted,
         baseline=baseline,
         resolution=resolution,
         eval_batch_size=eval_batch_size,
@@ -207,6 +213,54 @@ def evaluate(
     if output_dir is not None:
         report.save(output_dir)
     _show(report, output_dir)
+
+
+@app.command()
+def fit(
+    pretrained_model_name_or_path: Model,
+    output_dir: OutputDir = Path("equivae-latent-op"),
+    transforms: Annotated[
+        str, _opt("transforms", "The transform to fit, such as rot180.")
+    ] = "rot180",
+    train_data_dir: Annotated[Optional[Path], _opt("train_data_dir", "A folder of images.")] = None,
+    dataset_name: DatasetName = None,
+    kernel_size: Annotated[str, _opt("kernel_size", "Odd number of latent cells, or auto.")] = "5",
+    resolution: Annotated[
+        Optional[int], _opt("resolution", "Resize and centre-crop to this side in pixels.")
+    ] = 256,
+    max_samples: Annotated[Optional[int], _opt("max_samples", "Images used at most.")] = None,
+    eval_batch_size: Annotated[int, _opt("eval_batch_size", "Images per call.")] = 4,
+    seed: Annotated[int, _opt("seed", "Of the split.")] = 0,
+    subfolder: Annotated[
+        Optional[str], _opt("subfolder", "Of the model, where it has one.")
+    ] = None,
+    variant: Annotated[Optional[str], _opt("variant", "Of the weights, such as fp16.")] = None,
+    revision: Annotated[Optional[str], _opt("revision", "Of the model on the hub.")] = None,
+) -> None:
+    """Fit a latent op in closed form, in seconds, the VAE untouched; `evaluate --latent_op` measures it."""
+    from equivae.files import claim_folder
+
+    source = _source(train_data_dir, dataset_name, "train_data_dir")
+    names = _split(transforms)
+    if len(names) != 1:
+        raise InputError(f"one transform is fitted at a time, got {transforms!r}; pass one name.")
+    if kernel_size != "auto" and not kernel_size.isdigit():
+        raise InputError(f"kernel_size must be an odd number or 'auto', got {kernel_size!r}.")
+    claim_folder(output_dir)
+    fitted = equivae.fit_latent_op(
+        _load(pretrained_model_name_or_path, subfolder, variant, revision),
+        names[0],
+        source,
+        "auto" if kernel_size == "auto" else int(kernel_size),
+        resolution=resolution,
+        max_samples=max_samples,
+        eval_batch_size=eval_batch_size,
+        seed=seed,
+    )
+    fitted.save(output_dir)
+    if fitted.report is not None:
+        console.print(Markdown(fitted.report.to_markdown()))
+    console.print(f"Written to [bold]{escape(str(output_dir))}[/].")
 
 
 @app.command()
