@@ -19,7 +19,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +53,20 @@ def main() -> None:
     )
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     if options.fit:
-        _record(results, "fit", options, fit(vae, photos, kodak, options))
+        _run(results, "fit", options, fit(vae, photos, kodak, options))
     if options.symmetrize:
-        _record(results, "symmetrize", options, symmetrize(vae, photos, kodak, options))
+        _run(results, "symmetrize", options, symmetrize(vae, photos, kodak, options))
     if options.finetune:
-        _record(results, "finetune", options, finetune(vae, photos, kodak, options))
+        _run(results, "finetune", options, finetune(vae, photos, kodak, options))
+        _draw(results["finetune"]["rows"])
     print_table(results)
 
 
 def fit(
     vae: nn.Module, photos: ImageDataset, kodak: ImageDataset, options: argparse.Namespace
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Round trips under the grid move and under fitted operators of several sizes."""
     before = {name: value.clone() for name, value in vae.state_dict().items()}
-    rows = []
     for name in TRANSFORMS:
         for kernel_size in options.kernel_sizes:
             began, busy = time.perf_counter(), time.process_time()
@@ -76,7 +76,7 @@ def fit(
             seconds, busy = time.perf_counter() - began, time.process_time() - busy
             metrics = _round_trips(vae, kodak, [equivae.get_transform(name), fitted])
             assert fitted.report is not None
-            row = {
+            yield {
                 "transform": name,
                 "kernel_size": kernel_size,
                 "method": options.method,
@@ -89,19 +89,15 @@ def fit(
                 "fitted_psnr": metrics.transforms[fitted.name].round_trip_psnr,
                 "encoder_relative_error": metrics.transforms[fitted.name].encoder_relative_error,
             }
-            rows.append(row)
-            print(json.dumps(row), flush=True)
     changed = [name for name, value in vae.state_dict().items() if not value.equal(before[name])]
     if changed:
         raise SystemExit(f"the fit changed the VAE: {changed}")
-    return rows
 
 
 def symmetrize(
     vae: nn.Module, photos: ImageDataset, kodak: ImageDataset, options: argparse.Namespace
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Exact law, reconstruction and cost of symmetrized autoencoders."""
-    rows = []
     plain = _seconds(vae, kodak)
     for group in options.symmetrize.split(","):
         began = time.perf_counter()
@@ -127,14 +123,12 @@ def symmetrize(
         if group == "c2":
             average = equivae.symmetrize(vae, group, "average")
             row["average_psnr"] = _round_trips(average, kodak, []).reconstruction_psnr
-        rows.append(row)
-        print(json.dumps(row), flush=True)
-    return rows
+        yield row
 
 
 def finetune(
     vae: nn.Module, photos: ImageDataset, kodak: ImageDataset, options: argparse.Namespace
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Round trip and reconstruction against seconds: from a fit, and the published recipe at two rates."""
     images = torch.stack([photos[i] for i in range(len(photos))])
     began = time.perf_counter()
@@ -152,15 +146,10 @@ def finetune(
             vae, plain, images, kodak, 3e-4, 0.0, options
         ),
     }
-    rows = []
     for name, run in runs.items():
         if options.runs and not any(word in name for word in options.runs.split(",")):
             continue
-        curve = run()
-        rows.append({"recipe": name, "curve": curve})
-        print(json.dumps(rows[-1]), flush=True)
-    _draw(rows)
-    return rows
+        yield {"recipe": name, "curve": run()}
 
 
 def _train(
@@ -253,6 +242,20 @@ def _seconds(vae: nn.Module, images: ImageDataset) -> float:
             view.decode(view.encode(x))
             found.append(time.process_time() - began)
     return min(found)
+
+
+def _run(
+    results: dict[str, Any],
+    part: str,
+    options: argparse.Namespace,
+    rows: Iterator[dict[str, Any]],
+) -> None:
+    """Write the results after every row, so that a run that is cut off leaves what it measured."""
+    done: list[dict[str, Any]] = []
+    for row in rows:
+        print(json.dumps(row), flush=True)
+        done.append(row)
+        _record(results, part, options, done)
 
 
 def _record(

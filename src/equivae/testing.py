@@ -272,9 +272,9 @@ def _factor(transform: Transform, case: Case) -> None:
         ):
             continue
         goal = _middle(pixels)
-        if cells.max() > 0.99 * cells.sum() or not fixed.exact:
-            agree = (_middle(cells) - goal).abs().max() <= (0.01 if fixed.exact else 1.0)
-        else:  # a convolution spreads it
+        agree = (_middle(cells) - goal).abs().max() <= (0.01 if fixed.exact else 1.0)
+        if not agree and fixed.exact and cells.max() < 0.99 * cells.sum():
+            # A convolution spreads it, perhaps unevenly.
             agree = cells[tuple(goal.round().long())] > 1e-6 * cells.sum()
         if not agree:
             there, here = (_middle(which).round(decimals=1).tolist() for which in (cells, pixels))
