@@ -32,7 +32,7 @@ from equivae.evaluation.metrics import measure
 from equivae.operators import evaluating, operators_of
 
 sys.path.insert(0, str(Path(__file__).parent))
-from taef2_model import load_taef2
+from taef2 import load_taef2
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "shared" / "data"
