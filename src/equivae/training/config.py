@@ -166,7 +166,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             "equivae",
             "The default for the plain grid move: one decode per image, all weights, cosine schedule.",
-            "measured, see benchmarks/recipes.py",
+            "EQ-VAE's draw (arXiv 2502.09509); benchmarks/finetune_taef2.py",
             {},
         ),
         Recipe(
