@@ -271,7 +271,8 @@ def test_every_batch_has_draws_of_its_own(tmp_path):
 
     # Four batches of an epoch, then those of the next.
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        finetune(tmp_path / name, ConvAE(), transforms=Drawing(), max_train_steps=8, seed=seed)
+        options = {"schedule": "dual", "max_train_steps": 8, "seed": seed}
+        finetune(tmp_path / name, ConvAE(), transforms=Drawing(), **options)
     first, again, other = drawn[:8], drawn[8:16], drawn[16:]
     assert len(set(first)) == 8
     assert again == first

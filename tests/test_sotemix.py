@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from tests.tiny_pipeline import save_tiny_pipeline
+from tiny_pipeline import save_tiny_pipeline
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "sotemix_rot180.py"
 FIGURES = {
