@@ -17,15 +17,8 @@ from equivae import demo
 TRIALS: dict[str, dict[str, Any]] = {
     "as it ships": {},
     "weight 1": {"weight": 1.0},
-    "weight 0.2": {"weight": 0.2},
     "weight 1, 100 steps": {"weight": 1.0, "max_train_steps": 100},
-    "weight 0.3, 200 steps": {"weight": 0.3, "max_train_steps": 200},
-    "learning rate 2e-3": {"learning_rate": 2e-3},
-    "batch size 2, 600 steps, weight 0.25": {
-        "train_batch_size": 2,
-        "max_train_steps": 600,
-        "weight": 0.25,
-    },
+    "weight 0.1": {"weight": 0.1},
     "decoder alone": {"train": "decoder"},
 }
 

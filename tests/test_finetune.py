@@ -520,3 +520,10 @@ def test_a_recipe_runs(tmp_path):
     result = finetune(Path(tmp_path), vae, recipe="decoder")
     assert result.report.settings["recipe"] == "decoder"
     assert not [n for n in changed(weights(vae), weights(result.vae)) if n.startswith("encoder")]
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_every_epoch_has_one_validation_record(tmp_path):
+    result = finetune(tmp_path / "out", ConvAE(), num_train_epochs=3, max_train_steps=None)
+    epochs = [record["epoch"] for record in result.history if "validation_loss" in record]
+    assert epochs == [1, 2, 3]

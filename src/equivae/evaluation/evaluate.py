@@ -42,7 +42,7 @@ def evaluate(
         eval_batch_size: images per encoder and decoder call.
         max_samples: measure so many images, drawn at random with `seed`, instead of all.
         seed: of that draw.
-        panels: how many images are pictured.
+        panels: how many images are pictured, evenly spaced.
         progress: show a progress bar.
 
     Returns a `Report`; errors are in [0, 1] units after clamping. Raises `InputError` for an unknown

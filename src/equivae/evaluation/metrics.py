@@ -90,21 +90,22 @@ def measure(
     progress: bool = True,
     label: str = "evaluate",
 ) -> tuple[Metrics, list[Panel]]:
-    """Metrics of a VAE over images, and the pictures of the first few."""
+    """Metrics of a VAE over images, and pictures of a few, evenly spaced."""
     from tqdm.auto import tqdm
 
     loader = DataLoader(images, batch_size, collate_fn=collate)  # type: ignore[arg-type]
     sums: dict[str, list[float]] = defaultdict(list)
     pictures: list[Panel] = []
+    chosen = {i * len(images) // panels for i in range(min(panels, len(images)))}
     modes = [(part, part.training) for part in vae.module.modules()]
     vae.module.eval()
     try:
         for batch in tqdm(loader, desc=label, disable=not progress, leave=False):
             check_images(batch, vae)
-            names = images.names[len(sums["reconstruction_mse"]) :]
-            wanted = max(0, panels - len(sums["reconstruction_mse"]))
+            done = len(sums["reconstruction_mse"])
+            pictured = {i - done: images.names[i] for i in chosen if 0 <= i - done < len(batch)}
             moved = batch.to(vae.device, vae.dtype)
-            for key, values in _measure_batch(vae, moved, transforms, names, wanted, pictures):
+            for key, values in _measure_batch(vae, moved, transforms, pictured, pictures):
                 sums[key] += values.tolist()
     finally:
         for part, training in modes:
@@ -116,8 +117,7 @@ def _measure_batch(
     vae: Autoencoder,
     x: Tensor,
     transforms: list[Transform],
-    names: list[str],
-    wanted: int,
+    pictured: dict[int, str],
     pictures: list[Panel],
 ) -> Iterator[tuple[str, Tensor]]:
     z = vae.encode(x)
@@ -167,10 +167,10 @@ def _measure_batch(
             (encoded - expected).flatten(1).norm(dim=1)
             / encoded.flatten(1).norm(dim=1).clamp_min(1e-12),
         )
-        for i in range(min(wanted, x.shape[0])):
+        for i in sorted(pictured):
             pictures.append(
                 Panel(
-                    names[i],
+                    pictured[i],
                     name,
                     plain[i].cpu(),
                     reconstruction[i].cpu(),

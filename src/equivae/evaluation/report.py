@@ -32,7 +32,7 @@ class Report:
     Attributes:
         metrics: the numbers of the VAE (of the fine-tuned one, after `finetune`).
         before: the numbers of the VAE that it is compared with, or `None`.
-        panels: pictures of the first images, and `panels_before` those of the VAE compared with.
+        panels: pictures of a few images, and `panels_before` those of the VAE compared with.
         history: records of the training loss: `step`, `epoch`, `loss`, `validation_loss`.
         settings: how the numbers came about: data, resolution, options, seconds.
         skipped: `(name, reason)` of images that could not be read.

@@ -245,6 +245,8 @@ def finetune(
                 _validate(objective, validation, config, state, accelerator)
     bar.close()
     state.seconds = time.perf_counter() - began
+    if state.samples:  # the last pass, whole or not, is done
+        state.epoch, state.samples = state.epoch + 1, 0
     if not history or "validation_loss" not in history[-1]:
         _validate(objective, validation, config, state, accelerator)
 
