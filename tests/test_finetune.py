@@ -527,3 +527,32 @@ def test_every_epoch_has_one_validation_record(tmp_path):
     result = finetune(tmp_path / "out", ConvAE(), num_train_epochs=3, max_train_steps=None)
     epochs = [record["epoch"] for record in result.history if "validation_loss" in record]
     assert epochs == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_weights_spoiled_by_an_infinite_gradient_are_not_saved(tmp_path):
+    def finite_with_infinite_gradient(decoded, target):
+        return (decoded - target).square().mean() + (decoded * 0).sum().abs().sqrt()
+
+    out = tmp_path / "out"
+    with pytest.raises(equivae.NonFiniteLossError, match="a weight became NaN") as error:
+        finetune(
+            out,
+            ConvAE(),
+            reconstruction=finite_with_infinite_gradient,
+            max_train_steps=3,
+            checkpointing_steps=1,
+            logging_steps=100,
+        )
+    assert error.value.step == 1
+    assert not list(out.glob("checkpoint-*"))
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_latest_starts_afresh_beside_what_a_killed_write_left(tmp_path):
+    out = tmp_path / "out"
+    (out / ".checkpoint-2.partial").mkdir(parents=True)
+    (out / ".checkpoint-2.partial" / "model.safetensors").write_bytes(b"half")
+    result = finetune(out, ConvAE(), max_train_steps=2, resume_from_checkpoint="latest")
+    assert [p.name for p in out.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert result.history

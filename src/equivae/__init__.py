@@ -2,11 +2,12 @@
 
 from equivae import data, testing, zoo
 from equivae.analysis import LatentAnalysis, analyze_latents
-from equivae.autoencoder import Autoencoder, load_vae, register_adapter
+from equivae.autoencoder import Autoencoder, register_adapter
 from equivae.errors import InputError, NonFiniteLossError
 from equivae.evaluation import Report, evaluate
 from equivae.losses import EquivarianceLoss, LossOutput
 from equivae.operators import FittedTransform, fit_latent_group, fit_latent_op, load_latent_op
+from equivae.pretrained import load_vae
 from equivae.symmetrize import SymmetrizedVAE, symmetrize
 from equivae.training import FinetuneConfig, FinetuneResult, finetune
 from equivae.transforms import (

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from equivae.autoencoder import Autoencoder, load_vae
+from equivae.autoencoder import Autoencoder
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.evaluation.metrics import psnr
@@ -21,6 +21,7 @@ from equivae.operators import ConvOperator, FitOptions, SignSignature, evaluatin
 from equivae.operators.fit import INVISIBLE_DB, OperatorFit, accumulate
 from equivae.operators.regression import Solution
 from equivae.operators.transform import is_involution
+from equivae.pretrained import load_vae
 from equivae.transforms import resolve_transforms
 from equivae.transforms.groups import TransformsLike
 

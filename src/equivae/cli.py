@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from accelerate import PartialState
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.markup import escape
@@ -62,7 +63,14 @@ Model = Annotated[
 ]
 Transforms = Annotated[str, _opt("transforms", "Comma-separated, such as rot180,hflip or d4.")]
 OutputDir = Annotated[Path, _opt("output_dir", "A new or empty folder.")]
+TrainDataDir = Annotated[Optional[Path], _opt("train_data_dir", "A folder of images.")]
 DatasetName = Annotated[Optional[str], _opt("dataset_name", "A dataset on the hub.")]
+Resolution = Annotated[Optional[int], _opt("resolution", "Resize and centre-crop to this side.")]
+EvalBatchSize = Annotated[int, _opt("eval_batch_size", "Images per call.")]
+MaxSamples = Annotated[Optional[int], _opt("max_samples", "Images used at most.")]
+Subfolder = Annotated[Optional[str], _opt("subfolder", "Of the model, where it has one.")]
+Variant = Annotated[Optional[str], _opt("variant", "Of the weights, such as fp16.")]
+Revision = Annotated[Optional[str], _opt("revision", "Of the model on the hub.")]
 
 
 def _split(transforms: str) -> list[str]:
@@ -135,7 +143,7 @@ def finetune(
     pretrained_model_name_or_path: Model,
     output_dir: OutputDir = Path("equivae-out"),
     transforms: Transforms = "rot180",
-    train_data_dir: Annotated[Optional[Path], _opt("train_data_dir", "A folder of images.")] = None,
+    train_data_dir: TrainDataDir = None,
     dataset_name: DatasetName = None,
     validation_data_dir: Annotated[
         Optional[Path], _opt("validation_data_dir", "A folder of images for the report.")
@@ -143,11 +151,9 @@ def finetune(
     recipe: Annotated[
         str, _opt("recipe", "A named set of options, see `equivae recipes`.")
     ] = "equivae",
-    subfolder: Annotated[
-        Optional[str], _opt("subfolder", "Of the model, where it has one.")
-    ] = None,
-    variant: Annotated[Optional[str], _opt("variant", "Of the weights, such as fp16.")] = None,
-    revision: Annotated[Optional[str], _opt("revision", "Of the model on the hub.")] = None,
+    subfolder: Subfolder = None,
+    variant: Variant = None,
+    revision: Revision = None,
     **options: Any,
 ) -> None:
     """Fine-tune a VAE so that a transform of the latent decodes to the same transform of the image."""
@@ -179,17 +185,13 @@ def evaluate(
     output_dir: Annotated[
         Optional[Path], _opt("output_dir", "Write report.json, report.md and figures here.")
     ] = None,
-    resolution: Annotated[
-        Optional[int], _opt("resolution", "Resize and centre-crop to this side in pixels.")
-    ] = 256,
-    eval_batch_size: Annotated[int, _opt("eval_batch_size", "Images per call.")] = 4,
-    max_samples: Annotated[Optional[int], _opt("max_samples", "Images drawn at most.")] = None,
+    resolution: Resolution = 256,
+    eval_batch_size: EvalBatchSize = 4,
+    max_samples: MaxSamples = None,
     seed: Annotated[int, _opt("seed", "Of that draw.")] = 0,
-    subfolder: Annotated[
-        Optional[str], _opt("subfolder", "Of the model, where it has one.")
-    ] = None,
-    variant: Annotated[Optional[str], _opt("variant", "Of the weights, such as fp16.")] = None,
-    revision: Annotated[Optional[str], _opt("revision", "Of the model on the hub.")] = None,
+    subfolder: Subfolder = None,
+    variant: Variant = None,
+    revision: Revision = None,
 ) -> None:
     """Measure reconstruction and equivariance of a VAE, on its own or against a baseline."""
     from equivae.files import claim_folder
@@ -222,20 +224,16 @@ def fit(
     transforms: Annotated[
         str, _opt("transforms", "The transform to fit, such as rot180.")
     ] = "rot180",
-    train_data_dir: Annotated[Optional[Path], _opt("train_data_dir", "A folder of images.")] = None,
+    train_data_dir: TrainDataDir = None,
     dataset_name: DatasetName = None,
     kernel_size: Annotated[str, _opt("kernel_size", "Odd number of latent cells, or auto.")] = "5",
-    resolution: Annotated[
-        Optional[int], _opt("resolution", "Resize and centre-crop to this side in pixels.")
-    ] = 256,
-    max_samples: Annotated[Optional[int], _opt("max_samples", "Images used at most.")] = None,
-    eval_batch_size: Annotated[int, _opt("eval_batch_size", "Images per call.")] = 4,
+    resolution: Resolution = 256,
+    max_samples: MaxSamples = None,
+    eval_batch_size: EvalBatchSize = 4,
     seed: Annotated[int, _opt("seed", "Of the split.")] = 0,
-    subfolder: Annotated[
-        Optional[str], _opt("subfolder", "Of the model, where it has one.")
-    ] = None,
-    variant: Annotated[Optional[str], _opt("variant", "Of the weights, such as fp16.")] = None,
-    revision: Annotated[Optional[str], _opt("revision", "Of the model on the hub.")] = None,
+    subfolder: Subfolder = None,
+    variant: Variant = None,
+    revision: Revision = None,
 ) -> None:
     """Fit a latent op in closed form, in seconds, the VAE untouched; `evaluate --latent_op` measures it."""
     from equivae.files import claim_folder
@@ -288,7 +286,8 @@ def recipes() -> None:
 
 def _load(name: str, subfolder: str | None, variant: str | None, revision: str | None) -> Any:
     options = {"subfolder": subfolder, "variant": variant, "revision": revision}
-    return equivae.load_vae(name, **{k: v for k, v in options.items() if v is not None})
+    vae = equivae.load_vae(name, **{k: v for k, v in options.items() if v is not None})
+    return vae.to(PartialState().device)
 
 
 def _show(report: equivae.Report, folder: Path | None) -> None:

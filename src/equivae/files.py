@@ -14,13 +14,17 @@ __all__ = ["claim_folder", "write_beside", "write_folder_beside"]
 def claim_folder(folder: str | Path, *, ours: Collection[str] = ()) -> Path:
     """Make `folder`, or take it if it is empty or holds nothing but names in `ours`.
 
+    What a killed `write_beside` or `write_folder_beside` left behind is ours as well.
+
     Raises `InputError` if it holds other files or is no folder.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output folder {folder} is a file; choose another name.")
     if folder.is_dir():
-        foreign = sorted(p.name for p in folder.iterdir() if p.name not in ours)
+        foreign = sorted(
+            p.name for p in folder.iterdir() if p.name not in ours and not _leftover(p)
+        )
         if foreign:
             shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
             raise InputError(
@@ -29,6 +33,10 @@ def claim_folder(folder: str | Path, *, ours: Collection[str] = ()) -> Path:
             )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _leftover(path: Path) -> bool:
+    return path.name.startswith(".") and ".partial" in path.name
 
 
 def write_beside(path: Path, write: Callable[[Path], None]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch.utils.data import Dataset
 
 __all__ = ["DeadLeaves", "dead_leaves"]
@@ -51,7 +52,7 @@ class DeadLeaves(Dataset[torch.Tensor]):
         if not 0 <= index < self.length:
             raise IndexError(f"index {index} is outside a set of {self.length} images")
         image = _draw(np.random.default_rng([self.seed, index]), self.size)
-        return torch.from_numpy(image).permute(2, 0, 1).mul(2).sub(1).contiguous()
+        return rearrange(torch.from_numpy(image), "h w c -> c h w").mul(2).sub(1).contiguous()
 
 
 def dead_leaves(count: int, size: int = 256, seed: int = 0) -> torch.Tensor:

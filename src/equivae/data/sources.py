@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -236,8 +237,8 @@ def _from_pil(image: Image.Image, resolution: int | None, channels: int) -> Tens
         left, top = (image.width - resolution) // 2, (image.height - resolution) // 2
         image = image.crop((left, top, left + resolution, top + resolution))
     array = np.array(image, dtype=np.float32)
-    tensor = torch.from_numpy(array[None] if channels == 1 else array.transpose(2, 0, 1).copy())
-    return tensor.div(127.5).sub(1)
+    tensor = torch.from_numpy(array if array.ndim == 3 else array[..., None])
+    return rearrange(tensor, "h w c -> c h w").div(127.5).sub(1).contiguous()
 
 
 def _from_tensor(images: Tensor, resolution: int | None, channels: int) -> ImageDataset:

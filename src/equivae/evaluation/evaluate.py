@@ -7,15 +7,16 @@ from pathlib import Path
 
 from torch import nn
 
-from equivae.autoencoder import Autoencoder, load_vae
+from equivae.autoencoder import Autoencoder, check_resolution
 from equivae.data.sources import ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.evaluation.metrics import measure
 from equivae.evaluation.report import Report
+from equivae.pretrained import load_vae
 from equivae.transforms import resolve_transforms
 from equivae.transforms.groups import TransformsLike
 
-__all__ = ["check_resolution", "evaluate"]
+__all__ = ["evaluate"]
 
 
 def evaluate(
@@ -81,19 +82,11 @@ def evaluate(
     )
     if baseline is not None:
         other = Autoencoder(load_vae(baseline))
+        if not isinstance(baseline, nn.Module):
+            other.module.to(autoencoder.device)
         report.before, report.panels_before = measure(other, dataset, wanted, **options)  # type: ignore[arg-type]
         report.settings["baseline"] = _describe(baseline)
     return report
-
-
-def check_resolution(resolution: int | None, vae: Autoencoder) -> None:
-    """Raise `InputError` unless the resolution divides by the VAE's factor."""
-    if resolution is not None and (resolution < 1 or resolution % vae.factor):
-        near = max(1, round(resolution / vae.factor)) * vae.factor
-        raise InputError(
-            f"resolution {resolution} does not divide by the VAE's factor {vae.factor}; use {near}, "
-            "for example."
-        )
 
 
 def _describe(vae: nn.Module | str | Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from einops import rearrange
 from torch import Tensor
 
 from equivae.evaluation.metrics import Panel, psnr
@@ -104,7 +105,7 @@ def _curve(
 
 
 def _show(axis: Axes, picture: Tensor) -> None:
-    array = picture.permute(1, 2, 0).numpy()
+    array = rearrange(picture, "c h w -> h w c").numpy()
     axis.imshow(array if array.shape[-1] == 3 else array[..., 0], cmap="gray", vmin=0, vmax=1)
     axis.set_xticks([])
     axis.set_yticks([])

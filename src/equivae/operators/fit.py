@@ -12,7 +12,7 @@ from typing import Literal, Union, get_args
 import torch
 from torch import Tensor, nn
 
-from equivae.autoencoder import Autoencoder, load_vae
+from equivae.autoencoder import Autoencoder
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError, did_you_mean
 from equivae.evaluation.metrics import psnr
@@ -28,6 +28,7 @@ from equivae.operators.regression import Padding, PatchRegression
 from equivae.operators.report import Candidate, FitReport
 from equivae.operators.structure import nearest_involution
 from equivae.operators.transform import FittedTransform, inverse_consistency, is_involution
+from equivae.pretrained import load_vae
 from equivae.transforms import Transform, resolve_transforms
 
 __all__ = [

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 __all__ = ["RIDGES", "Padding", "PatchRegression", "Solution", "pad_cells"]
@@ -97,7 +98,7 @@ class PatchRegression:
         floor = scale * 1e-13
         flat = vectors @ (rotated / (values + ridge * scale).clamp_min(floor)[:, None])
         bias = self.target_sum / self.count - mean @ flat
-        weight = flat.T.reshape(self.channels, self.channels, k, k)
+        weight = rearrange(flat, "(i kh kw) o -> o i kh kw", kh=k, kw=k)
         return Solution(weight.contiguous(), bias, ridge)
 
     def error(self, solution: Solution) -> float:

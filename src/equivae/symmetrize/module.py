@@ -10,10 +10,11 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from equivae.autoencoder import Autoencoder, load_vae, save_vae
+from equivae.autoencoder import Autoencoder
 from equivae.errors import InputError, did_you_mean
 from equivae.files import write_beside
 from equivae.operators import FittedTransform, load_latent_op
+from equivae.pretrained import load_vae, save_vae
 from equivae.symmetrize.domain import Domain, Method, domain_weights, lattice_group
 from equivae.symmetrize.report import SymmetrizeReport
 from equivae.transforms import Group, Transform

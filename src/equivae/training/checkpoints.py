@@ -80,7 +80,7 @@ def save_checkpoint(
         accelerator.save_state(str(target))
         if ema is not None:
             weights = {str(i): p.contiguous() for i, p in enumerate(ema.shadow_params)}
-            save_file(weights, target / "ema.safetensors", {"step": str(ema.optimization_step)})
+            save_file(weights, target / "ema.safetensors")
         (target / "run.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
 
     write_folder_beside(folder / f"checkpoint-{state.step}", write)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
@@ -18,27 +18,28 @@ from accelerate.utils import DataLoaderConfiguration, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from equivae.autoencoder import Autoencoder, check_images, load_vae, save_vae
+from equivae.autoencoder import Autoencoder, check_images, check_resolution
 from equivae.data.sources import ImageDataset, ImagesLike, collate, load_images
-from equivae.errors import InputError, NonFiniteLossError
-from equivae.evaluation.evaluate import check_resolution
+from equivae.errors import InputError
 from equivae.evaluation.metrics import Metrics, Panel, measure
 from equivae.evaluation.report import Report
-from equivae.files import claim_folder, write_folder_beside
+from equivae.files import claim_folder
 from equivae.losses.equivariance import EquivarianceLoss
 from equivae.operators import operators_of, save_operators
+from equivae.pretrained import load_vae, save_vae
 from equivae.training.checkpoints import (
     RunState,
     find_checkpoint,
-    list_checkpoints,
     load_checkpoint,
     save_checkpoint,
 )
 from equivae.training.config import FinetuneConfig, make_config
 from equivae.training.latents import LATENTS_FILE, WithLatents, cache_latents
+from equivae.training.order import Order, draws_of
+from equivae.training.watch import Watch, check_weights
 from equivae.transforms import Transform, resolve_transforms
 from equivae.transforms.groups import TransformsLike
 
@@ -156,7 +157,7 @@ def finetune(
             limit_mb=config.latent_cache_mb,
             progress=progress,
         )
-    order = _Order(len(training), config.seed)
+    order = Order(len(training), config.seed)
     loader: Any = DataLoader(
         WithLatents(training, latents),
         config.train_batch_size,
@@ -196,7 +197,7 @@ def finetune(
     if checkpoint is not None:
         state = load_checkpoint(accelerator, checkpoint, state.settings, ema)
     history = state.history
-    watch = _Watch(accelerator.device)
+    watch = Watch(accelerator.device)
     bar = tqdm(total=max_steps, initial=state.step, desc="fine-tune", disable=not progress)
     began = time.perf_counter() - state.seconds
     model.train()
@@ -205,7 +206,7 @@ def finetune(
         order.start(state.epoch, state.samples * accelerator.num_processes)
         for batch in loader:
             with accelerator.accumulate(objective):
-                draws = _generator(config.seed, state, accelerator.process_index)
+                draws = draws_of(config.seed, state.epoch, state.samples, accelerator.process_index)
                 loss, terms = objective(batch["images"], batch.get("latents"), draws)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients and config.max_grad_norm:
@@ -224,7 +225,7 @@ def finetune(
 
             last = state.step == max_steps
             saving = last or state.step % config.checkpointing_steps == 0
-            if last or saving or state.step % config.logging_steps == 0:
+            if saving or state.step % config.logging_steps == 0:
                 record = watch.record(output_dir)  # the one place that waits for the device
                 record |= {"step": state.step, "epoch": state.epoch}
                 record |= {"learning_rate": scheduler.get_last_lr()[0]}
@@ -234,6 +235,7 @@ def finetune(
             if config.validation_steps and state.step % config.validation_steps == 0 and not last:
                 _validate(objective, validation, config, state, accelerator)
             if saving:
+                check_weights(trainable, state.step, output_dir)
                 state.seconds = time.perf_counter() - began
                 limit = config.checkpoints_total_limit
                 save_checkpoint(accelerator, output_dir, state, ema, limit)
@@ -303,56 +305,6 @@ class _Objective(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         out = self._loss_fn(self._vae, images, latents=latents, generator=generator)
         return out.loss, out.terms
-
-
-class _Order(Sampler[int]):
-    """A shuffle that depends on seed and epoch alone, and can begin in the middle of an epoch."""
-
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch, self.skip = length, seed, 0, 0
-
-    def start(self, epoch: int, skip: int) -> None:
-        self.epoch, self.skip = epoch, skip
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.length, generator=generator).tolist()
-        return iter(order[self.skip :])
-
-
-class _Watch:
-    """Mean losses between two records, and the first bad step, kept on the device until asked for."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.first_bad = torch.full((), torch.inf, device=device)
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-
-    def see(self, loss: Tensor, terms: dict[str, Tensor], step: int) -> None:
-        bad = torch.where(torch.isfinite(loss), torch.inf, float(step))
-        self.first_bad = torch.minimum(self.first_bad, bad)
-        for name, value in {"loss": loss, **terms}.items():
-            self.sums[name] = self.sums.get(name, 0) + value
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def record(self, output_dir: Path) -> dict[str, float]:
-        if torch.isfinite(self.first_bad):
-            step = int(self.first_bad)
-            kept = list_checkpoints(output_dir)
-            where = (
-                f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was due yet"
-            )
-            raise NonFiniteLossError(
-                f"the loss became NaN or infinite at step {step}; {where}. Lower the learning rate, or "
-                "use mixed_precision='bf16' or 'no' instead of 'fp16'.",
-                step,
-            )
-        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
-        self.sums, self.counts = {}, {}
-        return means
 
 
 def _datasets(
@@ -452,13 +404,6 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> None:
         model.to(dtype)
 
 
-def _generator(seed: int, state: RunState, rank: int) -> torch.Generator:
-    """The draws of one batch depend on seed, place and process alone, so that a resumed run agrees."""
-    # Mixed into 32 bits, since torch's CPU generator ignores the others of a seed.
-    mixed = np.random.SeedSequence([seed, state.epoch, state.samples, rank]).generate_state(1)
-    return torch.Generator().manual_seed(int(mixed[0]))
-
-
 def _measure(
     vae: Autoencoder,
     images: ImageDataset,
@@ -509,8 +454,9 @@ def _validate(
 
 def _save(model: nn.Module, output_dir: Path) -> None:
     """The VAE's files at the top of the output folder, each renamed into place."""
-    staging = output_dir / "vae.partial"
-    write_folder_beside(staging, lambda folder: save_vae(model, folder))
+    staging = output_dir / ".vae.partial"
+    shutil.rmtree(staging, ignore_errors=True)
+    save_vae(model, staging)
     for path in staging.iterdir():
         path.replace(output_dir / path.name)
     staging.rmdir()
