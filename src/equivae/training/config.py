@@ -221,6 +221,12 @@ RECIPES: dict[str, Recipe] = {
                 "ema_decay": 0.98,
             },
         ),
+        Recipe(
+            "symmetrized",
+            "For a symmetrized VAE: decoder and context learn, which removes the seam; the encoder stays.",
+            "benchmarks/sotemix_rot180.py",
+            {"train": "decoder", "use_ema": True, "ema_decay": 0.98},
+        ),
     )
 }
 
