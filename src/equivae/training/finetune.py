@@ -21,7 +21,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from equivae.autoencoder import Autoencoder, check_images, check_resolution
+from equivae.autoencoder import (
+    Autoencoder,
+    check_images,
+    check_resolution,
+    check_transforms,
+    copy_module,
+    layout_of,
+)
 from equivae.data.sources import ImageDataset, ImagesLike, collate, load_images
 from equivae.errors import InputError
 from equivae.evaluation.metrics import Metrics, Panel, measure
@@ -123,6 +130,7 @@ def finetune(
     autoencoder = Autoencoder(original)
     check_resolution(config.resolution, autoencoder)
     training, validation = _datasets(images, validation_images, config, autoencoder)
+    check_transforms(wanted, layout_of(training[0][None]), autoencoder)
     loss_fn = _loss(wanted, config)
     loss_fn.check_size(*training[0].shape[-2:])
     output_dir = Path(output_dir)
@@ -136,7 +144,7 @@ def finetune(
 
     # The copy learns in float32 whatever the original's dtype; mixed precision is autocast's business.
     dtype = autoencoder.dtype
-    model = copy.deepcopy(original).to(accelerator.device)
+    model = copy_module(original).to(accelerator.device)
     _cast(model, torch.float32)
     tuned = Autoencoder(model)
     before, panels_before = _measure(tuned, validation, wanted, config, progress, "before")
