@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from equivae import autoencoder
+from equivae.autoencoder import calls
 from equivae.transforms import registry
 
 ROOT = Path(__file__).parents[1]
@@ -30,11 +30,11 @@ settings.load_profile("equivae")
 @pytest.fixture(autouse=True)
 def _forget_registrations() -> Iterator[None]:
     """Transforms and adapters that a test registers end with it."""
-    factories, adapters = dict(registry._FACTORIES), list(autoencoder._ADAPTERS)
+    factories, adapters = dict(registry._FACTORIES), list(calls._ADAPTERS)
     yield
     registry._FACTORIES.clear()
     registry._FACTORIES.update(factories)
-    autoencoder._ADAPTERS[:] = adapters
+    calls._ADAPTERS[:] = adapters
 
 
 @pytest.fixture(scope="session")

@@ -382,7 +382,7 @@ def test_an_operator_left_fixed_stays_as_it_is(tmp_path):
     vae, images = equivae.zoo.load(), equivae.data.dead_leaves(4, 16)
     t = fit(vae, "rot180", images, kernel_size=1)
     result = equivae.finetune(
-        vae, images, t, tmp_path / "a", train="decoder", max_train_steps=2, progress=False
+        vae, images, t, tmp_path / "a", recipe="decoder", max_train_steps=2, progress=False
     )
     assert result.transforms == [t]
     assert not (tmp_path / "a" / "operators").exists()

@@ -95,10 +95,11 @@ def load_images(
     """An `ImageDataset` from any source.
 
     Args:
-        source: a tensor `(N, C, H, W)` in [-1, 1]; a folder (searched with its subfolders); a
-            `datasets.Dataset`; a hub dataset name; a torch `Dataset` or `DataLoader` (its dataset is
-            taken) whose items are tensors `(C, H, W)` in [-1, 1], PIL images, dictionaries with one of
-            those under `pixel_values` or `image`, or tuples that begin with one; or a list of those.
+        source: a tensor `(N, C, H, W)` in [-1, 1], or one of videos `(N, C, T, H, W)` or of audio
+            `(N, C, T)`; a folder (searched with its subfolders); a `datasets.Dataset`; a hub dataset
+            name; a torch `Dataset` or `DataLoader` (its dataset is taken) whose items are tensors
+            `(C, H, W)` in [-1, 1] (or `(C, T, H, W)`, or `(C, T)`), PIL images, dictionaries with one
+            of those under `pixel_values` or `image`, or tuples that begin with one; or a list of those.
         resolution: side of the images after resizing and the centre crop. `None` keeps every image as
             it is, which needs all of them to have one size.
         channels: 3 for colour, 1 for grey.
@@ -171,7 +172,12 @@ def collate(items: Sequence[Any]) -> Any:
 
 
 def resize_and_crop(image: Tensor, resolution: int) -> Tensor:
-    """Resize the short side of `(C, H, W)` to `resolution` (bicubic, anti-aliased), crop the centre."""
+    """Resize the short side of `(C, H, W)` to `resolution` (bicubic, anti-aliased), crop the centre.
+
+    Of a video `(C, T, H, W)` every frame.
+    """
+    if image.ndim == 4:
+        return torch.stack([resize_and_crop(frame, resolution) for frame in image.unbind(1)], 1)
     height, width = image.shape[-2:]
     scale = resolution / min(height, width)
     if scale != 1.0:
@@ -202,9 +208,10 @@ def _prepare(item: Any, resolution: int | None, channels: int, name: str) -> Ten
             f"image {name} is of type {type(item).__name__}; expected a tensor (C, H, W) in [-1, 1], a "
             "PIL image, or a dictionary or tuple that holds one."
         )
-    if item.ndim != 3 or item.shape[0] != channels or item.numel() == 0:
+    if item.ndim not in (2, 3, 4) or item.shape[0] != channels or item.numel() == 0:
         raise InputError(
-            f"image {name} has shape {tuple(item.shape)}, expected ({channels}, H, W)."
+            f"image {name} has shape {tuple(item.shape)}, expected ({channels}, H, W), for a video "
+            f"({channels}, T, H, W), for audio ({channels}, T)."
         )
     if not item.is_floating_point():
         raise InputError(
@@ -218,7 +225,11 @@ def _prepare(item: Any, resolution: int | None, channels: int, name: str) -> Ten
             "use image.float().div(127.5).sub(1)."
         )
     image = item.float()
-    return image if resolution is None else resize_and_crop(image, resolution)
+    if resolution is None:
+        return image
+    if image.ndim == 2:
+        raise InputError(f"{name} is audio, which has no resolution; leave resolution out.")
+    return resize_and_crop(image, resolution)
 
 
 def _from_pil(image: Image.Image, resolution: int | None, channels: int) -> Tensor:
@@ -243,6 +254,11 @@ def _from_pil(image: Image.Image, resolution: int | None, channels: int) -> Tens
 
 def _from_tensor(images: Tensor, resolution: int | None, channels: int) -> ImageDataset:
     check_images(images)
+    if images.ndim == 3 and images.shape[1] != channels:
+        raise InputError(
+            f"images must be a tensor (N, {channels}, H, W), or audio (N, {channels}, T); got "
+            f"{tuple(images.shape)}."
+        )
     return ImageDataset(
         lambda i: _prepare(images[i], resolution, channels, f"#{i}"),
         [f"#{i}" for i in range(len(images))],

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from equivae.autoencoder import Autoencoder, check_images
+from equivae.autoencoder import Autoencoder, check_images, check_transforms, layout_of
 from equivae.data.sources import ImageDataset, collate
 from equivae.errors import InputError
 from equivae.transforms import Transform
-from equivae.transforms.base import mask_of_cells
+from equivae.transforms.base import mask_like, mask_of_cells
 
 __all__ = ["Metrics", "Panel", "TransformMetrics", "measure", "psnr"]
 
@@ -54,7 +55,8 @@ class Metrics:
         images: how many.
         reconstruction_mse: `MSE(D(E(x)), x)` in [0, 1] units, after clamping.
         reconstruction_psnr: its PSNR in dB.
-        reconstruction_ssim: structural similarity.
+        reconstruction_ssim: structural similarity; not a number for audio. That of a video is the mean
+            over its frames.
         transforms: name to `TransformMetrics`.
         per_image: `"reconstruction_mse"` and `"round_trip_mse/<transform>"`, each a list over the images.
     """
@@ -90,8 +92,13 @@ def measure(
     progress: bool = True,
     label: str = "evaluate",
 ) -> tuple[Metrics, list[Panel]]:
-    """Metrics of a VAE over images, and pictures of a few, evenly spaced."""
+    """Metrics of a VAE over images, videos or audio, and pictures of a few, evenly spaced.
+
+    The picture of a video is its middle frame; audio has none.
+    """
     from tqdm.auto import tqdm
+
+    check_transforms(transforms, layout_of(images[0][None]), vae)
 
     loader = DataLoader(images, batch_size, collate_fn=collate)  # type: ignore[arg-type]
     sums: dict[str, list[float]] = defaultdict(list)
@@ -100,13 +107,14 @@ def measure(
     modes = [(part, part.training) for part in vae.module.modules()]
     vae.module.eval()
     try:
-        for batch in tqdm(loader, desc=label, disable=not progress, leave=False):
-            check_images(batch, vae)
-            done = len(sums["reconstruction_mse"])
-            pictured = {i - done: images.names[i] for i in chosen if 0 <= i - done < len(batch)}
-            moved = batch.to(vae.device, vae.dtype)
-            for key, values in _measure_batch(vae, moved, transforms, pictured, pictures):
-                sums[key] += values.tolist()
+        with vae.full_precision():
+            for batch in tqdm(loader, desc=label, disable=not progress, leave=False):
+                check_images(batch, vae)
+                done = len(sums["reconstruction_mse"])
+                pictured = {i - done: images.names[i] for i in chosen if 0 <= i - done < len(batch)}
+                moved = batch.to(vae.device, vae.dtype)
+                for key, values in _measure_batch(vae, moved, transforms, pictured, pictures):
+                    sums[key] += values.tolist()
     finally:
         for part, training in modes:
             part.training = training
@@ -122,21 +130,25 @@ def _measure_batch(
 ) -> Iterator[tuple[str, Tensor]]:
     z = vae.encode(x)
     output = vae.decode(z)
+    if output.shape != x.shape:
+        raise InputError(
+            f"{type(vae.module).__name__} decodes the latent of {tuple(x.shape)} to {tuple(output.shape)}; "
+            "give it a size that it keeps."
+        )
     plain, reconstruction = _unit(x), _unit(output)
     error = (reconstruction - plain).square()
-    yield "reconstruction_mse", error.mean((1, 2, 3))
+    yield "reconstruction_mse", error.flatten(1).mean(1)
     yield "reconstruction_ssim", _ssim(reconstruction, plain)
-    factor = max(1, x.shape[-1] // z.shape[-1])
     for named in transforms:
         name = named.name
-        transform = named.at_factor(factor).draw(x.shape[0], torch.Generator().manual_seed(0))
+        transform = vae.place(named).draw(x.shape[0], torch.Generator().manual_seed(0))
         turned = transform.pixel(x)
         latent = transform.latent(z)
         decoded = vae.decode(latent)
         if decoded.shape != turned.shape:
             raise InputError(
-                f"transform {name!r} moves pixels to {tuple(turned.shape[-2:])} but its latent "
-                f"decodes to {tuple(decoded.shape[-2:])}: its two ops disagree about the shape."
+                f"transform {name!r} moves pixels to {tuple(turned.shape[2:])} but its latent "
+                f"decodes to {tuple(decoded.shape[2:])}: its two ops disagree about the shape."
             )
         back: Tensor | None
         try:
@@ -155,27 +167,28 @@ def _measure_batch(
         yield f"round_trip_mse/{name}", _mean_inside((seen - target).square(), mask)
         yield f"reconstruction_mse/{name}", masked_error
         if mask is not None:
-            seen = torch.where(mask, seen, target)
+            seen = torch.where(mask_like(mask, seen), seen, target)
         yield f"round_trip_ssim/{name}", _ssim(seen, target)
         encoded, expected = vae.encode(turned).float(), latent.float()
         own = transform.mask(x)
         if own is not None:
             cells = mask_of_cells(own, encoded.shape[-2:])
+            cells = mask_like(cells, encoded)
             encoded, expected = encoded * cells, expected * cells
         yield (
             f"encoder_relative_error/{name}",
             (encoded - expected).flatten(1).norm(dim=1)
             / encoded.flatten(1).norm(dim=1).clamp_min(1e-12),
         )
-        for i in sorted(pictured):
+        for i in sorted(pictured) if x.ndim > 3 else ():
             pictures.append(
                 Panel(
                     pictured[i],
                     name,
-                    plain[i].cpu(),
-                    reconstruction[i].cpu(),
-                    _unit(decoded[i]).cpu(),
-                    None if back is None else back[i].cpu(),
+                    _picture(plain[i]),
+                    _picture(reconstruction[i]),
+                    _picture(_unit(decoded[i])),
+                    None if back is None else _picture(back[i]),
                 )
             )
 
@@ -215,16 +228,26 @@ def _unit(images: Tensor) -> Tensor:
     return images.float().clamp(-1, 1).add(1).div(2)
 
 
+def _picture(image: Tensor) -> Tensor:
+    """An image, or the middle frame of a video, on the CPU."""
+    return (image if image.ndim == 3 else image[:, image.shape[1] // 2]).cpu()
+
+
 def _mean_inside(error: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
-        return error.mean((1, 2, 3))
-    inside = mask.to(error.dtype).expand(error.shape[0], 1, *error.shape[-2:])
-    return (error.mean(1, keepdim=True) * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp_min(
-        1
-    )
+        return error.flatten(1).mean(1)
+    inside = mask_like(mask, error).to(error.dtype)
+    inside = inside.expand(error.shape[0], 1, *error.shape[2:]).flatten(1)
+    return (error.mean(1).flatten(1) * inside).sum(1) / inside.sum(1).clamp_min(1)
 
 
 def _ssim(a: Tensor, b: Tensor) -> Tensor:
+    if a.ndim == 3:
+        return torch.full((a.shape[0],), math.nan)
+    if a.ndim == 5:
+        frames = "b c t h w -> (b t) c h w"
+        of_frames = _ssim(rearrange(a, frames), rearrange(b, frames))
+        return rearrange(of_frames, "(b t) -> b t", b=a.shape[0]).mean(1)
     from kornia.metrics import ssim
 
     window = min(11, (min(a.shape[-2:]) - 1) // 2 * 2 + 1)

@@ -200,7 +200,7 @@ _TRANSFORM_METRICS: tuple[tuple[str, str, str], ...] = (
 
 
 def _number(value: float | None, unit: str) -> str:
-    if value is None:
+    if value is None or math.isnan(value):
         return ""
     if unit == "dB":
         return f"{value:.2f} dB"

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from equivae.autoencoder import Autoencoder
+from equivae.autoencoder import Autoencoder, check_transforms, layout_of
 from equivae.errors import InputError, did_you_mean
 from equivae.losses.reconstruction import (
     ReconstructionLike,
@@ -72,7 +72,7 @@ class EquivarianceLoss:
             the plain reconstruction loss. Random transforms are drawn anew at every call.
         weight: `w`.
         reconstruction: `R`: `"mse"`, `"l1"`, or any callable `(decoded, target) -> loss` on images
-            `(B, C, H, W)` in [-1, 1] that averages over pixels.
+            `(B, C, H, W)` in [-1, 1] (or videos, or audio) that averages over pixels.
         reconstruction_weight: `w_r`.
         schedule: `"dual"` or `"sampled"`.
         probability: `p`, for the sampled schedule.
@@ -145,15 +145,14 @@ class EquivarianceLoss:
 
         Args:
             vae: the autoencoder, as a module or as an `Autoencoder`.
-            images: `(B, C, H, W)` in [-1, 1].
+            images: `(B, C, H, W)`, videos `(B, C, T, H, W)` or audio `(B, C, T)`, in [-1, 1].
             latents: `E(images)` when it is known already, as with a frozen encoder.
             generator: a CPU generator for the draws of the sampled schedule and of the posterior.
         """
         autoencoder = vae if isinstance(vae, Autoencoder) else Autoencoder(vae)
         if latents is None:
             latents = autoencoder.encode(images, sample=self.sample_posterior, generator=generator)
-        factor = max(1, images.shape[-1] // latents.shape[-1])
-        transforms = [t.at_factor(factor) for t in self.transforms]
+        transforms = _placed(self.transforms, autoencoder, images, latents)
         if self.schedule == "sampled" and transforms:
             parts = self._sampled_parts(transforms, images, generator)
         else:
@@ -168,6 +167,7 @@ class EquivarianceLoss:
         for part, image in zip(parts, decoded, strict=True):
             source = _take(images, part.rows)
             target, mask = part.transform.pixel(source), part.transform.mask(source)
+            _require_same_shape(part.name, image, target)
             value = masked(self.reconstruction, image, target, mask)
             terms[part.name] = value.detach()
             loss = loss + part.weight * value
@@ -247,6 +247,25 @@ class EquivarianceLoss:
             terms[f"encoder/{named.name}"] = error.detach()
             total = total + self.encoder_weight / len(transforms) * error
         return total
+
+
+def _placed(
+    transforms: Sequence[Transform], autoencoder: Autoencoder, images: Tensor, latents: Tensor
+) -> list[Transform]:
+    """The transforms for this autoencoder. The factor of images needs no probe: the shapes tell it."""
+    if images.ndim == 4:
+        factor = max(1, images.shape[-1] // latents.shape[-1])
+        return [t.at_factor(factor) for t in transforms]
+    check_transforms(transforms, layout_of(images), autoencoder)
+    return [autoencoder.place(t) for t in transforms]
+
+
+def _require_same_shape(term: str, decoded: Tensor, target: Tensor) -> None:
+    if decoded.shape != target.shape:
+        raise InputError(
+            f"{term}: the latent decodes to {tuple(decoded.shape)} where {tuple(target.shape)} is wanted; "
+            "the autoencoder does not keep this size, or the transform's two ops disagree."
+        )
 
 
 def _take(batch: Tensor, rows: Tensor | None) -> Tensor:

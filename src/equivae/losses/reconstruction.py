@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivae.errors import InputError, did_you_mean
+from equivae.transforms.base import mask_like
 
 __all__ = ["RECONSTRUCTION_LOSSES", "ReconstructionLike", "masked", "resolve_reconstruction"]
 
@@ -47,6 +48,7 @@ def masked(loss: Reconstruction, decoded: Tensor, target: Tensor, mask: Tensor |
     """
     if mask is None:
         return loss(decoded, target).mean()
-    inside = mask.to(decoded.dtype).expand(decoded.shape[0], 1, *decoded.shape[-2:])
+    inside = mask_like(mask, decoded).to(decoded.dtype)
+    inside = inside.expand(decoded.shape[0], 1, *decoded.shape[2:])
     blended = decoded * inside + target.to(decoded.dtype) * (1 - inside)
     return loss(blended, target).mean() / inside.mean().clamp_min(1e-6)

@@ -12,7 +12,7 @@ from typing import Literal, Union, get_args
 import torch
 from torch import Tensor, nn
 
-from equivae.autoencoder import Autoencoder
+from equivae.autoencoder import Autoencoder, moves_axis
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError, did_you_mean
 from equivae.evaluation.metrics import psnr
@@ -214,6 +214,7 @@ def fit_operators(
 ) -> dict[str, FittedTransform]:
     """Operators of several transforms from one pass, by the transforms' names."""
     began = time.perf_counter()
+    transforms = [vae.place(transform) for transform in transforms]
     fits, held_out_images = accumulate(vae, transforms, images, options)
     wanted = {transform.name for transform in transforms}
     for name, fit in fits.items():
@@ -261,6 +262,7 @@ def accumulate(
         raise InputError(
             f"a fit needs at least two images, one of them held out to choose the ridge; got {len(images)}."
         )
+    transforms = [vae.place(transform) for transform in transforms]
     for transform in transforms:
         check_transform_fits(transform, images[0], vae)
     wanted = {transform.name for transform in transforms}
@@ -279,9 +281,8 @@ def accumulate(
             for pair in batch:
                 name = pair.transform.name
                 if name not in fits:
-                    kernels = _kernels(options, pair.transform, pair.moved)
-                    channels = pair.moved.shape[1]
-                    fits[name] = OperatorFit(pair.transform, channels, kernels, options)
+                    kernels = _kernels(options, pair.transform, vae)
+                    fits[name] = OperatorFit(pair.transform, vae.latent_channels, kernels, options)
                 keep = not is_training and (pair.forward or name not in wanted)
                 fits[name].add(pair, is_training, keep)
     return fits, len(held_out)
@@ -388,31 +389,13 @@ def _inverse_fit(transform: Transform, fits: dict[str, OperatorFit]) -> Operator
         return None
 
 
-def _kernels(options: FitOptions, transform: Transform, latents: Tensor) -> list[Kernel]:
+def _kernels(options: FitOptions, transform: Transform, vae: Autoencoder) -> list[Kernel]:
     """The kernels to solve for, ascending: as large as asked along the axes that the transform moves."""
     auto = options.kernel_size == "auto"
     sizes = AUTO_KERNEL_SIZES if options.kernel_size == "auto" else (options.kernel_size,)
-    moved = _moved_axes(transform, latents)
+    axes, layout = vae.geometry.axes, vae.layout
+    # Only video has axes, time or space, that a transform may leave alone.
+    moved = [layout != "video" or moves_axis(transform, layout, i, axes) for i in range(len(axes))]
     kernels = [tuple(size if moves else 1 for moves in moved) for size in sizes]
-    channels = latents.shape[1]
-    fitting = [k for k in kernels if channels * math.prod(k) <= _MOST_ENTRIES]
+    fitting = [k for k in kernels if vae.latent_channels * math.prod(k) <= _MOST_ENTRIES]
     return (fitting or kernels[:1]) if auto else kernels
-
-
-def _moved_axes(transform: Transform, latents: Tensor) -> tuple[bool, ...]:
-    """Which axes of the grid a transform moves: only video has axes, time or space, that may stay."""
-    if latents.ndim < 5:
-        return (True,) * (latents.ndim - 2)
-    generator = torch.Generator().manual_seed(0)
-    _, _, frames, height, width = latents.shape
-    shape = (1, latents.shape[1], frames, height, width)
-    over_time = torch.randn(1, 1, frames, 1, 1, generator=generator).expand(shape)
-    over_space = torch.randn(1, 1, 1, height, width, generator=generator).expand(shape)
-    time_moves = not _keeps(transform, over_time)
-    space_moves = not _keeps(transform, over_space) or not time_moves
-    return time_moves, space_moves, space_moves
-
-
-def _keeps(transform: Transform, latents: Tensor) -> bool:
-    moved = transform.latent(latents)
-    return moved.shape == latents.shape and torch.allclose(moved, latents)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from equivae.autoencoder import Autoencoder, check_images
+from equivae.autoencoder import Autoencoder, check_images, check_transforms, layout_of
 from equivae.data.sources import ImageDataset
 from equivae.errors import InputError
 from equivae.transforms import Transform
@@ -92,6 +92,7 @@ def latent_pairs(
 def check_transform_fits(transform: Transform, image: Tensor, vae: Autoencoder) -> None:
     """`InputError` unless one operator can stand for `transform` on images such as this one."""
     check_images(image[None], vae)
+    check_transforms([transform], layout_of(image[None]), vae)
     if transform.draw(1, torch.Generator().manual_seed(0)) is not transform:
         raise InputError(
             f"transform {transform.name!r} draws new parameters for every batch, and one operator stands "

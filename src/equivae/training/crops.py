@@ -5,21 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from equivae.autoencoder import Autoencoder
 from equivae.errors import InputError
 
 __all__ = ["check_crop", "random_crop"]
 
 
-def check_crop(crop_size: int | None, height: int, width: int, factor: int) -> None:
-    """Raise `InputError` unless images of so many pixels have crops of that side, in whole latent cells."""
+def check_crop(crop_size: int | None, image: Tensor, vae: Autoencoder) -> None:
+    """Raise `InputError` unless images such as `(C, H, W)` have crops of that side, in whole cells."""
     if crop_size is None:
         return
-    if crop_size % factor:
-        near = max(1, round(crop_size / factor)) * factor
+    if image.ndim < 3:
+        raise InputError("crop_size is for images and video; audio has no sides, leave it out.")
+    if crop_size % vae.factor:
+        near = max(1, round(crop_size / vae.factor)) * vae.factor
         raise InputError(
-            f"crop_size {crop_size} does not divide by the VAE's factor {factor}; use {near}, for example."
+            f"crop_size {crop_size} does not divide by the VAE's factor {vae.factor}; use {near}, for "
+            "example."
         )
-    if crop_size > min(height, width):
+    if crop_size > min(image.shape[-2:]):
+        height, width = image.shape[-2:]
         raise InputError(
             f"crop_size {crop_size} is larger than the images, which have {height}x{width} pixels; lower it "
             "or raise the resolution."
@@ -27,7 +32,7 @@ def check_crop(crop_size: int | None, height: int, width: int, factor: int) -> N
 
 
 def random_crop(images: Tensor, crop_size: int | None, generator: torch.Generator) -> Tensor:
-    """Images `(B, C, S, S)` of `(B, C, H, W)`, at one random place for all of the batch."""
+    """Crops `(..., S, S)` of images `(..., H, W)`, at one random place for all of the batch."""
     if crop_size is None:
         return images
     top, left = (

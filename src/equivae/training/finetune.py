@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import shutil
 import time
@@ -21,7 +20,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from equivae.autoencoder import Autoencoder, check_images, check_resolution
+from equivae.autoencoder import (
+    Autoencoder,
+    check_images,
+    check_resolution,
+    check_transforms,
+    copy_module,
+    layout_of,
+)
 from equivae.data.sources import ImageDataset, ImagesLike, collate, load_images
 from equivae.errors import InputError
 from equivae.evaluation.metrics import Metrics, Panel, measure
@@ -128,9 +134,10 @@ def finetune(
     autoencoder = Autoencoder(original)
     check_resolution(config.resolution, autoencoder)
     training, validation = _datasets(images, validation_images, config, autoencoder)
-    height, width = training[0].shape[-2:]
-    check_crop(config.crop_size, height, width, autoencoder.factor)
+    check_transforms(wanted, layout_of(training[0][None]), autoencoder)
+    check_crop(config.crop_size, training[0], autoencoder)
     check_operators(wanted, config)
+    height, width = training[0].shape[-2:]
     if config.crop_size:
         height = width = config.crop_size
     _loss(wanted, config).check_size(height, width)
@@ -145,7 +152,7 @@ def finetune(
 
     # The copy learns in float32 whatever the original's dtype; mixed precision is autocast's business.
     dtype = autoencoder.dtype
-    model = copy.deepcopy(original).to(accelerator.device)
+    model = copy_module(original).to(accelerator.device)
     _cast(model, torch.float32)
     tuned = Autoencoder(model)
     asked, resuming = wanted, checkpoint is not None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from equivae.transforms.representations import ChannelResponse
 
-__all__ = ["ComposedTransform", "Transform", "mask_of_cells"]
+__all__ = ["ComposedTransform", "Transform", "mask_like", "mask_of_cells"]
 
 
 class Transform(ABC):
@@ -88,7 +88,8 @@ class Transform(ABC):
         """Where `T(x)` is determined by `x`, on the pixel grid and on the latent grid.
 
         A bool tensor `(H', W')`, or `(B, 1, H', W')` when it differs between samples; both broadcast
-        against `T(x)`. `None`, the default, means everywhere. Losses and metrics look only inside.
+        against images `T(x)`, and hold for every frame of a video. `None`, the default, means
+        everywhere. Losses and metrics look only inside.
         """
         return None
 
@@ -102,8 +103,10 @@ class Transform(ABC):
         Returns a bool tensor as `mask` does.
         """
         # NaN survives every move and every weighted sum, so it marks whatever a pixel reaches.
-        marked = x.masked_fill(~valid, float("nan"))
+        marked = x.masked_fill(~mask_like(valid, x), float("nan"))
         reached = ~self.pixel(marked).isnan().any(1, keepdim=True)
+        if reached.ndim == 5:
+            reached = reached.all(2)
         own = self.mask(x)
         return reached if own is None else reached & own
 
@@ -205,6 +208,11 @@ class ComposedTransform(Transform):
     def at_factor(self, factor: int, time_factor: int | None = None) -> Transform:
         inner = self.inner.at_factor(factor, time_factor)
         return ComposedTransform(self.outer.at_factor(factor, time_factor), inner, self.name)
+
+
+def mask_like(mask: Tensor, x: Tensor) -> Tensor:
+    """A mask `(H, W)` or `(B, 1, H, W)` as it broadcasts against images or, for every frame, videos `x`."""
+    return mask.unsqueeze(2) if x.ndim == 5 and mask.ndim == 4 else mask
 
 
 def mask_of_cells(mask: Tensor, size: torch.Size) -> Tensor:

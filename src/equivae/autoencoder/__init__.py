@@ -1,0 +1,35 @@
+"""The one seam to a VAE: everything else in the library encodes and decodes through it.
+
+Autoencoders are recognised by what their calls take and return, never by their class, so a new diffusers
+class or a module of your own works when its `encode` returns a posterior, a latent or an output that
+holds one, and its `decode` an image, a video, a wave or an output that holds one.
+"""
+
+from equivae.autoencoder.adapters import register_built_in_adapters
+from equivae.autoencoder.calls import register_adapter
+from equivae.autoencoder.checks import (
+    check_images,
+    check_resolution,
+    check_transforms,
+    layout_of,
+    moves_axis,
+)
+from equivae.autoencoder.copying import copy_module
+from equivae.autoencoder.geometry import Axis, Geometry, Layout
+from equivae.autoencoder.view import Autoencoder
+
+__all__ = [
+    "Autoencoder",
+    "Axis",
+    "Geometry",
+    "Layout",
+    "check_images",
+    "check_resolution",
+    "check_transforms",
+    "copy_module",
+    "layout_of",
+    "moves_axis",
+    "register_adapter",
+]
+
+register_built_in_adapters()

@@ -1,0 +1,57 @@
+"""Adapters for diffusers classes whose `decode` does not give back what their `encode` takes.
+
+They are recognised by what they have, like everything else; a user's own adapter stands above them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from equivae.autoencoder.calls import decode_by_output, encode_by_output, register_adapter
+
+__all__ = ["register_built_in_adapters"]
+
+
+def register_built_in_adapters() -> None:
+    """Called once, when `equivae.autoencoder` is imported."""
+    register_adapter(_pads_in_front, _encode_padded, decode_by_output)
+    register_adapter(_has_mel_front_end, _encode_mel, decode_by_output)
+
+
+def _pads_in_front(module: nn.Module) -> bool:
+    """VidTok, causal: `forward` repeats the first frame before it encodes, `encode` leaves that out."""
+    has = all(hasattr(module, name) for name in ("temporal_compression_ratio", "regularizer"))
+    return has and getattr(module, "is_causal", False) is True
+
+
+def _encode_padded(
+    module: Any, images: Tensor, sample: bool, generator: torch.Generator | None
+) -> Tensor:
+    before = module.temporal_compression_ratio - 1
+    if images.ndim == 5:
+        images = F.pad(images, (0, 0, 0, 0, before, 0), mode="replicate")
+    return encode_by_output(module, images, sample, generator)
+
+
+def _has_mel_front_end(module: nn.Module) -> bool:
+    """MMAudio: `encode` takes a wave and `decode` gives a mel spectrogram, which a vocoder reads."""
+    inner = getattr(module, "vae", None)
+    return hasattr(module, "mel_converter") and all(
+        callable(getattr(inner, call, None)) for call in ("encode", "decode")
+    )
+
+
+def _encode_mel(
+    module: Any, images: Tensor, sample: bool, generator: torch.Generator | None
+) -> Tensor:
+    """Latents of mel spectrograms `(B, mel_bins, T)`, which the front end would make of a wave."""
+    mean, log_variance = module.vae.encode(images).chunk(2, dim=1)
+    if not sample:
+        return mean  # type: ignore[no-any-return]
+    std = (0.5 * log_variance.clamp(-30.0, 20.0)).exp()
+    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
+    return mean + std * noise  # type: ignore[no-any-return]

@@ -1,0 +1,155 @@
+"""Whether images, a resolution and a transform suit an autoencoder, before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from equivae.autoencoder.geometry import LAYOUTS, Axis, Layout
+from equivae.autoencoder.view import Autoencoder
+from equivae.errors import InputError
+from equivae.transforms.base import Transform
+
+__all__ = ["check_images", "check_resolution", "check_transforms", "layout_of", "moves_axis"]
+
+_AXIS_NAMES = {
+    "image": ("height", "width"),
+    "video": ("time", "height", "width"),
+    "audio": ("time",),
+}
+
+
+def layout_of(images: Tensor) -> Layout:
+    """`"image"`, `"video"` or `"audio"`, by the tensor's rank; `InputError` for another."""
+    for layout, (rank, _) in LAYOUTS.items():
+        if images.ndim == rank:
+            return layout
+    raise InputError(
+        "images must be a tensor (B, C, H, W), videos (B, C, T, H, W), audio (B, C, T); got "
+        f"{tuple(images.shape)}."
+    )
+
+
+def check_images(images: Tensor, vae: Autoencoder | None = None) -> None:
+    """Raise `InputError` unless `images` is a float tensor, finite and in [-1, 1].
+
+    Images are `(B, C, H, W)`, videos `(B, C, T, H, W)`, audio `(B, C, T)`. With a `vae`, rank and
+    channels have to be its own and the sides, frames or samples whole latent cells; a video autoencoder
+    takes images too, as videos of one frame. Values up to 0.05 outside the range pass, because
+    resampling filters overshoot.
+    """
+    if not isinstance(images, Tensor):
+        raise InputError(f"images must be a tensor (B, C, H, W), got {type(images).__name__}.")
+    if vae is None:
+        layout = layout_of(images)
+    else:
+        own, (rank, shape) = vae.layout, LAYOUTS[vae.layout]
+        if images.ndim != rank and (own, images.ndim) != ("video", 4):
+            raise InputError(f"images must be a tensor {shape}, got {tuple(images.shape)}.")
+        layout = layout_of(images)
+    if not images.is_floating_point():
+        raise InputError(
+            f"images must be floating point in [-1, 1], got {images.dtype}; for bytes use "
+            "images.float().div(127.5).sub(1)."
+        )
+    if images.numel() == 0:
+        raise InputError(f"images of shape {tuple(images.shape)} hold no pixel.")
+    low, high = (float(value) for value in images.aminmax())
+    if not (-float("inf") < low and high < float("inf")):  # false for NaN as well
+        bad = (~images.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+        raise InputError(f"images hold NaN or infinite values, at batch positions {bad[:5]}.")
+    if low < -1.05 or high > 1.05:
+        raise InputError(
+            f"images must lie in [-1, 1], got values from {low:.3g} to {high:.3g}; for [0, 255] use "
+            "images.float().div(127.5).sub(1)."
+        )
+    if vae is None:
+        return
+    name = type(vae.module).__name__
+    if images.shape[1] != vae.image_channels:
+        raise InputError(
+            f"images have {images.shape[1]} channels, {name} takes {vae.image_channels}."
+        )
+    axes = vae.geometry.axes
+    if vae.layout == "video":
+        frames = 1 if layout == "image" else images.shape[2]
+        _check_time(axes[0], frames, "frames", name)
+        axes = axes[1:]
+    elif vae.layout == "audio":
+        _check_time(axes[0], images.shape[2], "samples", name)
+        return
+    height, width = images.shape[-2:]
+    if not (axes[0].takes(height) and axes[1].takes(width)):
+        fitting = [axis.fitting(side) for axis, side in zip(axes, (height, width), strict=True)]
+        raise InputError(
+            f"images of {height}x{width} pixels do not divide by the VAE's factor {vae.factor}; crop "
+            f"or resize them, to {fitting[0]}x{fitting[1]} for example."
+        )
+
+
+def _check_time(axis: Axis, size: int, what: str, name: str) -> None:
+    if axis.takes(size):
+        return
+    rule = f"{axis.step} k" + ("" if axis.even else f" + {axis.first}")
+    raise InputError(
+        f"{name} takes {rule} {what}, got {size}; use {axis.fitting(size)}, for example."
+    )
+
+
+def check_resolution(resolution: int | None, vae: Autoencoder) -> None:
+    """Raise `InputError` unless the resolution divides by the VAE's factor."""
+    if resolution is None:
+        return
+    if vae.layout == "audio":
+        raise InputError(f"{type(vae.module).__name__} takes audio, which has no resolution.")
+    if resolution < 1 or resolution % vae.factor:
+        near = max(1, round(resolution / vae.factor)) * vae.factor
+        raise InputError(
+            f"resolution {resolution} does not divide by the VAE's factor {vae.factor}; use {near}, "
+            "for example."
+        )
+
+
+def check_transforms(transforms: Sequence[Transform], layout: Layout, vae: Autoencoder) -> None:
+    """Raise `InputError` for a transform that does not act on this layout, or moves an uneven axis.
+
+    The first cell of a causal autoencoder's time axis spans one frame and the others several, so that
+    no latent of the reversed video is the reversed latent.
+    """
+    name = type(vae.module).__name__
+    axes = vae.geometry.axes[-len(_AXIS_NAMES[layout]) :]
+    for transform in transforms:
+        if layout not in transform.layouts:
+            raise InputError(
+                f"transform {transform.name!r} acts on {' and '.join(transform.layouts)} tensors, not "
+                f"on {layout} {LAYOUTS[layout][1]}; set its `layouts` if it does."
+            )
+        for place, axis in enumerate(axes):
+            if not axis.even and moves_axis(vae.place(transform), layout, place, axes):
+                cells = (
+                    f"spans {axis.first} and every other {axis.step}"
+                    if axis.step
+                    else "and the others are no regular tiling"
+                )
+                raise InputError(
+                    f"transform {transform.name!r} moves the {_AXIS_NAMES[layout][place]} axis, on which "
+                    f"the first latent cell of {name} {cells}: the moved latent cannot be that of the "
+                    "moved input. Choose transforms of the other axes."
+                )
+
+
+def moves_axis(transform: Transform, layout: Layout, place: int, axes: Sequence[Axis]) -> bool:
+    """Whether values leave their place along one axis: a NaN at its start has to stay there."""
+    x = torch.zeros(1, 3, *((axis.step or 1) * 4 for axis in axes))
+    dim = place - len(axes)
+    marked = x.clone()
+    marked.narrow(dim, 0, 1).fill_(float("nan"))
+    drawn = transform.draw(1, torch.Generator().manual_seed(0))
+    moved = drawn.pixel(marked)
+    if moved.shape[dim] != x.shape[dim]:
+        return True
+    others = [axis for axis in range(moved.ndim) if axis != dim % moved.ndim]
+    reached = moved.isnan().any(dim=tuple(others))
+    return bool(reached[1:].any()) or not bool(reached[0])

@@ -1,0 +1,49 @@
+"""Where a VAE may run in half precision: `force_upcast` in its config says where not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import nn
+
+__all__ = ["forces_upcast", "in_full_precision", "outside_fp16_autocast"]
+
+
+def forces_upcast(module: nn.Module) -> bool:
+    """Whether the config says that float16 overflows, as that of the SDXL VAE does."""
+    return bool(getattr(getattr(module, "config", None), "force_upcast", False))
+
+
+def outside_fp16_autocast(
+    module: nn.Module, device: torch.device
+) -> AbstractContextManager[object]:
+    """Switches fp16 autocast off for a module that forces the upcast; bf16 has the range and stays."""
+    if (
+        forces_upcast(module)
+        and torch.is_autocast_enabled(device.type)
+        and torch.get_autocast_dtype(device.type) == torch.float16
+    ):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+@contextmanager
+def in_full_precision(module: nn.Module) -> Iterator[None]:
+    """float16 weights as float32 for the while, if the config forces the upcast; then as they were.
+
+    The way back is exact as long as nothing trains in between.
+    """
+    if not forces_upcast(module) or not any(p.dtype == torch.float16 for p in module.parameters()):
+        yield
+        return
+    halves = [t for t in (*module.parameters(), *module.buffers()) if t.dtype == torch.float16]
+    kept = [(tensor, tensor.data) for tensor in halves]
+    try:
+        for tensor in halves:
+            tensor.data = tensor.data.float()
+        yield
+    finally:
+        for tensor, data in kept:
+            tensor.data = data
