@@ -390,12 +390,13 @@ def _inverse_fit(transform: Transform, fits: dict[str, OperatorFit]) -> Operator
 
 
 def _kernels(options: FitOptions, transform: Transform, vae: Autoencoder) -> list[Kernel]:
-    """The kernels to solve for, ascending: as large as asked along the axes that the transform moves."""
+    """The kernels to solve for, ascending: as large as asked in space, in time, or in both if both move."""
     auto = options.kernel_size == "auto"
     sizes = AUTO_KERNEL_SIZES if options.kernel_size == "auto" else (options.kernel_size,)
-    axes, layout = vae.geometry.axes, vae.layout
-    # Only video has axes, time or space, that a transform may leave alone.
-    moved = [layout != "video" or moves_axis(transform, layout, i, axes) for i in range(len(axes))]
+    moved = [True] * len(vae.geometry.axes)
+    if vae.layout == "video":
+        moved = [moves_axis(transform, "video", i, vae.geometry.axes) for i in range(3)]
+        moved[1:] = [moved[1] or moved[2]] * 2  # space is one
     kernels = [tuple(size if moves else 1 for moves in moved) for size in sizes]
     fitting = [k for k in kernels if vae.latent_channels * math.prod(k) <= _MOST_ENTRIES]
     return (fitting or kernels[:1]) if auto else kernels
