@@ -103,9 +103,10 @@ def reconstruction_only(vae: nn.Module) -> Arm:
     return Arm("reconstruction only", vae, ROT180, objective, list(vae.parameters()), 3e-4)
 
 
-def plain(vae: nn.Module) -> Arm:
+def plain(vae: nn.Module, **options: Any) -> Arm:
     """equivae's default for the plain grid move."""
-    return _by_recipe("equivae, plain grid move", vae, ROT180, "equivae", list(vae.parameters()))
+    weights = list(vae.parameters())
+    return _by_recipe("equivae, plain grid move", vae, ROT180, "equivae", weights, **options)
 
 
 def symmetrized(vae: nn.Module, photos: Tensor) -> Arm:
@@ -121,11 +122,11 @@ def symmetrized(vae: nn.Module, photos: Tensor) -> Arm:
     return arm
 
 
-def fitted(vae: nn.Module, photos: Tensor, mixed_precision: str) -> Arm:
+def fitted(vae: nn.Module, photos: Tensor, mixed_precision: str, weight: float = 1.0) -> Arm:
     """`fit_latent_op`, then decoder and latent op trained from there; the encoder stays as it is."""
     began = time.process_time()
     transform = equivae.fit_latent_op(
-        vae, "rot180", photos[::2], mixed_precision=mixed_precision, progress=False
+        vae, "rot180", photos[::3], mixed_precision=mixed_precision, progress=False
     )
     spent = time.process_time() - began
     config = FinetuneConfig(**RECIPES["fitted"].options)
@@ -133,15 +134,24 @@ def fitted(vae: nn.Module, photos: Tensor, mixed_precision: str) -> Arm:
     operators = [p for o in operators_of([transform]) for p in o.requires_grad_(True).parameters()]
     rate = config.operator_learning_rate or config.learning_rate
     groups = [{"params": view.decoder_parameters()}, {"params": operators, "lr": rate}]
-    arm = _by_recipe("fitted, then decoder and operator", vae, transform, "fitted", groups)
+    name = "fitted, then decoder and operator"
+    if weight != 1:
+        name += f", weight {weight:g}"
+    options = {"weight": weight, "probability": weight / (1 + weight)}
+    arm = _by_recipe(name, vae, transform, "fitted", groups, **options)
     arm.spent = spent
     return arm
 
 
 def _by_recipe(
-    name: str, vae: nn.Module, transform: equivae.Transform, recipe: str, parameters: Any
+    name: str,
+    vae: nn.Module,
+    transform: equivae.Transform,
+    recipe: str,
+    parameters: Any,
+    **options: Any,
 ) -> Arm:
-    config = FinetuneConfig(**RECIPES[recipe].options)
+    config = FinetuneConfig(**{**RECIPES[recipe].options, **options})
     view = equivae.Autoencoder(vae)
     loss = equivae.EquivarianceLoss(
         transform,
@@ -180,6 +190,7 @@ def arms(setting: Setting) -> dict[str, Callable[[nn.Module], Arm]]:
         "reconstruction": reconstruction_only,
         "plain": plain,
         "fitted": lambda vae: fitted(vae, setting.photos, setting.mixed_precision),
+        "fitted_close": lambda vae: fitted(vae, setting.photos, setting.mixed_precision, 4.0),
         "symmetrized": lambda vae: symmetrized(vae, setting.photos),
     }
 
@@ -267,6 +278,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         "reconstruction": "#afb8c1",
         "plain": "#8250df",
         "fitted": "#0969da",
+        "fitted_close": "#54aeff",
         "symmetrized": "#1a7f37",
     }
     for key, arm in results["arms"].items():

@@ -217,6 +217,7 @@ RECIPES: dict[str, Recipe] = {
                 "train": "decoder",
                 "fit_operator": True,
                 "train_operator": True,
+                "learning_rate": 2e-4,
                 "use_ema": True,
                 "ema_decay": 0.98,
             },
@@ -225,7 +226,7 @@ RECIPES: dict[str, Recipe] = {
             "symmetrized",
             "For a symmetrized VAE: decoder and context learn, which removes the seam; the encoder stays.",
             "benchmarks/sotemix_rot180.py",
-            {"train": "decoder", "use_ema": True, "ema_decay": 0.98},
+            {"train": "decoder", "learning_rate": 2e-4, "use_ema": True, "ema_decay": 0.98},
         ),
     )
 }
