@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 import equivae
 from equivae import InputError
+from equivae.cli import main
 from tiny_pipeline import save_tiny_pipeline, tiny_vae
 
 BLOCK = {"norm1", "conv1", "norm2", "conv2"}
@@ -304,3 +306,44 @@ def test_a_whole_pipeline_folder(tmp_path: Path) -> None:
     save_tiny_pipeline(tmp_path)
     assert same(equivae.load_vae(tmp_path), tiny_vae())
     assert json.loads((tmp_path / "model_index.json").read_text())["vae"][1] == "AutoencoderKL"
+
+
+# The command line -------------------------------------------------------------------------------
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["equivae", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
+
+
+def test_export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    vae = sd_vae()
+    vae.save_pretrained(tmp_path / "vae")
+    path, again = tmp_path / "vae.safetensors", tmp_path / "again.safetensors"
+    export = ("export", "--pretrained_model_name_or_path")
+    assert (
+        command(monkeypatch, *export, tmp_path / "vae", "--output_file", path, "--dtype", "fp16")
+        == 0
+    )
+    assert same(equivae.load_vae(path, torch_dtype=torch.float16), sd_vae().half())
+    bare = foreign(vae, tmp_path)
+    arguments = (*export, bare, "--output_file", again, "--model_config_name_or_path", "sdxl")
+    assert command(monkeypatch, *arguments) == 0
+    assert same(equivae.load_vae(again), vae)
+    assert equivae.load_vae(again).config.scaling_factor == 0.13025
+
+
+def test_export_says_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "vae.safetensors"
+    path.write_text("mine")
+    export = ("export", "--pretrained_model_name_or_path", "embedded", "--output_file")
+    assert command(monkeypatch, *export, path) == 2
+    assert command(monkeypatch, *export, tmp_path / "b.safetensors", "--dtype", "fp99") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is there already" in said
+    assert "dtype='fp99' is unknown" in said
+    assert [p.name for p in tmp_path.iterdir()] == ["vae.safetensors"]

@@ -3,7 +3,7 @@
 from equivae import data, testing, zoo
 from equivae.analysis import LatentAnalysis, analyze_latents
 from equivae.autoencoder import Autoencoder, register_adapter
-from equivae.errors import InputError, NonFiniteLossError
+from equivae.errors import InputError, NonFiniteLossError, UploadError
 from equivae.evaluation import Report, evaluate
 from equivae.latents import (
     LatentStatistics,
@@ -46,6 +46,7 @@ __all__ = [
     "Report",
     "SymmetrizedVAE",
     "Transform",
+    "UploadError",
     "analyze_latents",
     "data",
     "evaluate",

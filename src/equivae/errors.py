@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "NonFiniteLossError", "did_you_mean", "first_line"]
+__all__ = ["InputError", "NonFiniteLossError", "UploadError", "did_you_mean", "first_line"]
 
 
 class InputError(ValueError):
@@ -18,6 +18,10 @@ class NonFiniteLossError(RuntimeError):
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
         self.step = step
+
+
+class UploadError(RuntimeError):
+    """A finished run could not be uploaded. It is saved on the disk."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -16,8 +16,8 @@ from equivae.errors import InputError
 from equivae.pretrained import load_vae
 from equivae.transforms import Transform, resolve_transforms
 
-__all__ = ["LatentStatistics", "latent_statistics", "scale_latents", "transform_latents"]
-__all__ += ["unscale_latents"]
+__all__ = ["LatentStatistics", "latent_statistics", "scale_latents", "scales_by_itself"]
+__all__ += ["transform_latents", "unscale_latents"]
 
 
 def transform_latents(
@@ -105,7 +105,7 @@ class _Scaling:
     @classmethod
     def of(cls, vae: nn.Module) -> _Scaling:
         config = getattr(vae, "config", None)
-        if hasattr(vae, "_normalize_latents"):  # it scales inside encode and decode
+        if scales_by_itself(vae):
             return cls(1.0, 0.0, 1.0)
         factor = getattr(config, "scaling_factor", None) or 1.0
         mean, std = (_per_channel(vae, name) for name in ("latents_mean", "latents_std"))
@@ -130,6 +130,11 @@ class _Scaling:
         if not isinstance(value, Tensor):
             return value
         return value.to(z.device, z.dtype).view(1, -1, *[1] * (z.ndim - 2))
+
+
+def scales_by_itself(vae: nn.Module) -> bool:
+    """Whether `encode` and `decode` scale already, as those of diffusers' AutoencoderRAE do."""
+    return hasattr(vae, "_normalize_latents")
 
 
 def _per_channel(vae: nn.Module, name: str) -> Any:

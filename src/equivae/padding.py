@@ -101,7 +101,7 @@ def get_padding_mode(vae: nn.Module) -> str:
     modes: set[str] = set()
     for module in vae.modules():
         if _pads(module):
-            modes.add(module.padding_mode)
+            modes.add(str(module.padding_mode))
         elif type(module) in _PAD_CLASSES:
             modes.add(_PAD_CLASSES[type(module)])
         elif _pads_by_itself(module):
