@@ -123,6 +123,15 @@ def test_a_seeded_draw() -> None:
     assert first.equal(second)
 
 
+def test_the_vae_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    vae = tiny_kl()
+    first = equivae.transform_latents(Z, "hflip", vae)
+    monkeypatch.setattr(vae, "encode", lambda *_: pytest.fail("encoded again"))
+    assert equivae.transform_latents(Z, "hflip", vae).equal(first)
+    with pytest.raises(InputError):
+        equivae.transform_latents(noise(1, 3, 8, 8), "hflip", equivae.Autoencoder(tiny_kl()))
+
+
 def test_bad_latents_and_transforms() -> None:
     vae = tiny_kl()
     with pytest.raises(InputError, match="stands for 7; pick one of rot90"):

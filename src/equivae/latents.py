@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -61,15 +62,15 @@ def transform_latents(
             f"transform_latents applies one transform, {transform!r} stands for {len(wanted)}; pick one of "
             f"{', '.join(t.name for t in wanted)}."
         )
-    autoencoder = vae if isinstance(vae, Autoencoder) else Autoencoder(vae)
-    channels = autoencoder.latent_channels
+    module = _module(vae)
+    factor, channels = _grid(vae)
     if latents.ndim < 4 or latents.shape[1] != channels:
         raise InputError(
-            f"latents of shape {tuple(latents.shape)} are none of {type(autoencoder.module).__name__}, whose "
-            f"are (B, {channels}, h, w); unpack packed latents first."
+            f"latents of shape {tuple(latents.shape)} are none of {type(module).__name__}, whose are "
+            f"(B, {channels}, h, w); unpack packed latents first."
         )
-    fixed = wanted[0].at_factor(autoencoder.factor).draw(latents.shape[0], generator)
-    scaling = _Scaling.of(autoencoder.module)
+    fixed = wanted[0].at_factor(factor).draw(latents.shape[0], generator)
+    scaling = _Scaling.of(module)
     moved = fixed.latent(scaling.unscale(latents.float()))
     return scaling.scale(moved).to(latents.dtype)
 
@@ -88,6 +89,19 @@ def scale_latents(latents: Tensor, vae: nn.Module | Autoencoder) -> Tensor:
 def unscale_latents(latents: Tensor, vae: nn.Module | Autoencoder) -> Tensor:
     """The inverse of `scale_latents`: what `decode` takes."""
     return _Scaling.of(_module(vae)).unscale(latents)
+
+
+# A trainer transforms latents at every step; finding the grid takes an encode and a decode.
+_GRIDS: WeakKeyDictionary[nn.Module, tuple[int, int]] = WeakKeyDictionary()
+
+
+def _grid(vae: nn.Module | Autoencoder) -> tuple[int, int]:
+    """Factor and latent channels, found once for every VAE."""
+    module = _module(vae)
+    if module not in _GRIDS:
+        view = vae if isinstance(vae, Autoencoder) else Autoencoder(vae)
+        _GRIDS[module] = (view.factor, view.latent_channels)
+    return _GRIDS[module]
 
 
 def _module(vae: nn.Module | Autoencoder) -> nn.Module:
