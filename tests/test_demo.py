@@ -52,6 +52,7 @@ def test_demo_closes_the_gap_and_writes_everything(tmp_path: Path) -> None:
         "panels_rot180.png",
         "report.json",
         "report.md",
+        "README.md",
     }
     assert json.loads((out / "report.json").read_text())["metrics"]["images"] == 6
     x = equivae.zoo.photographs(64)[:1]

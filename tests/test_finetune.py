@@ -95,6 +95,7 @@ def test_the_folder_holds_the_vae_the_report_and_the_pictures(run):
     names = {p.name for p in result.output_dir.iterdir()}
     assert names - {"logs"} == {
         *("config.json", "diffusion_pytorch_model.safetensors", "report.json", "report.md"),
+        "README.md",
         *("panels_rot180.png", "panels_hflip.png", "loss.png", "checkpoint-3"),
     }
     assert json.loads((result.output_dir / "report.json").read_text()) == result.report.to_dict()

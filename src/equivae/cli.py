@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import equivae
-from equivae.errors import InputError, NonFiniteLossError
+from equivae.errors import InputError, NonFiniteLossError, UploadError
 from equivae.operators import FitOptions
 from equivae.training.config import RECIPES, FinetuneConfig, make_config
 from equivae.transforms.groups import split_transforms
@@ -42,7 +42,7 @@ def main() -> None:
         app()
     except InputError as error:
         _fail(error, 2)
-    except NonFiniteLossError as error:
+    except (NonFiniteLossError, UploadError) as error:
         _fail(error, 1)
 
 
@@ -72,6 +72,13 @@ MaxSamples = Annotated[Optional[int], _opt("max_samples", "Images used at most."
 Subfolder = Annotated[Optional[str], _opt("subfolder", "Of the model, where it has one.")]
 Variant = Annotated[Optional[str], _opt("variant", "Of the weights, such as fp16.")]
 Revision = Annotated[Optional[str], _opt("revision", "Of the model on the hub.")]
+ModelConfig = Annotated[
+    Optional[str],
+    _opt(
+        "model_config_name_or_path",
+        "Of a single .safetensors file: sd, sdxl, sd3, flux, or a folder with config.json.",
+    ),
+]
 
 
 def _split(transforms: str) -> list[str]:
@@ -171,6 +178,7 @@ def finetune(
     subfolder: Subfolder = None,
     variant: Variant = None,
     revision: Revision = None,
+    model_config_name_or_path: ModelConfig = None,
     **options: Any,
 ) -> None:
     """Fine-tune a VAE so that a transform of the latent decodes to the same transform of the image."""
@@ -178,7 +186,9 @@ def finetune(
     names = _split(transforms)
     make_config(recipe, options)
     result = equivae.finetune(
-        _load(pretrained_model_name_or_path, subfolder, variant, revision),
+        _load(
+            pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
+        ),
         source,
         names,
         output_dir,
@@ -209,6 +219,7 @@ def evaluate(
     subfolder: Subfolder = None,
     variant: Variant = None,
     revision: Revision = None,
+    model_config_name_or_path: ModelConfig = None,
 ) -> None:
     """Measure reconstruction and equivariance of a VAE, on its own or against a baseline."""
     from equivae.files import claim_folder
@@ -220,7 +231,9 @@ def evaluate(
     if output_dir is not None:
         claim_folder(output_dir)
     report = equivae.evaluate(
-        _load(pretrained_model_name_or_path, subfolder, variant, revision),
+        _load(
+            pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
+        ),
         source,
         wanted,
         baseline=baseline,
@@ -271,6 +284,7 @@ def fit(
     subfolder: Subfolder = None,
     variant: Variant = None,
     revision: Revision = None,
+    model_config_name_or_path: ModelConfig = None,
 ) -> None:
     """Fit a latent op in closed form, in seconds, the VAE untouched; `evaluate --latent_op` measures it."""
     from equivae.files import claim_folder
@@ -295,7 +309,9 @@ def fit(
     FitOptions(size, **options)
     claim_folder(output_dir)
     fitted = equivae.fit_latent_op(
-        _load(pretrained_model_name_or_path, subfolder, variant, revision),
+        _load(
+            pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
+        ),
         names[0],
         source,
         size,
@@ -311,6 +327,26 @@ def fit(
     if fitted.report is not None:
         console.print(Markdown(fitted.report.to_markdown()))
     console.print(f"Written to [bold]{escape(str(output_dir))}[/].")
+
+
+@app.command()
+def export(
+    pretrained_model_name_or_path: Model,
+    output_file: Annotated[Path, _opt("output_file", "A new .safetensors file.")],
+    dtype: Annotated[
+        Optional[str], _opt("dtype", "fp16, bf16 or fp32; by default as the weights are loaded.")
+    ] = None,
+    subfolder: Subfolder = None,
+    variant: Variant = None,
+    revision: Revision = None,
+    model_config_name_or_path: ModelConfig = None,
+) -> None:
+    """Write a VAE as the single LDM-style file that ComfyUI, A1111 and kohya's trainers read."""
+    vae = _load(
+        pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
+    )
+    path = equivae.export_single_file(vae, output_file, dtype=dtype)
+    console.print(f"Written to [bold]{escape(str(path))}[/].")
 
 
 @app.command()
@@ -336,8 +372,14 @@ def recipes() -> None:
     console.print(table)
 
 
-def _load(name: str, subfolder: str | None, variant: str | None, revision: str | None) -> Any:
-    options = {"subfolder": subfolder, "variant": variant, "revision": revision}
+def _load(
+    name: str,
+    subfolder: str | None,
+    variant: str | None,
+    revision: str | None,
+    config: str | None,
+) -> Any:
+    options = {"subfolder": subfolder, "variant": variant, "revision": revision, "config": config}
     vae = equivae.load_vae(name, **{k: v for k, v in options.items() if v is not None})
     return vae.to(PartialState().device)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "NonFiniteLossError", "did_you_mean"]
+__all__ = ["InputError", "NonFiniteLossError", "UploadError", "did_you_mean", "first_line"]
 
 
 class InputError(ValueError):
@@ -20,6 +20,10 @@ class NonFiniteLossError(RuntimeError):
         self.step = step
 
 
+class UploadError(RuntimeError):
+    """A finished run could not be uploaded. It is saved on the disk."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`" Did you mean 'hflip'?"` for the nearest of the known words, or all of them when none is near."""
     known = list(known)
@@ -27,3 +31,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if near:
         return " Did you mean " + " or ".join(repr(name) for name in near) + "?"
     return " Known: " + ", ".join(known) + "."
+
+
+def first_line(error: Exception | None) -> str:
+    """What another library says in its first line, without the full stop."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from equivae.errors import InputError
+from equivae.errors import InputError, first_line
+from equivae.padding import check_padding_mode, get_padding_mode, set_padding_mode
+from equivae.single_file import load_single_file
 
 __all__ = ["load_vae", "save_vae"]
 
@@ -18,10 +20,14 @@ def load_vae(model: str | Path | nn.Module, **options: Any) -> nn.Module:
     Args:
         model: a module (returned as it is); `"embedded"` for the one in the wheel; a diffusers folder
             of a VAE or of a whole pipeline (its `vae` is found); a single-file `.safetensors` in LDM
-            layout; or a hub name such as `"Disty0/SoteMix"`.
-        options: handed to diffusers, such as `torch_dtype`, `variant`, `revision` or `subfolder`.
+            layout, a bare VAE or a whole checkpoint; or a hub name such as `"Disty0/SoteMix"`.
+        options: handed to diffusers, such as `torch_dtype`, `variant`, `revision` or `subfolder`. A single
+            file needs no network: its config is read off the weights. They do not tell SD from SDXL, nor
+            SD3 from FLUX, whose VAEs differ in nothing but the scaling factor: say `config="sdxl"`
+            (`"sd"`, `"sd3"`, `"flux"`, or a folder with a `config.json`), else there is a warning.
 
-    Only safetensors are read. Raises `InputError`, in one sentence, when there is no autoencoder.
+    A `padding_mode` in the config (see `set_padding_mode`) is applied. Only safetensors are read. Raises
+    `InputError`, in one sentence, when there is no autoencoder.
 
     ```python
     vae = equivae.load_vae("embedded")
@@ -36,23 +42,16 @@ def load_vae(model: str | Path | nn.Module, **options: Any) -> nn.Module:
         return embedded
     path = Path(model)
     if path.suffix == ".safetensors" or path.is_file():
-        return _load_single_file(path, options)
-    return _load_pretrained(str(model), path.is_dir(), options)
+        return _pad_as_noted(load_single_file(path, options))
+    return _pad_as_noted(_load_pretrained(str(model), path.is_dir(), options))
 
 
-def _load_single_file(path: Path, options: dict[str, Any]) -> nn.Module:
-    from diffusers import AutoencoderKL
-
-    if not path.is_file():
-        raise InputError(f"there is no file {path}.")
-    if path.suffix != ".safetensors":
-        raise InputError(f"{path} is no .safetensors file, the only kind of weights that is read.")
-    try:
-        return AutoencoderKL.from_single_file(str(path), **options)  # type: ignore[no-any-return]
-    except Exception as error:
-        raise InputError(
-            f"{path} holds no autoencoder in LDM layout: {_first_line(error)}"
-        ) from error
+def _pad_as_noted(vae: nn.Module) -> nn.Module:
+    """Apply the padding mode that `set_padding_mode` left in the config."""
+    mode = getattr(getattr(vae, "config", None), "padding_mode", None) or "zeros"
+    if mode != "zeros" and mode != get_padding_mode(vae):
+        set_padding_mode(vae, check_padding_mode(mode))
+    return vae
 
 
 def _load_pretrained(name: str, is_folder: bool, options: dict[str, Any]) -> nn.Module:
@@ -90,20 +89,29 @@ def _load_pretrained(name: str, is_folder: bool, options: dict[str, Any]) -> nn.
         except Exception as error:
             failure = error
     what = "folder" if is_folder else "hub repository"
-    hint = "" if is_folder else " Without a network, pass a local folder or 'embedded'."
+    hint = " Without a network, pass a local folder or 'embedded'."
+    if is_folder:
+        hint = _variant_hint(Path(name) / (subfolder or ""), options.get("variant"))
     raise InputError(
-        f"no autoencoder could be loaded from {what} {name!r}: {_first_line(failure)}.{hint}"
+        f"no autoencoder could be loaded from {what} {name!r}: {first_line(failure)}.{hint}"
     ) from failure
+
+
+def _variant_hint(folder: Path, asked: str | None) -> str:
+    """Which variants lie in a folder, when the one asked for does not."""
+    names = [p.name.split(".") for p in folder.glob("diffusion_pytorch_model*.safetensors")]
+    variants = sorted({parts[1].split("-")[0] for parts in names if len(parts) == 3})
+    if asked in variants or not names:
+        return ""
+    there = " or ".join(f"variant={v!r}" for v in variants)
+    if any(len(parts) == 2 for parts in names):
+        there = f"{there} or no variant" if there else "no variant"
+    return f" Pass {there}, which is there."
 
 
 def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
     known = ("revision", "token", "cache_dir", "local_files_only", "force_download", "proxies")
     return {key: value for key, value in options.items() if key in known}
-
-
-def _first_line(error: Exception | None) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def save_vae(module: nn.Module, folder: str | Path) -> None:

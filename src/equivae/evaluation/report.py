@@ -103,10 +103,9 @@ class Report:
 
     def to_markdown(self) -> str:
         """A short document: the verdict, the table, the settings."""
-        lines = ["# Equivariance report", "", self.verdict, "", *self._table(), ""]
-        figures = self._figure_names()
-        for name in figures:
-            lines += [f"![{_alt_text(name)}]({name})", ""]
+        lines = ["# Equivariance report", "", self.verdict, "", *self.table(), ""]
+        for name, caption in self.figure_captions().items():
+            lines += [f"![{caption}]({name})", ""]
         if self.skipped:
             lines += [f"Skipped {_count(len(self.skipped))} that could not be read:", ""]
             lines += [f"- `{name}`: {reason}" for name, reason in self.skipped] + [""]
@@ -177,7 +176,12 @@ class Report:
         names = [_panel_file(t) for t in dict.fromkeys(p.transform for p in self.panels)]
         return [*names, *(["loss.png"] if self.history else [])]
 
-    def _table(self) -> list[str]:
+    def figure_captions(self) -> dict[str, str]:
+        """What each picture shows, by file name."""
+        return {name: _alt_text(name) for name in self._figure_names()}
+
+    def table(self) -> list[str]:
+        """`rows` as the lines of a Markdown table."""
         if self.before is None:
             head = ["| metric | value |", "|---|---|"]
             return head + [f"| {label} | {new} |" for label, _, new in self.rows()]

@@ -7,11 +7,14 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from diffusers.optimization import SchedulerType
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from equivae.errors import InputError, did_you_mean
 from equivae.losses.equivariance import Schedule
 from equivae.losses.reconstruction import resolve_reconstruction
 from equivae.operators.modules import check_kernel_size
+from equivae.padding import PaddingMode, check_padding_mode
 
 __all__ = ["RECIPES", "FinetuneConfig", "Recipe", "make_config"]
 
@@ -19,8 +22,8 @@ Train = Literal["all", "decoder", "encoder"]
 Precision = Literal["no", "fp16", "bf16"]
 
 
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+def _option(default: Any, help: str, shown: bool = True) -> Any:
+    return field(default=default, metadata={"help": help}, repr=shown)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,19 @@ class FinetuneConfig:
     report_to: str | None = _option(None, "A tracker of accelerate: tensorboard, wandb, ...")
     logging_steps: int = _option(10, "Record the loss every so many steps.")
     seed: int = _option(0, "Of the split, the order and every draw.")
+    padding_mode: PaddingMode | None = _option(
+        None, "zeros, reflect or replicate, for every convolution; by default the VAE's own."
+    )
+    update_scaling_factor: bool = _option(
+        True, "Write the measured scaling and shift factor to the config if the latents changed."
+    )
+    license: str | None = _option(None, "Of the saved VAE, for its card, as the hub names it.")
+    push_to_hub: bool = _option(False, "Upload VAE, card, report and figures when done.")
+    hub_model_id: str | None = _option(None, "The repository; by default the output folder's name.")
+    hub_private: bool = _option(False, "Make that repository a private one.")
+    hub_token: str | None = _option(
+        None, "To upload with; by default the one you logged in with.", False
+    )
 
     def __post_init__(self) -> None:
         for name, kind in (
@@ -110,6 +126,14 @@ class FinetuneConfig:
                     "fitted to a fixed encoder."
                 )
         resolve_reconstruction(self.reconstruction)
+        if self.padding_mode is not None:
+            check_padding_mode(self.padding_mode)
+            if self.fit_operator:
+                raise InputError(
+                    "fit_operator=True fits the VAE as it is, and padding_mode changes it: call "
+                    "set_padding_mode on the VAE first, and leave padding_mode out."
+                )
+        self._check_hub()
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -128,9 +152,25 @@ class FinetuneConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
 
+    def _check_hub(self) -> None:
+        if self.hub_model_id is None:
+            return
+        if not self.push_to_hub:
+            raise InputError(
+                f"hub_model_id={self.hub_model_id!r} does nothing without push_to_hub; pass both or neither."
+            )
+        try:
+            validate_repo_id(self.hub_model_id)
+        except HFValidationError as error:
+            raise InputError(
+                f"hub_model_id={self.hub_model_id!r} is no name of a repository; pass one such as "
+                "'name' or 'owner/name'."
+            ) from error
+
     def to_dict(self) -> dict[str, Any]:
-        """The options by name; a callable reconstruction loss by its own name."""
+        """The options by name, without the token; a callable reconstruction loss by its own name."""
         content = asdict(self)
+        del content["hub_token"]
         if callable(self.reconstruction):
             content["reconstruction"] = getattr(
                 self.reconstruction, "__name__", type(self.reconstruction).__name__

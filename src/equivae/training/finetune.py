@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from diffusers.optimization import get_scheduler
@@ -32,10 +32,12 @@ from equivae.data.sources import ImageDataset, ImagesLike, collate, load_images
 from equivae.errors import InputError
 from equivae.evaluation.metrics import Metrics, Panel, measure
 from equivae.evaluation.report import Report
-from equivae.files import claim_folder
+from equivae.files import claim_folder, write_beside
 from equivae.losses.equivariance import EquivarianceLoss
 from equivae.operators import operators_of, save_operators
+from equivae.padding import set_padding_mode
 from equivae.pretrained import load_vae, save_vae
+from equivae.training.card import base_model_of, model_card
 from equivae.training.checkpoints import (
     RunState,
     find_checkpoint,
@@ -44,6 +46,8 @@ from equivae.training.checkpoints import (
 )
 from equivae.training.config import FinetuneConfig, make_config
 from equivae.training.crops import check_crop, random_crop
+from equivae.training.hub import open_repo
+from equivae.training.latent_space import settle_latent_space
 from equivae.training.latents import LATENTS_FILE, WithLatents, cache_latents
 from equivae.training.operators import OPERATORS, check_operators, with_operators
 from equivae.training.order import Order, draws_of
@@ -89,8 +93,9 @@ def finetune(
     """Fine-tune a VAE so that a transform of the latent decodes to the same transform of the image.
 
     The VAE passed in stays as it is; a copy learns. It is saved with `save_pretrained` at the top of
-    `output_dir`, beside `report.json`, `report.md`, the figures and the run's checkpoints, and loads in
-    plain diffusers.
+    `output_dir`, beside its model card, `report.json`, `report.md`, the figures and the run's checkpoints,
+    and loads in plain diffusers. Where the latents changed, the card says so, and the config gets the scaling
+    factor that they ask for now.
 
     Args:
         vae: a diffusers autoencoder or any module with the same calls, or where to load one from.
@@ -104,10 +109,11 @@ def finetune(
         progress: show progress bars.
         **options: the fields of `equivae.training.FinetuneConfig`, among them `resolution`, `train`,
             `learning_rate`, `train_batch_size`, `max_train_steps`, `mixed_precision`, `use_ema`,
-            `checkpointing_steps`, `resume_from_checkpoint` and `seed`.
+            `checkpointing_steps`, `resume_from_checkpoint`, `padding_mode`, `push_to_hub` and `seed`.
 
     Raises `InputError` for input that cannot be used, before any work; `NonFiniteLossError`, with the
-    step, when the loss stops being a number. The checkpoints up to then are kept.
+    step, when the loss stops being a number. The checkpoints up to then are kept. `UploadError` when a
+    finished run cannot be uploaded.
 
     ```python
     import diffusers
@@ -145,6 +151,7 @@ def finetune(
     checkpoint = find_checkpoint(output_dir, config.resume_from_checkpoint)
     if checkpoint is None or checkpoint.resolve().parent != output_dir.resolve():
         claim_folder(output_dir, ours=("logs", LATENTS_FILE, OPERATORS))
+    repo = open_repo(config, output_dir) if PartialState().is_main_process else None
 
     accelerator = _accelerator(config, output_dir)
     set_seed(config.seed)
@@ -161,6 +168,8 @@ def finetune(
     # What was asked for is measured as well where a fitted latent op takes its place.
     compared = list({t.name: t for t in [*wanted, *asked]}.values())
     before, panels_before = _measure(tuned, validation, compared, config, progress, "before")
+    if config.padding_mode is not None:
+        set_padding_mode(model, config.padding_mode)
     trainable = _select(tuned, config.train)
     operators = operators_of(wanted) if config.train_operator else []
     moving = [p for operator in operators for p in operator.requires_grad_(True).parameters()]
@@ -290,6 +299,14 @@ def finetune(
         operator.requires_grad_(False)
     _cast(model.eval(), dtype)
     after, panels = _measure(tuned, validation, wanted, config, progress, "after")
+    space = settle_latent_space(
+        autoencoder,
+        tuned,
+        training.subset(range(min(len(training), config.max_eval_samples))),
+        update_scaling_factor=config.update_scaling_factor,
+        eval_batch_size=config.eval_batch_size,
+        seed=config.seed,
+    )
     settings = {
         "vae": str(vae) if isinstance(vae, (str, Path)) else type(vae).__name__,
         "images": str(images) if isinstance(images, (str, Path)) else len(training),
@@ -299,6 +316,9 @@ def finetune(
         "device": str(accelerator.device),
         **config.to_dict(),
         "max_train_steps": max_steps,
+        "training_images": len(training),
+        "measured_on": "training images" if validation is training else "images not trained on",
+        **space.settings(),
     }
     report = Report(
         metrics=after,
@@ -314,6 +334,12 @@ def finetune(
         if operators:
             save_operators(wanted, output_dir / OPERATORS)
         report.save(output_dir, overwrite=True)
+        title = repo.repo_id if repo else output_dir.resolve().name
+        base = base_model_of(vae, original)
+        card = model_card(title, model, base, wanted, recipe, config, report, space)
+        write_beside(output_dir / "README.md", card.save)
+        if repo is not None:
+            repo.upload(output_dir)
     accelerator.end_training()
     return FinetuneResult(model, report, history, output_dir, wanted)
 
@@ -512,6 +538,12 @@ _FREE = frozenset(
         "gradient_checkpointing",
         "dataloader_num_workers",
         "latent_cache_mb",
+        "update_scaling_factor",
+        "license",
+        "push_to_hub",
+        "hub_model_id",
+        "hub_private",
+        "hub_token",
     }
 )
 

@@ -1,0 +1,254 @@
+"""The model card that a fine-tune leaves beside the weights: what a stranger needs to use and judge them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData
+from torch import nn
+
+from equivae.evaluation.report import Report
+from equivae.training.config import FinetuneConfig
+from equivae.training.latent_space import LatentSpace
+from equivae.transforms import Transform
+from equivae.transforms.lattice import LatticeTransform
+
+__all__ = ["base_model_of", "model_card", "torch_expression"]
+
+_TAGS = ["vae", "autoencoder", "equivariance", "equivae"]
+_TOLD = (
+    *(
+        "resolution",
+        "train",
+        "schedule",
+        "probability",
+        "weight",
+        "reconstruction",
+        "train_batch_size",
+    ),
+    *("max_train_steps", "learning_rate", "lr_scheduler", "mixed_precision", "use_ema", "seed"),
+)
+_UNTOLD = ("resume_from_checkpoint", "push_to_hub", "hub_model_id", "hub_private", "license")
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """Where the base came from: a hub name, or else words for it."""
+
+    hub_name: str | None
+    words: str
+
+
+def base_model_of(vae: nn.Module | str | Path, loaded: nn.Module) -> BaseModel:
+    """What to call the base. No path of the machine gets into a card."""
+    if vae == "embedded":
+        return BaseModel(None, "the embedded VAE of equivae")
+    noted = getattr(getattr(loaded, "config", None), "_name_or_path", None)
+    for name in (vae, noted):
+        if isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+            if not Path(name).exists():
+                return BaseModel(name, f"[{name}](https://huggingface.co/{name})")
+            return BaseModel(None, f"a local model, `{Path(name).name}`")
+    if isinstance(vae, (str, Path)):
+        return BaseModel(None, f"a local model, `{Path(vae).name}`")
+    return BaseModel(None, f"{_article(type(loaded).__name__)}, passed in as a module")
+
+
+def model_card(
+    title: str,
+    model: nn.Module,
+    base: BaseModel,
+    transforms: Sequence[Transform],
+    recipe: str,
+    config: FinetuneConfig,
+    report: Report,
+    space: LatentSpace,
+) -> ModelCard:
+    """The card of a fine-tuned VAE; `title` is the name of its repository or folder."""
+    of_diffusers = hasattr(model, "save_pretrained")
+    data = ModelCardData(
+        license=config.license or "unknown",
+        library_name="diffusers" if of_diffusers else None,
+        base_model=base.hub_name,
+        tags=list(_TAGS),
+    )
+    names = [t.name for t in transforms]
+    parts = [
+        f"# {title.rsplit('/', 1)[-1]}",
+        f"This is {_article(type(model).__name__)}, fine-tuned from {base.words} so that a transform of the "
+        f"latent decodes to the same transform of the image: {_listed(names)}.",
+        report.verdict,
+        _validity(space),
+        "## How to use it\n\n" + _usage(title, model, transforms, space, of_diffusers),
+        "## Measured\n\n" + "\n".join(report.table()),
+        "Errors are MSE in [0, 1] units after clamping, PSNR with them, on "
+        f"{report.settings['measured_on']}. "
+        "*Round trip*: encode, transform the latent, decode, transform the image back. *Gap*: reconstruction "
+        "PSNR minus round-trip PSNR. All numbers are in `report.json`.",
+        *(f"![{alt}]({name})" for name, alt in report.figure_captions().items()),
+        "## Latents\n\n" + _latents(space),
+        "## Padding\n\n" + _padding(space),
+        "## How it was made\n\n" + _making(base, names, recipe, config, report, space),
+    ]
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
+
+
+def torch_expression(transform: Transform, of: str = "latents") -> str | None:
+    """A grid move as plain torch, such as `latents.flip(-1)`; `None` for what is no grid move."""
+    if not isinstance(transform, LatticeTransform):
+        return None
+    turned = f"{of}.transpose(-2, -1)" if transform.transposes else of
+    dims = [-2] * transform.flips_height + [-1] * transform.flips_width
+    if not dims:
+        return turned
+    return f"{turned}.flip({dims[0] if len(dims) == 1 else tuple(dims)})"
+
+
+def _validity(space: LatentSpace) -> str:
+    if space.unchanged:
+        return (
+            "**Existing diffusion models stay valid: yes.** The encoder is bit for bit that of the base, so "
+            "every image has the latent that it had; the decoder alone is new."
+        )
+    why = "The encoder was fine-tuned"
+    if space.padding_mode != space.base_padding_mode:
+        why = f"The VAE pads by {space.padding_mode}, the base by {space.base_padding_mode}"
+    return (
+        f"**Existing diffusion models stay valid: no.** {why}, so images have other latents than "
+        "before, and a diffusion model that was trained on the base's latents has to be trained on these."
+    )
+
+
+def _usage(
+    title: str,
+    model: nn.Module,
+    transforms: Sequence[Transform],
+    space: LatentSpace,
+    of_diffusers: bool,
+) -> str:
+    kind = type(model).__name__
+    if not of_diffusers:
+        return (
+            f"The weights of {kind} are `model.safetensors`:\n\n```python\nfrom safetensors.torch import "
+            'load_file\n\nvae.load_state_dict(load_file("model.safetensors"))\n```'
+        )
+    lines = [f"from diffusers import {kind}", "", f'vae = {kind}.from_pretrained("{title}")']
+    if space.padding_mode != "zeros":
+        lines = [
+            "import equivae",
+            "",
+            f'vae = equivae.load_vae("{title}")  # applies the padding, see below',
+        ]
+    if getattr(getattr(model, "config", None), "scaling_factor", None) is not None:
+        lines.append("pipeline.vae = vae  # in a pipeline whose diffusion model fits these latents")
+    expressed = [(t, torch_expression(t)) for t in transforms]
+    plain = [(t.name, code) for t, code in expressed if code]
+    lines += ["", *(f"moved = {code}  # {name}" for name, code in plain)] if plain else []
+    text = "```python\n" + "\n".join(lines) + "\n```"
+    rest = [t.name for t, code in expressed if code is None]
+    if rest:
+        text += (
+            f"\n\n{_listed(rest)}: `equivae.transform_latents(latents, transform, vae)` "
+            "(`pip install equivae`) applies it to latents as a pipeline holds them."
+        )
+    return text
+
+
+def _latents(space: LatentSpace) -> str:
+    noted = {n: v for n, v in space.after.items() if not isinstance(v, list)}
+    if space.unchanged:
+        kept = ", ".join(f"`{n}` {v}" for n, v in noted.items())
+        return "As the base's" + (f", and so is their scaling: {kept}." if kept else ".")
+    found = space.statistics
+    if found is None:
+        return "They have no spread that could be measured."
+    rows = [
+        "| channel | mean | standard deviation |",
+        "|---|---|---|",
+        *(
+            f"| {i} | {mean:.4f} | {std:.4f} |"
+            for i, (mean, std) in enumerate(zip(found.mean, found.std, strict=True))
+        ),
+        f"| all | {found.overall_mean:.4f} | {found.overall_std:.4f} |",
+    ]
+    names = [n for n in ("scaling_factor", "shift_factor") if n in space.before]
+    scaling = [
+        "| | base | measured | in this config |",
+        "|---|---|---|---|",
+        *(
+            f"| `{n}` | {space.before.get(n)} | {getattr(found, n):.5f} | {space.after.get(n)} |"
+            for n in names
+        ),
+    ]
+    changed = [n for n in space.after if space.after[n] != space.before.get(n)]
+    said = (
+        "The measured numbers are in the config, for diffusion models that are trained on these latents. "
+        "A diffusion model that goes on from the base's weights was trained with the base's numbers; put "
+        "them back with `vae.register_to_config(...)` to keep its range."
+        if changed
+        else "The config holds the base's numbers; `1 / std` would bring the latents to unit variance."
+    )
+    return "\n".join(
+        [
+            f"Measured on {found.images} of the training images, before any scaling:",
+            "",
+            *rows,
+            *(["", *scaling] if names else []),
+            "",
+            said,
+        ]
+    )
+
+
+def _padding(space: LatentSpace) -> str:
+    if space.padding_mode == "zeros":
+        return "Zeros, as diffusers and every other tool pad. Nothing to look after."
+    return (
+        f"Every convolution pads by `{space.padding_mode}`. `config.json` says so in `padding_mode`, which "
+        "`equivae.load_vae` applies. **Plain diffusers, ComfyUI, A1111 and kohya's trainers ignore it and "
+        "pad by zeros**: the picture is then right inside and off at the borders. In plain diffusers, "
+        f'`equivae.set_padding_mode(vae, "{space.padding_mode}")` after loading does the same.'
+    )
+
+
+def _making(
+    base: BaseModel,
+    names: Sequence[str],
+    recipe: str,
+    config: FinetuneConfig,
+    report: Report,
+    space: LatentSpace,
+) -> str:
+    settings = report.settings
+    rows = {
+        "base model": base.words,
+        "transforms": ", ".join(names),
+        "recipe": recipe,
+        "training images": settings["training_images"],
+        "seconds": settings["seconds"],
+    }
+    usual = FinetuneConfig().to_dict()
+    options = config.to_dict() | {"max_train_steps": settings["max_train_steps"]}
+    options["padding_mode"] = space.padding_mode
+    rows |= {
+        name: value
+        for name, value in options.items()
+        if name in _TOLD or (value != usual[name] and name not in _UNTOLD)
+    }
+    table = ["| | |", "|---|---|", *(f"| {n} | {v} |" for n, v in rows.items() if v is not None)]
+    made = report.to_dict()["versions"]
+    return (
+        f"Fine-tuned with `equivae` {made['equivae']} and diffusers {made['diffusers']}; every option is in "
+        "`report.md`.\n\n" + "\n".join(table)
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"
+
+
+def _article(kind: str) -> str:
+    return f"{'an' if kind[:1] in 'AEIO' else 'a'} `{kind}`"

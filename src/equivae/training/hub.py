@@ -1,0 +1,84 @@
+"""Uploading a finished run, to a repository that is made before training begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import huggingface_hub
+
+from equivae.errors import InputError, UploadError, first_line
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+    from equivae.training.config import FinetuneConfig
+
+__all__ = ["HubRepo", "files_to_upload", "open_repo"]
+
+_SUFFIXES = frozenset({".json", ".md", ".png", ".safetensors"})
+
+
+@dataclass(frozen=True)
+class HubRepo:
+    """A repository that is there and may be written to."""
+
+    repo_id: str
+    api: HfApi
+
+    def upload(self, folder: Path) -> None:
+        """Upload VAE, card, report and figures; no checkpoints, caches and logs.
+
+        Raises `UploadError`, since what was trained is safe on the disk.
+        """
+        try:
+            self.api.upload_folder(
+                repo_id=self.repo_id,
+                folder_path=folder,
+                allow_patterns=files_to_upload(folder),
+                commit_message="Fine-tuned with equivae",
+            )
+        except Exception as error:
+            raise UploadError(
+                f"the run is saved in {folder}, but could not be uploaded to {self.repo_id}: "
+                f"{first_line(error)}. Upload it with `hf upload {self.repo_id} {folder}` "
+                "--exclude 'checkpoint-*' 'logs/*' '*.npy'."
+            ) from error
+
+
+def open_repo(config: FinetuneConfig, output_dir: Path) -> HubRepo | None:
+    """The repository that `push_to_hub` asks for, made if it is not there; `None` if it was not asked for.
+
+    Raises `InputError` when the token is missing or not accepted, or the repository cannot be made.
+    """
+    if not config.push_to_hub:
+        return None
+    api = huggingface_hub.HfApi(token=config.hub_token)
+    try:
+        api.whoami()
+    except Exception as error:
+        raise InputError(
+            f"push_to_hub=True needs a token that the hub accepts: {first_line(error)}. Log in with "
+            "`hf auth login`, or pass hub_token."
+        ) from error
+    name = config.hub_model_id or output_dir.resolve().name
+    try:
+        made = api.create_repo(name, private=config.hub_private, exist_ok=True)
+    except Exception as error:
+        raise InputError(
+            f"the hub does not give the repository {name!r}: {first_line(error)}. Pass a hub_model_id that "
+            "your token may write to."
+        ) from error
+    return HubRepo(made.repo_id, api)
+
+
+def files_to_upload(folder: Path) -> list[str]:
+    """The files of a finished run that others need, relative to its folder."""
+    top = [p for p in folder.iterdir() if p.is_file()]
+    inside = [p for p in (folder / "operators").rglob("*") if p.is_file()]
+    return sorted(
+        p.relative_to(folder).as_posix()
+        for p in (*top, *inside)
+        if p.suffix in _SUFFIXES and not p.name.startswith(".")
+    )

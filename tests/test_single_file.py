@@ -1,0 +1,349 @@
+"""Single LDM-style files: written, read back by diffusers bit for bit, and read from anywhere offline."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import equivae
+from equivae import InputError
+from equivae.cli import main
+from tiny_pipeline import save_tiny_pipeline, tiny_vae
+
+BLOCK = {"norm1", "conv1", "norm2", "conv2"}
+
+
+def kl(levels: int, channels: int = 8, layers: int = 1, **options: Any) -> AutoencoderKL:
+    """Every level of another width, so that a level in a wrong place has a wrong shape."""
+    widths = tuple(channels * (i + 1) for i in range(levels))
+    return tiny_vae(
+        block_out_channels=widths,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=layers,
+        **options,
+    )
+
+
+def sd_vae(latent_channels: int = 4, **options: Any) -> AutoencoderKL:
+    """Stable Diffusion's layout, eight times narrower, so that 32 groups fit just so."""
+    return kl(4, 32, 2, norm_num_groups=32, latent_channels=latent_channels, **options)
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(t.equal(theirs[n]) for n, t in ours.items())
+
+
+def from_single_file(path: Path, vae: AutoencoderKL, folder: Path, **options: Any) -> AutoencoderKL:
+    """What diffusers itself reads, its config from a folder."""
+    vae.save_config(folder / "config")
+    return AutoencoderKL.from_single_file(
+        str(path), config=str(folder / "config"), local_files_only=True, **options
+    )
+
+
+LAYOUTS = {
+    "sd": lambda: kl(4, layers=2),
+    "one level": lambda: kl(1),
+    "two levels, three layers": lambda: kl(2, layers=3),
+    "equal widths": lambda: tiny_vae(),
+    "flux: sixteen channels, no quant convs": lambda: kl(
+        3, latent_channels=16, use_quant_conv=False, use_post_quant_conv=False
+    ),
+    "one quant conv": lambda: kl(2, use_post_quant_conv=False),
+    "no attention": lambda: kl(2, mid_block_add_attention=False),
+    "grey": lambda: kl(2, in_channels=1, out_channels=1),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_diffusers_reads_back_the_very_weights(tmp_path: Path, layout: str) -> None:
+    vae = LAYOUTS[layout]()
+    path = equivae.export_single_file(vae, tmp_path / "vae.safetensors")
+    assert same(from_single_file(path, vae, tmp_path), vae)
+    loaded = equivae.load_vae(path)
+    assert same(loaded, vae)
+    x = torch.rand(1, vae.config.in_channels, 16, 16)
+    with torch.no_grad():
+        assert loaded(x).sample.equal(vae(x).sample)
+
+
+def test_the_names_are_those_of_ldm(tmp_path: Path) -> None:
+    weights = load_file(equivae.export_single_file(kl(2), tmp_path / "vae.safetensors"))
+    names = {name.rsplit(".", 1)[0] for name in weights}
+    mid = {f"mid.block_{i}.{part}" for i in (1, 2) for part in BLOCK}
+    mid |= {f"mid.attn_1.{part}" for part in ("norm", "q", "k", "v", "proj_out")}
+    ends = {"conv_in", "norm_out", "conv_out"}
+    encoder = mid | ends | {f"down.{i}.block.0.{part}" for i in (0, 1) for part in BLOCK}
+    encoder |= {"down.0.downsample.conv", "down.1.block.0.nin_shortcut"}
+    decoder = mid | ends | {f"up.{i}.block.{j}.{p}" for i in (0, 1) for j in (0, 1) for p in BLOCK}
+    decoder |= {"up.1.upsample.conv", "up.0.block.0.nin_shortcut"}
+    expected = {f"encoder.{n}" for n in encoder} | {f"decoder.{n}" for n in decoder}
+    assert names == expected | {"quant_conv", "post_quant_conv"}
+    assert weights["encoder.mid.attn_1.q.weight"].shape == (16, 16, 1, 1)
+    assert weights["decoder.up.1.upsample.conv.weight"].shape == (16, 16, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [("fp16", torch.float16), (torch.bfloat16, torch.bfloat16), (None, torch.float32)],
+)
+def test_dtypes(tmp_path: Path, dtype: Any, kind: torch.dtype) -> None:
+    vae = tiny_vae()
+    path = equivae.export_single_file(vae, tmp_path / "vae.safetensors", dtype=dtype)
+    assert {t.dtype for t in load_file(path).values()} == {kind}
+    loaded = equivae.load_vae(path, torch_dtype=kind)
+    assert same(loaded, tiny_vae().to(kind))
+    assert {p.dtype for p in equivae.load_vae(path).parameters()} == {torch.float32}
+    assert {p.dtype for p in vae.parameters()} == {torch.float32}
+
+
+def test_the_config_travels_in_the_file(tmp_path: Path) -> None:
+    vae = tiny_vae(scaling_factor=0.3, shift_factor=0.1, norm_num_groups=2)
+    path = equivae.export_single_file(vae, tmp_path / "vae.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = equivae.load_vae(path)
+    assert loaded.config.scaling_factor == 0.3
+    assert loaded.config.shift_factor == 0.1
+    assert loaded.config.norm_num_groups == 2
+    with safe_open(path, "pt") as file:
+        assert "_name_or_path" not in file.metadata()["diffusers_config"]
+
+
+def test_another_padding_mode_is_noted_and_warned_of(tmp_path: Path) -> None:
+    vae = tiny_vae()
+    equivae.set_padding_mode(vae, "reflect")
+    with pytest.warns(UserWarning, match="tools that pad by zeros"):
+        path = equivae.export_single_file(vae, tmp_path / "vae.safetensors")
+    loaded = equivae.load_vae(path)
+    assert equivae.get_padding_mode(loaded) == "reflect"
+    x = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        assert loaded(x).sample.equal(vae(x).sample)
+
+
+# Files of others --------------------------------------------------------------------------------
+
+
+def foreign(
+    vae: AutoencoderKL, folder: Path, prefix: str = "", others: tuple[str, ...] = ()
+) -> Path:
+    """The weights alone, as a trainer writes them, beside those of the rest of a checkpoint."""
+    weights = load_file(equivae.export_single_file(vae, folder / "ours.safetensors"))
+    content: dict[str, Tensor] = {prefix + name: t for name, t in weights.items()}
+    content |= {name: torch.zeros(2) for name in others}
+    save_file(content, folder / "foreign.safetensors")
+    return folder / "foreign.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("channels", "prefix", "others", "scaling", "shift"),
+    [
+        (4, "first_stage_model.", ("cond_stage_model.transformer.x",), 0.18215, None),
+        (4, "first_stage_model.", ("conditioner.embedders.0.x",), 0.13025, None),
+        (16, "first_stage_model.", ("model.diffusion_model.joint_blocks.0.x",), 1.5305, 0.0609),
+        (16, "vae.", ("model.diffusion_model.double_blocks.0.x",), 0.3611, 0.1159),
+    ],
+)
+def test_the_vae_of_a_whole_checkpoint(
+    tmp_path: Path, channels: int, prefix: str, others: tuple[str, ...], scaling: float, shift: Any
+) -> None:
+    quant = channels == 4
+    vae = sd_vae(channels, use_quant_conv=quant, use_post_quant_conv=quant)
+    path = foreign(vae, tmp_path, prefix, others)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = equivae.load_vae(path)
+    assert same(loaded, vae)
+    assert (loaded.config.scaling_factor, loaded.config.shift_factor) == (scaling, shift)
+    assert loaded.config.use_quant_conv == quant
+
+
+@pytest.mark.parametrize(("channels", "family"), [(4, "sd"), (16, "flux")])
+def test_a_bare_file_is_taken_as_the_commonest_with_a_warning(
+    tmp_path: Path, channels: int, family: str
+) -> None:
+    quant = channels == 4
+    path = foreign(sd_vae(channels, use_quant_conv=quant, use_post_quant_conv=quant), tmp_path)
+    with pytest.warns(UserWarning, match=f"taken as '{family}'"):
+        equivae.load_vae(path)
+
+
+def test_the_family_can_be_said(tmp_path: Path) -> None:
+    path = foreign(sd_vae(), tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert equivae.load_vae(path, config="sdxl").config.scaling_factor == 0.13025
+    with pytest.raises(InputError, match=r"config='sdlx' .* Did you mean 'sdxl'"):
+        equivae.load_vae(path, config="sdlx")
+
+
+@pytest.mark.parametrize("place", ["", "vae"])
+def test_a_config_of_ones_own(tmp_path: Path, place: str) -> None:
+    vae = kl(2, scaling_factor=0.7)
+    path = foreign(vae, tmp_path)
+    with pytest.raises(InputError, match="number of groups cannot be told"):
+        equivae.load_vae(path)
+    vae.save_config(tmp_path / "config" / place)
+    loaded = equivae.load_vae(path, config=tmp_path / "config")
+    assert same(loaded, vae)
+    assert loaded.config.scaling_factor == 0.7
+    (tmp_path / "config.txt").write_text("no json")
+    with pytest.raises(InputError, match="is no config of an autoencoder"):
+        equivae.load_vae(path, config=tmp_path / "config.txt")
+
+
+def test_the_weights_of_a_diffusers_folder(tmp_path: Path) -> None:
+    vae = tiny_vae()
+    vae.save_pretrained(tmp_path / "a")
+    path = tmp_path / "a" / "diffusion_pytorch_model.safetensors"
+    assert same(equivae.load_vae(path), vae)
+    (tmp_path / "a" / "config.json").unlink()
+    with pytest.raises(InputError, match="in diffusers' layout; pass the folder"):
+        equivae.load_vae(path)
+
+
+def test_a_torn_checkpoint_names_what_it_lacks(tmp_path: Path) -> None:
+    vae = sd_vae()
+    weights = load_file(equivae.export_single_file(vae, tmp_path / "whole.safetensors"))
+    del weights["decoder.norm_out.bias"]
+    save_file(weights, tmp_path / "torn.safetensors")
+    with pytest.raises(InputError, match=r"lacks decoder\.norm_out\.bias of its"):
+        equivae.load_vae(tmp_path / "torn.safetensors", config="sd")
+    half = {name: t for name, t in weights.items() if name.startswith("decoder.")}
+    save_file(half, tmp_path / "half.safetensors")
+    with pytest.raises(InputError, match=r"holds no autoencoder .* no encoder\.conv_in\.weight"):
+        equivae.load_vae(tmp_path / "half.safetensors")
+
+
+def test_a_config_that_does_not_fit(tmp_path: Path) -> None:
+    path = foreign(kl(2), tmp_path)
+    kl(2, 16).save_config(tmp_path / "config")
+    with pytest.raises(InputError, match="does not fit the config of its AutoencoderKL"):
+        equivae.load_vae(path, config=tmp_path / "config")
+    VQModel().save_config(tmp_path / "vq")
+    with pytest.raises(InputError, match="VQModel has no single-file layout"):
+        equivae.load_vae(path, config=tmp_path / "vq")
+
+
+# What cannot be exported ------------------------------------------------------------------------
+
+
+def test_classes_without_a_layout(tmp_path: Path) -> None:
+    path = tmp_path / "vae.safetensors"
+    tiny = AutoencoderTiny(
+        encoder_block_out_channels=(4, 4),
+        decoder_block_out_channels=(4, 4),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+    )
+    with pytest.raises(InputError, match="AutoencoderTiny has no LDM layout"):
+        equivae.export_single_file(tiny, path)
+    attention = tiny_vae(down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"))
+    with pytest.raises(InputError, match="AttnDownEncoderBlock2D"):
+        equivae.export_single_file(attention, path)
+    assert not path.exists()
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+    path = tmp_path / "vae.safetensors"
+    path.write_text("mine")
+    with pytest.raises(InputError, match="is there already"):
+        equivae.export_single_file(tiny_vae(), path)
+    assert path.read_text() == "mine"
+    equivae.export_single_file(tiny_vae(), path, overwrite=True)
+    assert same(equivae.load_vae(path), tiny_vae())
+    with pytest.raises(InputError, match=r"end in \.safetensors"):
+        equivae.export_single_file(tiny_vae(), tmp_path / "vae.ckpt")
+    with pytest.raises(InputError, match=r"dtype='fp15' is unknown"):
+        equivae.export_single_file(tiny_vae(), tmp_path / "b.safetensors", dtype="fp15")
+
+
+def test_values_that_do_not_fit(tmp_path: Path) -> None:
+    vae = tiny_vae()
+    with torch.no_grad():
+        vae.decoder.conv_out.bias[0] = 1e6
+    with pytest.raises(
+        InputError, match=r"decoder\.conv_out\.bias does not fit into torch\.float16"
+    ):
+        equivae.export_single_file(vae, tmp_path / "vae.safetensors", dtype="fp16")
+    equivae.export_single_file(vae, tmp_path / "vae.safetensors", dtype="bf16")
+    with torch.no_grad():
+        vae.decoder.conv_out.bias[0] = float("nan")
+    with pytest.raises(InputError, match="holds NaN"):
+        equivae.export_single_file(vae, tmp_path / "nan.safetensors")
+
+
+# Folders ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("variant", "kind"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
+def test_variants(tmp_path: Path, variant: str, kind: torch.dtype) -> None:
+    vae = tiny_vae().to(kind)
+    vae.save_pretrained(tmp_path, variant=variant)
+    assert same(equivae.load_vae(tmp_path, variant=variant, torch_dtype=kind), vae)
+    with pytest.raises(InputError, match=f"Pass variant='{variant}', which is there"):
+        equivae.load_vae(tmp_path)
+    tiny_vae().save_pretrained(tmp_path)
+    assert same(equivae.load_vae(tmp_path), tiny_vae())
+    with pytest.raises(InputError, match=f"Pass variant='{variant}' or no variant"):
+        equivae.load_vae(tmp_path, variant="fp8")
+
+
+def test_a_whole_pipeline_folder(tmp_path: Path) -> None:
+    save_tiny_pipeline(tmp_path)
+    assert same(equivae.load_vae(tmp_path), tiny_vae())
+    assert json.loads((tmp_path / "model_index.json").read_text())["vae"][1] == "AutoencoderKL"
+
+
+# The command line -------------------------------------------------------------------------------
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["equivae", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
+
+
+def test_export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    vae = sd_vae()
+    vae.save_pretrained(tmp_path / "vae")
+    path, again = tmp_path / "vae.safetensors", tmp_path / "again.safetensors"
+    export = ("export", "--pretrained_model_name_or_path")
+    assert (
+        command(monkeypatch, *export, tmp_path / "vae", "--output_file", path, "--dtype", "fp16")
+        == 0
+    )
+    assert same(equivae.load_vae(path, torch_dtype=torch.float16), sd_vae().half())
+    bare = foreign(vae, tmp_path)
+    arguments = (*export, bare, "--output_file", again, "--model_config_name_or_path", "sdxl")
+    assert command(monkeypatch, *arguments) == 0
+    assert same(equivae.load_vae(again), vae)
+    assert equivae.load_vae(again).config.scaling_factor == 0.13025
+
+
+def test_export_says_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "vae.safetensors"
+    path.write_text("mine")
+    export = ("export", "--pretrained_model_name_or_path", "embedded", "--output_file")
+    assert command(monkeypatch, *export, path) == 2
+    assert command(monkeypatch, *export, tmp_path / "b.safetensors", "--dtype", "fp99") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is there already" in said
+    assert "dtype='fp99' is unknown" in said
+    assert [p.name for p in tmp_path.iterdir()] == ["vae.safetensors"]
