@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 import equivae
 from equivae.data.sources import ImageDataset
-from equivae.evaluation.metrics import measure
+from equivae.evaluation.metrics import MeasureOptions, measure
 from equivae.operators import evaluating, operators_of
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -216,7 +216,7 @@ def _train(
 
 def _round_trips(vae: nn.Module, images: ImageDataset, transforms: list[Any]) -> Any:
     view = equivae.Autoencoder(vae)
-    return measure(view, images, transforms, panels=0, progress=False)[0]
+    return measure(view, images, transforms, MeasureOptions(ceiling=False, progress=False))
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from equivae import data, testing, zoo
 from equivae.analysis import LatentAnalysis, analyze_latents
 from equivae.autoencoder import Autoencoder, register_adapter
 from equivae.errors import InputError, NonFiniteLossError
-from equivae.evaluation import Report, evaluate
+from equivae.evaluation import Comparison, Report, compare, evaluate
 from equivae.losses import EquivarianceLoss, LossOutput
 from equivae.operators import FittedTransform, fit_latent_group, fit_latent_op, load_latent_op
 from equivae.pretrained import load_vae
@@ -24,6 +24,7 @@ from equivae.transforms import (
 __version__ = "0.1.0"
 __all__ = [
     "Autoencoder",
+    "Comparison",
     "EquivarianceLoss",
     "FinetuneConfig",
     "FinetuneResult",
@@ -37,6 +38,7 @@ __all__ = [
     "SymmetrizedVAE",
     "Transform",
     "analyze_latents",
+    "compare",
     "data",
     "evaluate",
     "finetune",

@@ -24,7 +24,9 @@ from tqdm.auto import tqdm
 from equivae.autoencoder import Autoencoder, check_images, check_resolution
 from equivae.data.sources import ImageDataset, ImagesLike, collate, load_images
 from equivae.errors import InputError
-from equivae.evaluation.metrics import Metrics, Panel, measure
+from equivae.evaluation.latents import Latents
+from equivae.evaluation.metrics import MeasureOptions, Metrics, measure
+from equivae.evaluation.pictures import choose_images, picture
 from equivae.evaluation.report import Report
 from equivae.files import claim_folder
 from equivae.losses.equivariance import EquivarianceLoss
@@ -139,7 +141,9 @@ def finetune(
     model = copy.deepcopy(original).to(accelerator.device)
     _cast(model, torch.float32)
     tuned = Autoencoder(model)
-    before, panels_before = _measure(tuned, validation, wanted, config, progress, "before")
+    latents_before: Latents = {}
+    measured = validation.subset(range(min(len(validation), config.max_eval_samples)))
+    before = _measure(tuned, measured, wanted, config, progress, keep_latents=latents_before)
     trainable = _select(tuned, config.train)
     operators = operators_of(wanted) if config.train_operator else []
     for operator in operators:
@@ -260,7 +264,9 @@ def finetune(
     for operator in operators:
         operator.requires_grad_(False)
     _cast(model.eval(), dtype)
-    after, panels = _measure(tuned, validation, wanted, config, progress, "after")
+    after = _measure(tuned, measured, wanted, config, progress, baseline_latents=latents_before)
+    pictured = choose_images(after, 3)
+    untouched = Autoencoder(copy.deepcopy(original).to(accelerator.device))
     settings = {
         "vae": str(vae) if isinstance(vae, (str, Path)) else type(vae).__name__,
         "images": str(images) if isinstance(images, (str, Path)) else len(training),
@@ -274,8 +280,8 @@ def finetune(
     report = Report(
         metrics=after,
         before=before,
-        panels=panels,
-        panels_before=panels_before,
+        panels=picture(tuned, measured, pictured, wanted, config.seed),
+        panels_before=picture(untouched, measured, pictured, wanted, config.seed),
         history=history,
         settings=settings,
         skipped=training.skipped,
@@ -410,17 +416,17 @@ def _measure(
     transforms: list[Transform],
     config: FinetuneConfig,
     progress: bool,
-    label: str,
-) -> tuple[Metrics, list[Panel]]:
-    images = images.subset(range(min(len(images), config.max_eval_samples)))
-    return measure(
-        vae,
-        images,
-        transforms,
+    **latents: Any,
+) -> Metrics:
+    options = MeasureOptions(
         batch_size=config.eval_batch_size,
+        ceiling=config.sweep_samples > 0,
+        sweep_samples=config.sweep_samples,
+        seed=config.seed,
         progress=progress,
-        label=label,
     )
+    label = "before" if "keep_latents" in latents else "after"
+    return measure(vae, images, transforms, options, label=label, **latents)
 
 
 @torch.no_grad()
@@ -489,6 +495,7 @@ _FREE = frozenset(
         "validation_steps",
         "max_eval_samples",
         "eval_batch_size",
+        "sweep_samples",
         "logging_steps",
         "report_to",
         "chunk_size",
