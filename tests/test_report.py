@@ -16,7 +16,8 @@ from models import ConvAE, MarkedAE, PoolAE, cells, noise, tiny_kl
 
 
 def evaluate(vae, images, transforms="rot180", **options):
-    return equivae.evaluate(vae, images, transforms, progress=False, **options)
+    options = {"sweep_samples": 0, "progress": False, **options}
+    return equivae.evaluate(vae, images, transforms, **options)
 
 
 def metrics(gaps: dict[str, float], psnr: float = 30.0) -> Metrics:

@@ -18,6 +18,7 @@ OPTIONS: dict[str, Any] = {
     "learning_rate": 1e-3,
     # Reconstruction counts more: the gap closes fast, what reconstruction loses comes back slowly.
     "weight": 0.17,
+    "sweep_samples": 1,
 }
 TRAINING_IMAGES, RESOLUTION = 400, 64
 

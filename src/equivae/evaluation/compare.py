@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
+from accelerate import PartialState
 from torch import nn
 
 from equivae.autoencoder import Autoencoder
@@ -180,7 +181,8 @@ def compare(
         resolution: as the other options, see `evaluate`.
         panels: how many images are pictured, from the best to the worst of the first VAE.
 
-    Drift is measured against the first. Raises `InputError` for fewer than two VAEs, and as `evaluate`.
+    VAEs that are loaded here go to the process's device. Drift is measured against the first. Raises
+    `InputError` for fewer than two VAEs, and as `evaluate` does.
 
     ```python
     import equivae
@@ -206,7 +208,7 @@ def compare(
         seed=seed,
         progress=progress,
     )
-    loaded = {label: Autoencoder(load_vae(vae)) for label, vae in given.items()}
+    loaded = {label: Autoencoder(_load(vae)) for label, vae in given.items()}
     first = next(iter(loaded.values()))
     for label, vae in loaded.items():
         if vae.image_channels != first.image_channels:
@@ -238,6 +240,11 @@ def compare(
         },
         skipped=dataset.skipped,
     )
+
+
+def _load(vae: VAELike) -> nn.Module:
+    loaded = load_vae(vae)
+    return loaded if isinstance(vae, nn.Module) else loaded.to(PartialState().device)
 
 
 def _labelled(vaes: Sequence[VAELike]) -> dict[str, VAELike]:
