@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-from accelerate import PartialState
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.markup import escape
@@ -19,6 +18,7 @@ from rich.table import Table
 
 import equivae
 from equivae.errors import InputError, NonFiniteLossError
+from equivae.processes import process_state
 from equivae.training.config import RECIPES, FinetuneConfig, make_config
 from equivae.transforms.groups import split_transforms
 from equivae.transforms.table import transform_table
@@ -228,7 +228,7 @@ def evaluate(
         lpips=lpips,  # type: ignore[arg-type]
         seed=seed,
     )
-    if not PartialState().is_main_process:
+    if not process_state().is_main_process:
         return
     if output_dir is not None:
         report.save(output_dir)
@@ -274,7 +274,7 @@ def compare(
         lpips=lpips,  # type: ignore[arg-type]
         seed=seed,
     )
-    if not PartialState().is_main_process:
+    if not process_state().is_main_process:
         return
     table = Table("metric", *map(escape, found.metrics))
     for row in found.rows():
@@ -355,7 +355,7 @@ def recipes() -> None:
 def _load(name: str, subfolder: str | None, variant: str | None, revision: str | None) -> Any:
     options = {"subfolder": subfolder, "variant": variant, "revision": revision}
     vae = equivae.load_vae(name, **{k: v for k, v in options.items() if v is not None})
-    return vae.to(PartialState().device)
+    return vae.to(process_state().device)
 
 
 def _show(report: equivae.Report, folder: Path | None) -> None:

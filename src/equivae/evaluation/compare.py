@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-from accelerate import PartialState
 from torch import nn
 
 from equivae.autoencoder import Autoencoder
@@ -24,6 +23,7 @@ from equivae.evaluation.report import SCHEMA, UNITS
 from equivae.evaluation.results import Metrics, Panel
 from equivae.evaluation.tables import count_images, markdown_table, rows_of
 from equivae.pretrained import load_vae
+from equivae.processes import process_state
 from equivae.transforms import resolve_transforms
 from equivae.transforms.groups import TransformsLike
 
@@ -244,7 +244,7 @@ def compare(
 
 def _load(vae: VAELike) -> nn.Module:
     loaded = load_vae(vae)
-    return loaded if isinstance(vae, nn.Module) else loaded.to(PartialState().device)
+    return loaded if isinstance(vae, nn.Module) else loaded.to(process_state().device)
 
 
 def _labelled(vaes: Sequence[VAELike]) -> dict[str, VAELike]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -40,6 +39,7 @@ from equivae.evaluation.roundtrip import (
 )
 from equivae.evaluation.statistics import Resampling, psnr_of
 from equivae.evaluation.sweeps import measure_sweeps, sweep_images
+from equivae.processes import process_state
 from equivae.transforms import Transform, get_group, list_groups
 from equivae.transforms.base import mask_of_cells
 
@@ -119,7 +119,7 @@ def measure(
     from tqdm.auto import tqdm
 
     options = options or MeasureOptions()
-    state = PartialState()
+    state = process_state()
     meter = _Meter(vae, transforms, options)
     starts = list(range(0, len(images), options.batch_size))
     drifts: dict[int, float] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from equivae.autoencoder import Autoencoder
 from equivae.evaluation.quality import mean_inside, psnr
 from equivae.evaluation.results import Sweep
 from equivae.evaluation.roundtrip import fix_draws, reconstruct, travel
+from equivae.processes import process_state
 from equivae.transforms import get_transform
 
 __all__ = ["SWEEPS", "Range", "measure_sweeps", "sweep_images"]
@@ -53,7 +53,7 @@ def measure_sweeps(
     images = sum(len(batch) for batch in batches)
     points = [(i, j) for i, one in enumerate(ranges) for j in range(len(one.values))]
     found: list[tuple[int, int, float, float]] = []
-    with PartialState().split_between_processes(points) as mine:
+    with process_state().split_between_processes(points) as mine:
         for i, j in mine:
             one = ranges[i]
             moved = get_transform(one.transform, **{one.parameter: one.values[j]})
