@@ -31,7 +31,8 @@ __all__ = ["comparison_page", "report_page"]
 _LARGEST = 512  # side of a picture in the page, in pixels
 _SMALL = 96  # below it, pictures are kept exactly
 _NOTES = {
-    "sweep_rotate": "Latents rotated by any angle. Dashed: what a VAE without a gap would have.",
+    "sweep_rotate": "Latents rotated by any angle, inside the validity mask. Dashed: what a VAE without a "
+    "gap would have.",
     "sweep_scale": "Latents resized. Dashed: what a VAE without a gap would have.",
     "spectrum": "Energy of 8x8 DCT blocks by frequency. Latents close to the images' curve are the "
     "easiest for a diffusion model.",
@@ -59,7 +60,7 @@ def report_page(report: Report) -> str:
     return _render(
         "report.html",
         title="Equivariance report",
-        verdict=report.verdict,
+        verdict=_unbroken(report.verdict),
         facts=_facts(report.metrics, report.settings, report.created),
         compared=report.before is not None,
         cards=_cards(report),
@@ -86,7 +87,7 @@ def comparison_page(comparison: Comparison) -> str:
     return _render(
         "comparison.html",
         title="Comparison of autoencoders",
-        verdict=comparison.verdict,
+        verdict=_unbroken(comparison.verdict),
         facts=_facts(metrics[0], comparison.settings, comparison.created),
         labels=[
             {"name": label, "key": f"series-{i % 8}", "source": comparison.sources[label]}
@@ -129,6 +130,11 @@ def _render(template: str, **content: Any) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(**content) + "\n"
+
+
+def _unbroken(text: str) -> str:
+    """A number and its unit stay on one line."""
+    return text.replace(" dB", "\u00a0dB")
 
 
 def _facts(metrics: Metrics, settings: Mapping[str, Any], created: str) -> list[str]:
