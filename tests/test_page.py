@@ -90,7 +90,7 @@ def test_it_says_what_the_report_says(report, html):
 
 def test_names_are_escaped(html):
     assert "<b>.png" not in html
-    assert "<b>.png: broken & lost" in Page(html).text
+    assert "<b>.png : broken & lost" in Page(html).text
 
 
 def test_curves_are_vectors_in_the_colours_of_the_page(html):
