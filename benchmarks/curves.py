@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import equivae
-from equivae.evaluation.metrics import measure, psnr
+from equivae.evaluation.metrics import MeasureOptions, measure, psnr
 
 __all__ = ["Arm", "Point", "Setting", "round_trip", "run", "time_to"]
 
@@ -84,7 +84,7 @@ class Arm:
 def round_trip(vae: nn.Module, test: Tensor, transform: equivae.Transform) -> tuple[float, float]:
     """Reconstruction and round-trip PSNR in dB over images."""
     view, images = equivae.Autoencoder(vae), equivae.data.load_images(test)
-    metrics = measure(view, images, [transform], panels=0, progress=False)[0]
+    metrics = measure(view, images, [transform], MeasureOptions(ceiling=False, progress=False))
     squared = metrics.per_image[f"round_trip_mse/{transform.name}"]
     return metrics.reconstruction_psnr, psnr(math.fsum(squared) / len(squared))
 

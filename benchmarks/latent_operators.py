@@ -29,7 +29,7 @@ import equivae
 import record
 import sotemix_rot180
 from curves import Setting
-from equivae.evaluation.metrics import measure
+from equivae.evaluation.metrics import MeasureOptions, measure
 from equivae.operators import evaluating
 from sotemix_rot180 import DATA, images, load, option
 
@@ -99,7 +99,7 @@ def symmetrize(vae: nn.Module, photos: Tensor, test: Tensor, group: str) -> dict
 
 def _measure(vae: nn.Module, test: Tensor, transforms: list[Any]) -> Any:
     view, dataset = equivae.Autoencoder(vae), equivae.data.load_images(test)
-    return measure(view, dataset, transforms, panels=0, progress=False)[0]
+    return measure(view, dataset, transforms, MeasureOptions(ceiling=False, progress=False))
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import equivae
-from equivae.analysis import _spectrum
+from equivae.evaluation.spectrum import block_energy, spectrum_of
 
 
 class SignAE(nn.Module):
@@ -96,8 +96,8 @@ def test_decoded_psnr_of_the_grid_move_is_that_of_evaluate():
 def test_the_spectrum_of_a_cosine_is_its_band_and_that_of_noise_is_flat():
     place = torch.arange(16.0).double() + 0.5
     wave = torch.cos(math.pi / 8 * 3 * place).expand(1, 1, 16, 16)
-    assert _spectrum(wave)[2] == pytest.approx(1.0)
-    flat = _spectrum(noise(64, 3, 32, 32).double())
+    assert spectrum_of(block_energy(wave))[2] == pytest.approx(1.0)
+    flat = spectrum_of(block_energy(noise(64, 3, 32, 32)))
     assert sum(flat) == pytest.approx(1.0)
     assert all(v == pytest.approx(1 / 14, rel=0.1) for v in flat)
 

@@ -48,11 +48,16 @@ def test_demo_closes_the_gap_and_writes_everything(tmp_path: Path) -> None:
     assert written == {
         "config.json",
         "diffusion_pytorch_model.safetensors",
+        "latents_rot180.png",
         "loss.png",
         "panels_rot180.png",
+        "report.html",
         "report.json",
         "report.md",
         "README.md",
+        "spectrum.png",
+        "sweep_rotate.png",
+        "sweep_scale.png",
     }
     assert json.loads((out / "report.json").read_text())["metrics"]["images"] == 6
     x = equivae.zoo.photographs(64)[:1]

@@ -18,7 +18,8 @@ from test_registry import ShiftRight
 
 
 def evaluate(vae, images, transforms="rot180", **options):
-    return equivae.evaluate(vae, images, transforms, progress=False, **options)
+    options = {"sweep_samples": 0, "progress": False, **options}
+    return equivae.evaluate(vae, images, transforms, **options)
 
 
 class Nearly(PoolAE):
@@ -60,17 +61,17 @@ def test_against_scikit_image():
     z = vae.encode(x)
     mse, peak, ssim = compare(vae.decode(z))
     assert metrics.images == 3
-    assert metrics.reconstruction_mse == pytest.approx(mse, abs=1e-4, rel=1e-4)
-    assert metrics.reconstruction_psnr == pytest.approx(peak, abs=1e-4)
-    assert metrics.reconstruction_ssim == pytest.approx(ssim, abs=1e-4)
+    assert metrics.reconstruction_mse == pytest.approx(mse, abs=1e-5, rel=1e-5)
+    assert metrics.reconstruction_psnr == pytest.approx(peak, abs=1e-5)
+    assert metrics.reconstruction_ssim == pytest.approx(ssim, abs=1e-5)
     for name, turns in (("rot180", 2), ("rot90", 1)):
         back = vae.decode(z.rot90(turns, (-2, -1))).rot90(-turns, (-2, -1))
         mse, round_trip, ssim = compare(back)
         found = metrics.transforms[name]
-        assert found.round_trip_mse == pytest.approx(mse, abs=1e-4, rel=1e-4)
-        assert found.round_trip_psnr == pytest.approx(round_trip, abs=1e-4)
-        assert found.round_trip_ssim == pytest.approx(ssim, abs=1e-4)
-        assert found.equivariance_gap_db == pytest.approx(peak - round_trip, abs=1e-4)
+        assert found.round_trip_mse == pytest.approx(mse, abs=1e-5, rel=1e-5)
+        assert found.round_trip_psnr == pytest.approx(round_trip, abs=1e-5)
+        assert found.round_trip_ssim == pytest.approx(ssim, abs=1e-5)
+        assert found.equivariance_gap_db == pytest.approx(peak - round_trip, abs=1e-5)
 
 
 def test_psnr():
@@ -239,21 +240,171 @@ def test_max_samples_are_drawn_with_the_seed():
         evaluate(ConvAE(), x, max_samples=0)
 
 
-def test_panels_are_of_the_first_images():
-    x = noise(3, 3, 8, 8)
-    report = evaluate(ConvAE(), x, ["rot180", "hflip"], panels=2, eval_batch_size=1)
-    assert [(p.image, p.transform) for p in report.panels] == [
-        (image, transform) for image in ("#0", "#1") for transform in ("rot180", "hflip")
+def ranked(images):
+    """Three images of which the middle one is the worst for `Dim`, the last the best."""
+    return torch.stack([torch.full((3, 8, 8), value) for value in images])
+
+
+class Dim(PoolAE):
+    """Loses a tenth of the brightness; loses all of it when the latent has been turned negative."""
+
+    def decode(self, latents):
+        return super().decode(latents) * 0.9
+
+
+def test_panels_go_from_the_best_image_to_the_worst():
+    x = ranked([0.5, -0.9, 0.1, 0.2, 0.7])
+    report = evaluate(Dim(), x, ["rot180", "hflip"], panels=3, eval_batch_size=2)
+    assert [(p.image, p.rank, p.transform) for p in report.panels] == [
+        (image, rank, transform)
+        for image, rank in (("#2", "best"), ("#0", "median"), ("#1", "worst"))
+        for transform in ("rot180", "hflip")
     ]
-    assert np.allclose(report.panels[0].original.numpy(), unit(x[0]))
-    assert evaluate(ConvAE(), x, panels=0).panels == []
+    assert np.allclose(report.panels[0].original.numpy(), unit(x[2]))
+    assert np.allclose(report.panels[0].reconstruction.numpy(), unit(x[2] * 0.9))
+    assert evaluate(Dim(), x, panels=0).panels == []
+    assert [p.image for p in evaluate(Dim(), x, panels=1).panels] == ["#0"]
+    assert [p.image for p in evaluate(Dim(), x, panels=9).panels] == ["#2", "#3", "#0", "#4", "#1"]
+
+
+def test_panels_of_a_baseline_are_of_the_same_images():
+    x = ranked([0.5, -0.9, 0.1])
+    report = evaluate(Dim(), x, baseline=PoolAE())
+    assert [p.image for p in report.panels_before] == [p.image for p in report.panels]
+    assert np.allclose(report.panels_before[0].reconstruction.numpy(), unit(x[2]))
+
+
+def test_spreads_name_the_worst_image():
+    x = ranked([0.5, -0.9, 0.1])
+    spreads = evaluate(Dim(), x).metrics.spreads
+    errors = [(0.1 * v) ** 2 / 4 for v in (0.5, 0.9, 0.1)]
+    for key in ("reconstruction_psnr", "round_trip_psnr/rot180"):
+        spread = spreads[key]
+        assert spread.worst_image == "#1"
+        assert spread.worst == pytest.approx(psnr(errors[1]), abs=1e-3)
+        assert spread.median == pytest.approx(psnr(errors[0]), abs=1e-3)
+        assert spread.value == pytest.approx(psnr(sum(errors) / 3), abs=1e-3)
+        assert spread.worst <= spread.low < spread.value < spread.high
+    gap = spreads["equivariance_gap_db/rot180"]
+    assert (gap.value, gap.low, gap.high) == pytest.approx((0, 0, 0), abs=1e-6)
+
+
+def test_the_ceiling_is_the_decode_of_the_encoded_moved_image():
+    up, down = 0.2, 0.1
+    found = evaluate(MarkedAE(up, down), cells(2, 8, 12), ["rot180", "rot90"]).metrics.transforms
+    # What is encoded upright is reconstructed as ever, whichever way the picture in it is turned.
+    for one in found.values():
+        assert one.ceiling_mse == pytest.approx((up - down) ** 2 / 4, rel=1e-4)
+        assert one.ceiling_psnr == pytest.approx(psnr((up - down) ** 2 / 4), abs=1e-3)
+
+
+class SignAE(PoolAE):
+    """Its first latent channel has the other sign in the right half, as an odd feature would: decodes
+    perfectly, but a horizontal flip has to turn that channel's sign."""
+
+    def sign(self, latents):
+        width = latents.shape[-1]
+        sign = torch.ones_like(latents)
+        sign[:, 0] = torch.where(torch.arange(width) < width // 2, 1.0, -1.0)
+        return sign
+
+    def encode(self, images):
+        latents = super().encode(images)
+        return latents * self.sign(latents)
+
+    def decode(self, latents):
+        return super().decode(latents * self.sign(latents))
+
+
+def test_a_known_channel_flip_has_the_gap_of_theory():
+    x = cells(3, 8, 12) * 0.5
+    plain = equivae.get_transform("hflip")
+    signed = plain.with_representation(equivae.transforms.SignFlips((0,)), "signed")
+    found = evaluate(SignAE(), x, [plain, signed, "vflip"]).metrics.transforms
+    # The first channel decodes to its negative: an error of 2 x, x² in [0, 1] units, of a third of all.
+    assert found["hflip"].round_trip_mse == pytest.approx(
+        float(x[:, 0].square().mean()) / 3, rel=1e-4
+    )
+    assert found["signed"].round_trip_mse == found["vflip"].round_trip_mse == 0
+    assert found["signed"].equivariance_gap_db == found["vflip"].equivariance_gap_db == 0
+    z = PoolAE().encode(x)
+    cosine = 1 - 2 * z[:, 0].square().sum((1, 2)) / z.square().sum((1, 2, 3))
+    assert found["hflip"].encoder_cosine == pytest.approx(float(cosine.mean()), abs=1e-5)
+    assert found["signed"].encoder_cosine == pytest.approx(1)
+
+
+def test_groups_are_means_over_their_elements():
+    metrics = evaluate(ConvAE(), noise(3, 3, 8, 8), ["d4", "shift(y=1,x=0)"]).metrics
+    assert set(metrics.groups) == {"c4", "d2", "d4"}
+    group = metrics.groups["c4"]
+    assert group.elements == ["rot90", "rot180", "rot270"]
+    members = [metrics.transforms[name] for name in group.elements]
+    mse = np.mean([m.round_trip_mse for m in members])
+    assert group.round_trip_mse == pytest.approx(mse)
+    assert group.equivariance_gap_db == pytest.approx(metrics.reconstruction_psnr - psnr(mse))
+    assert group.worst_gap_db == max(m.equivariance_gap_db for m in members)
+    assert metrics.transforms[group.worst_element].equivariance_gap_db == group.worst_gap_db
+    assert evaluate(ConvAE(), noise(1, 3, 8, 8), "c2").metrics.groups == {}
+
+
+def test_random_transforms_are_drawn_for_every_image():
+    x = noise(1, 3, 16, 16).expand(6, -1, -1, -1)
+    one, many = (
+        evaluate(ConvAE(), x, "random_rotate", eval_batch_size=size).metrics for size in (1, 6)
+    )
+    (key,) = [key for key in one.per_image if key.startswith("round_trip_mse/")]
+    assert one.per_image[key] == pytest.approx(many.per_image[key], rel=1e-4)
+    # The same image six times: what differs is the angle.
+    assert len({round(value, 7) for value in one.per_image[key]}) == 6
+    other = evaluate(ConvAE(), x, "random_rotate", seed=1).metrics
+    assert other.per_image[key] != pytest.approx(one.per_image[key], rel=1e-4)
+
+
+def test_sweeps_have_the_answers_known_by_hand():
+    options = {"sweep_samples": 2, "eval_batch_size": 1}
+    up, down = 0.2, 0.1
+    sweeps = evaluate(MarkedAE(up, down), cells(3, 16, 16), **options).metrics.sweeps
+    angles = sweeps["rotate"]
+    assert (angles.parameter, angles.images) == ("angle", 2)
+    assert (angles.values[0], angles.values[-1]) == (0, 180)
+    for angle, gap in ((0, 0.0), (180, 20 * math.log10(3))):
+        place = angles.values.index(angle)
+        found = angles.reconstruction_psnr[place] - angles.round_trip_psnr[place]
+        assert found == pytest.approx(gap, abs=1e-3)
+    scales = sweeps["scale"]
+    place = scales.values.index(1.0)
+    assert scales.round_trip_psnr[place] == pytest.approx(scales.reconstruction_psnr[place])
+    assert scales.round_trip_psnr[place] == pytest.approx(psnr((up - down) ** 2 / 4), abs=1e-3)
+
+
+def test_sweeps_are_as_many_as_asked_for():
+    x = noise(3, 3, 16, 16)
+    assert evaluate(PoolAE(), x, sweep_samples=0).metrics.sweeps == {}
+    assert evaluate(PoolAE(), x, sweep_samples=9).metrics.sweeps["scale"].images == 3
+
+
+def test_latents_drift_from_the_baseline():
+    class Louder(PoolAE):
+        def encode(self, images):
+            return 1.25 * super().encode(images)
+
+    x = noise(5, 3, 8, 8)
+    report = evaluate(Louder(), x, baseline=PoolAE(), eval_batch_size=2)
+    assert report.metrics.latents.drift == pytest.approx(0.25)
+    assert report.metrics.latents.drift_images == 5
+    assert report.before.latents.drift is None
+    assert evaluate(PoolAE(), x, baseline=PoolAE()).metrics.latents.drift == 0
+    # Latents of another shape are not comparable.
+    assert evaluate(ConvAE(), x, baseline=PoolAE()).metrics.latents.drift is None
 
 
 def test_a_baseline_is_measured_beside():
     x = noise(2, 3, 8, 8)
     report = evaluate(PoolAE(), x, baseline=ConvAE())
     assert report.before == evaluate(ConvAE(), x).metrics
-    assert report.metrics == evaluate(PoolAE(), x).metrics
+    alone = evaluate(PoolAE(), x).metrics
+    assert report.metrics.transforms == alone.transforms
+    assert report.metrics.per_image == alone.per_image
     assert "went from" in report.verdict
 
 

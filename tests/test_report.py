@@ -16,7 +16,8 @@ from models import ConvAE, MarkedAE, PoolAE, cells, noise, tiny_kl
 
 
 def evaluate(vae, images, transforms="rot180", **options):
-    return equivae.evaluate(vae, images, transforms, progress=False, **options)
+    options = {"sweep_samples": 0, "progress": False, **options}
+    return equivae.evaluate(vae, images, transforms, **options)
 
 
 def metrics(gaps: dict[str, float], psnr: float = 30.0) -> Metrics:
@@ -99,8 +100,10 @@ def test_save_writes_files_that_open(tmp_path):
     report.history = [{"step": 1, "loss": 0.5}, {"step": 1, "validation_loss": 0.7}]
     folder = report.save(tmp_path / "new")
     names = {p.name for p in folder.iterdir()}
-    figures = {"panels_rot90.png", "panels_hflip.png", "loss.png"}
-    assert names == {"report.json", "report.md", *figures}
+    figures = {"panels_rot90.png", "panels_hflip.png", "latents_rot90.png", "latents_hflip.png"}
+    figures |= {"spectrum.png", "loss.png"}
+    assert names == {"report.json", "report.md", "report.html", *figures}
+    assert (folder / "report.html").read_text(encoding="utf-8") == report.to_html()
     assert json.loads((folder / "report.json").read_text()) == report.to_dict()
     assert (folder / "report.md").read_text(encoding="utf-8") == report.to_markdown()
     for name in figures:

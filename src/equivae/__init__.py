@@ -4,7 +4,7 @@ from equivae import data, testing, zoo
 from equivae.analysis import LatentAnalysis, analyze_latents
 from equivae.autoencoder import Autoencoder, register_adapter
 from equivae.errors import InputError, NonFiniteLossError, UploadError
-from equivae.evaluation import Report, evaluate
+from equivae.evaluation import Comparison, Report, compare, evaluate
 from equivae.latents import (
     LatentStatistics,
     latent_statistics,
@@ -33,6 +33,7 @@ from equivae.transforms import (
 __version__ = "0.1.0"
 __all__ = [
     "Autoencoder",
+    "Comparison",
     "EquivarianceLoss",
     "FinetuneConfig",
     "FinetuneResult",
@@ -48,6 +49,7 @@ __all__ = [
     "Transform",
     "UploadError",
     "analyze_latents",
+    "compare",
     "data",
     "evaluate",
     "export_single_file",

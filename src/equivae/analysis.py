@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from equivae.autoencoder import Autoencoder
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.evaluation.metrics import psnr
+from equivae.evaluation.spectrum import block_energy, spectrum_of
 from equivae.files import write_beside
 from equivae.operators import ConvOperator, FitOptions, SignSignature, evaluating, sign_signature
 from equivae.operators.fit import INVISIBLE_DB, OperatorFit, accumulate
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["LatentAnalysis", "TransformAnalysis", "analyze_latents"]
 
 _CLOSE_DB, _NEAR_DB = 0.5, 3.0
-_BLOCK = 8
 
 
 @dataclass(frozen=True)
@@ -265,25 +265,8 @@ def _spectra(
             found.append((vae.encode(x).double().cpu(), x.double().cpu()))
     latents, pixels = (torch.cat(parts) for parts in zip(*found, strict=True))
     deviations = latents.transpose(0, 1).flatten(1).std(1)
-    return _spectrum(latents), _spectrum(pixels), deviations.tolist()
-
-
-def _spectrum(grid: Tensor) -> list[float]:
-    """Energy of the DCT of blocks of `(B, c, h, w)` by the sum of its two indices, without the constant."""
-    size = min(_BLOCK, *grid.shape[-2:])
-    blocks = grid.unfold(-2, size, size).unfold(-2, size, size)
-    index = torch.arange(size, dtype=torch.float64)
-    basis = torch.cos(math.pi / size * (index + 0.5) * index[:, None]) * math.sqrt(2 / size)
-    basis[0] /= math.sqrt(2)
-    energy = (basis @ blocks @ basis.T).square().mean(tuple(range(grid.ndim)))
-    band = (index[:, None] + index).long()
-    bands = torch.zeros(2 * size - 1, dtype=torch.float64)
-    counts = torch.zeros_like(bands)
-    bands.index_add_(0, band.flatten(), energy.flatten())
-    counts.index_add_(0, band.flatten(), torch.ones_like(energy).flatten())
-    mean = (bands / counts)[1:]
-    whole = mean.sum().clamp_min(torch.finfo(torch.float64).tiny)
-    return [float(v) for v in mean / whole]
+    spectra = [spectrum_of(block_energy(grid)) for grid in (latents, pixels)]
+    return spectra[0], spectra[1], deviations.tolist()
 
 
 def _draw(found: LatentAnalysis) -> Figure:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-from accelerate import PartialState
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.markup import escape
@@ -20,6 +19,7 @@ from rich.table import Table
 import equivae
 from equivae.errors import InputError, NonFiniteLossError, UploadError
 from equivae.operators import FitOptions
+from equivae.processes import process_state
 from equivae.training.config import RECIPES, FinetuneConfig, make_config
 from equivae.transforms.groups import split_transforms
 from equivae.transforms.table import transform_table
@@ -69,6 +69,16 @@ DatasetName = Annotated[Optional[str], _opt("dataset_name", "A dataset on the hu
 Resolution = Annotated[Optional[int], _opt("resolution", "Resize and centre-crop to this side.")]
 EvalBatchSize = Annotated[int, _opt("eval_batch_size", "Images per call.")]
 MaxSamples = Annotated[Optional[int], _opt("max_samples", "Images used at most.")]
+DataDir = Annotated[Optional[Path], _opt("data_dir", "A folder of images.")]
+SweepSamples = Annotated[
+    int, _opt("sweep_samples", "Images on which angles and scales are swept; 0 for none.")
+]
+Features = Annotated[
+    Optional[str], _opt("features", "inception, for rFID and feature cosine; see equivae[metrics].")
+]
+Lpips = Annotated[
+    Optional[str], _opt("lpips", "alex, vgg or squeeze, for LPIPS; see equivae[metrics].")
+]
 Subfolder = Annotated[Optional[str], _opt("subfolder", "Of the model, where it has one.")]
 Variant = Annotated[Optional[str], _opt("variant", "Of the weights, such as fp16.")]
 Revision = Annotated[Optional[str], _opt("revision", "Of the model on the hub.")]
@@ -202,7 +212,7 @@ def finetune(
 @app.command()
 def evaluate(
     pretrained_model_name_or_path: Model,
-    data_dir: Annotated[Optional[Path], _opt("data_dir", "A folder of images.")] = None,
+    data_dir: DataDir = None,
     dataset_name: DatasetName = None,
     transforms: Transforms = "rot180",
     latent_op: Annotated[
@@ -210,11 +220,14 @@ def evaluate(
     ] = None,
     baseline: Annotated[Optional[str], _opt("baseline", "Another VAE, shown as 'before'.")] = None,
     output_dir: Annotated[
-        Optional[Path], _opt("output_dir", "Write report.json, report.md and figures here.")
+        Optional[Path], _opt("output_dir", "Write report.html, .md, .json and figures here.")
     ] = None,
     resolution: Resolution = 256,
     eval_batch_size: EvalBatchSize = 4,
     max_samples: MaxSamples = None,
+    sweep_samples: SweepSamples = 4,
+    features: Features = None,
+    lpips: Lpips = None,
     seed: Annotated[int, _opt("seed", "Of that draw.")] = 0,
     subfolder: Subfolder = None,
     variant: Variant = None,
@@ -240,11 +253,66 @@ def evaluate(
         resolution=resolution,
         eval_batch_size=eval_batch_size,
         max_samples=max_samples,
+        sweep_samples=sweep_samples,
+        features=features,  # type: ignore[arg-type]
+        lpips=lpips,  # type: ignore[arg-type]
         seed=seed,
     )
+    if not process_state().is_main_process:
+        return
     if output_dir is not None:
         report.save(output_dir)
     _show(report, output_dir)
+
+
+@app.command()
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Two or more: hub names, folders, .safetensors files or 'embedded'."),
+    ],
+    data_dir: DataDir = None,
+    dataset_name: DatasetName = None,
+    transforms: Transforms = "rot180",
+    output_dir: Annotated[
+        Optional[Path], _opt("output_dir", "Write comparison.html, .md, .json and figures here.")
+    ] = None,
+    resolution: Resolution = 256,
+    eval_batch_size: EvalBatchSize = 4,
+    max_samples: MaxSamples = None,
+    sweep_samples: SweepSamples = 4,
+    features: Features = None,
+    lpips: Lpips = None,
+    seed: Annotated[int, _opt("seed", "Of that draw.")] = 0,
+) -> None:
+    """Measure several VAEs on the same images, side by side in one table and one figure."""
+    from equivae.files import claim_folder
+
+    source = _source(data_dir, dataset_name, "data_dir")
+    wanted = _split(transforms)
+    if output_dir is not None:
+        claim_folder(output_dir)
+    found = equivae.compare(
+        models,
+        source,
+        wanted,
+        resolution=resolution,
+        eval_batch_size=eval_batch_size,
+        max_samples=max_samples,
+        sweep_samples=sweep_samples,
+        features=features,  # type: ignore[arg-type]
+        lpips=lpips,  # type: ignore[arg-type]
+        seed=seed,
+    )
+    if not process_state().is_main_process:
+        return
+    table = Table("metric", *map(escape, found.metrics))
+    for row in found.rows():
+        table.add_row(*row)
+    console.print(table)
+    if output_dir is not None:
+        found.save(output_dir)
+    _conclude(found.verdict, found.skipped, output_dir)
 
 
 @app.command()
@@ -381,7 +449,7 @@ def _load(
 ) -> Any:
     options = {"subfolder": subfolder, "variant": variant, "revision": revision, "config": config}
     vae = equivae.load_vae(name, **{k: v for k, v in options.items() if v is not None})
-    return vae.to(PartialState().device)
+    return vae.to(process_state().device)
 
 
 def _show(report: equivae.Report, folder: Path | None) -> None:
@@ -394,8 +462,12 @@ def _show(report: equivae.Report, folder: Path | None) -> None:
         for row in report.rows():
             table.add_row(*row)
     console.print(table)
-    console.print(report.verdict)
-    for name, reason in report.skipped:
+    _conclude(report.verdict, report.skipped, folder)
+
+
+def _conclude(verdict: str, skipped: list[tuple[str, str]], folder: Path | None) -> None:
+    console.print(escape(verdict))
+    for name, reason in skipped:
         console.print(f"[yellow]skipped[/] {escape(name)}: {escape(reason)}")
     if folder is not None:
         console.print(f"Written to [bold]{escape(str(folder))}[/]: ", end="")

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from equivae import zoo
 from equivae.autoencoder import Autoencoder
 from equivae.data import DeadLeaves, ImageDataset, load_images
-from equivae.evaluation.metrics import measure
+from equivae.evaluation.metrics import MeasureOptions, measure
+from equivae.evaluation.pictures import picture
 from equivae.files import claim_folder, write_beside
 from equivae.operators import fit_latent_op
 from equivae.symmetrize import symmetrize
@@ -35,6 +36,7 @@ PLAIN: dict[str, Any] = {
     "learning_rate": 1e-3,
     # Reconstruction counts more: the gap closes fast, what reconstruction loses comes back slowly.
     "weight": 0.17,
+    "sweep_samples": 1,
 }
 FITTED: dict[str, Any] = {"recipe": "fitted", "max_train_steps": 100, "train_batch_size": 4}
 SUBFOLDERS = ("fitted", "symmetrized", "fitted-finetuned", "finetuned")
@@ -149,7 +151,8 @@ def demo(
         name: str, model: nn.Module, transform: Transform, seconds: float, valid: bool, where: str
     ) -> None:
         view, tested = Autoencoder(model), load_images(photographs)
-        metrics, (panel,) = measure(view, tested, [transform], panels=1, progress=False)
+        metrics = measure(view, tested, [transform], MeasureOptions(ceiling=False, progress=False))
+        (panel,) = picture(view, tested, [(0, "")], [transform])
         round_trip = metrics.transforms[transform.name].round_trip_psnr
         latent_op = "fitted" if transform is not plain else "plain grid move"
         choices.append(
@@ -236,8 +239,8 @@ def _draw(result: DemoResult) -> Figure:
         below += f" of {one.reconstruction_psnr:.1f} dB" if one.gap_db > 0.005 else ", no gap"
         shown.append((one.name, result.pictures[one.name], below))
     figure = Figure(figsize=(2.5 * len(shown), 3.2), dpi=130, facecolor="white")
-    for axis, (title, picture, below) in zip(figure.subplots(1, len(shown)), shown, strict=True):
-        axis.imshow(picture.permute(1, 2, 0).numpy())
+    for axis, (title, shot, below) in zip(figure.subplots(1, len(shown)), shown, strict=True):
+        axis.imshow(shot.permute(1, 2, 0).numpy())
         axis.set_title(title, fontsize=11, color="#1f2328")
         axis.set_xlabel(below, fontsize=9.5, color="#57606a")
         axis.set_xticks([])

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from equivae.autoencoder import Autoencoder, check_resolution
-from equivae.data.sources import ImagesLike, load_images
+from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
-from equivae.evaluation.metrics import measure
+from equivae.evaluation.features import BackboneLike, LpipsLike
+from equivae.evaluation.latents import Latents
+from equivae.evaluation.metrics import MeasureOptions, measure
+from equivae.evaluation.pictures import choose_images, picture
 from equivae.evaluation.report import Report
 from equivae.pretrained import load_vae
 from equivae.transforms import resolve_transforms
 from equivae.transforms.groups import TransformsLike
 
-__all__ = ["evaluate"]
+__all__ = ["choose_samples", "describe", "evaluate"]
 
 
 def evaluate(
@@ -28,11 +32,17 @@ def evaluate(
     resolution: int | None = None,
     eval_batch_size: int = 4,
     max_samples: int | None = None,
+    sweep_samples: int = 4,
+    features: BackboneLike | None = None,
+    lpips: LpipsLike | None = None,
     seed: int = 0,
-    panels: int = 2,
+    panels: int = 3,
     progress: bool = True,
 ) -> Report:
     """Measure reconstruction and equivariance of a VAE.
+
+    Under `accelerate launch` or `torchrun` the images are shared out among the processes, and every
+    process returns the whole report.
 
     Args:
         vae: a diffusers autoencoder or any module with the same calls, or where to load one from.
@@ -42,12 +52,18 @@ def evaluate(
         resolution: resize and centre-crop to this side in pixels; `None` takes images as they are.
         eval_batch_size: images per encoder and decoder call.
         max_samples: measure so many images, drawn at random with `seed`, instead of all.
-        seed: of that draw.
-        panels: how many images are pictured, evenly spaced.
+        sweep_samples: images on which angles from 0° to 180° and scales from 0.25 to 1.5 are measured as
+            well; 0 for none.
+        features: a backbone for feature cosine and rFID: a callable from images `(B, C, H, W)` in [0, 1]
+            to features `(B, D)`, or `"inception"` (with `equivae[metrics]`).
+        lpips: a perceptual distance: a callable from two batches of images in [0, 1] to distances `(B,)`,
+            or `"alex"`, `"vgg"` or `"squeeze"` (with `equivae[metrics]`).
+        seed: of that draw, of random transforms and of the bootstrap intervals.
+        panels: how many images are pictured, from the best to the worst by round-trip error.
         progress: show a progress bar.
 
     Returns a `Report`; errors are in [0, 1] units after clamping. Raises `InputError` for an unknown
-    transform, no images, or images that the VAE cannot take.
+    transform, no images, images that the VAE cannot take, or a feature network that cannot be had.
 
     ```python
     import equivae
@@ -58,36 +74,66 @@ def evaluate(
     ```
     """
     wanted = resolve_transforms(transforms)
-    if eval_batch_size < 1:
-        raise InputError(f"eval_batch_size must be at least 1, got {eval_batch_size}.")
     autoencoder = Autoencoder(load_vae(vae))
-    check_resolution(resolution, autoencoder)
-    dataset = load_images(images, resolution=resolution, channels=autoencoder.image_channels)
-    if max_samples is not None and max_samples < len(dataset):
-        if max_samples < 1:
-            raise InputError(f"max_samples must be at least 1, got {max_samples}.")
-        dataset = dataset.subset(random.Random(seed).sample(range(len(dataset)), max_samples))
-    options = {"batch_size": eval_batch_size, "panels": panels, "progress": progress}
-    metrics, pictures = measure(autoencoder, dataset, wanted, **options)  # type: ignore[arg-type]
-    report = Report(
-        metrics,
-        panels=pictures,
-        skipped=dataset.skipped,
-        settings={
-            "vae": _describe(vae),
-            "images": str(images) if isinstance(images, (str, Path)) else len(dataset),
-            "resolution": resolution or "as they are",
-            "seed": seed,
-        },
+    dataset = choose_samples(
+        autoencoder, images, resolution, max_samples, eval_batch_size=eval_batch_size, seed=seed
     )
+    options = MeasureOptions(
+        batch_size=eval_batch_size,
+        sweep_samples=sweep_samples,
+        features=features,
+        lpips=lpips,
+        seed=seed,
+        progress=progress,
+    )
+    settings: dict[str, Any] = {
+        "vae": describe(vae),
+        "images": str(images) if isinstance(images, (str, Path)) else len(dataset),
+        "transforms": ",".join(t.name for t in wanted),
+        "resolution": resolution or "as they are",
+        "seed": seed,
+    }
+    other, before = None, None
+    latents: Latents = {}
     if baseline is not None:
         other = Autoencoder(load_vae(baseline))
         if not isinstance(baseline, nn.Module):
             other.module.to(autoencoder.device)
-        report.before, report.panels_before = measure(other, dataset, wanted, **options)  # type: ignore[arg-type]
-        report.settings["baseline"] = _describe(baseline)
-    return report
+        before = measure(other, dataset, wanted, options, label="before", keep_latents=latents)
+        settings["baseline"] = describe(baseline)
+    metrics = measure(autoencoder, dataset, wanted, options, baseline_latents=latents)
+    chosen = choose_images(metrics, panels)
+    return Report(
+        metrics,
+        before,
+        panels=picture(autoencoder, dataset, chosen, wanted, seed),
+        panels_before=[] if other is None else picture(other, dataset, chosen, wanted, seed),
+        skipped=dataset.skipped,
+        settings=settings,
+    )
 
 
-def _describe(vae: nn.Module | str | Path) -> str:
+def choose_samples(
+    vae: Autoencoder,
+    images: ImagesLike,
+    resolution: int | None,
+    max_samples: int | None,
+    *,
+    eval_batch_size: int,
+    seed: int,
+) -> ImageDataset:
+    """The images to measure on; `InputError` for options that make no sense, before anything is read."""
+    if eval_batch_size < 1:
+        raise InputError(f"eval_batch_size must be at least 1, got {eval_batch_size}.")
+    check_resolution(resolution, vae)
+    dataset = load_images(images, resolution=resolution, channels=vae.image_channels)
+    if max_samples is not None and max_samples < len(dataset):
+        if max_samples < 1:
+            raise InputError(f"max_samples must be at least 1, got {max_samples}.")
+        dataset = dataset.subset(random.Random(seed).sample(range(len(dataset)), max_samples))
+    return dataset
+
+
+def describe(vae: nn.Module | str | Path) -> str:
+    """What a VAE is called in reports."""
     return type(vae).__name__ if isinstance(vae, nn.Module) else str(vae)

@@ -1,22 +1,23 @@
-"""The pictures of a report: the four panels and the loss curves."""
+"""The pictures of a report as figures: the four panels, and the latents in colour."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+import torch
 from einops import rearrange
 from torch import Tensor
 
-from equivae.evaluation.metrics import Panel, psnr
+from equivae.evaluation.charts import AFTER, BEFORE, INK, MUTED, draw_losses
+from equivae.evaluation.quality import psnr
+from equivae.evaluation.results import Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_losses", "draw_panels"]
-
-_INK, _MUTED, _BEFORE, _AFTER = "#1f2328", "#6e7781", "#bf3989", "#0969da"
+__all__ = ["draw_latents", "draw_losses", "draw_panels", "error_of", "latent_colours"]
 
 
 def draw_panels(after: Sequence[Panel], before: Sequence[Panel] = ()) -> Figure:
@@ -25,88 +26,115 @@ def draw_panels(after: Sequence[Panel], before: Sequence[Panel] = ()) -> Figure:
     One row per image and VAE; `before`, when given, pairs with `after` row by row. All panels have to be
     of one transform. The PSNR against the original stands under the pictures.
     """
-    from matplotlib.figure import Figure
-
-    rows: list[tuple[str, str, Panel]] = []
-    for i, panel in enumerate(after):
-        if before:
-            rows.append(("before", _BEFORE, before[i]))
-        rows.append(("after" if before else panel.image, _AFTER if before else _INK, panel))
+    rows = _rows(after, before)
     titles = ["original", "reconstruction", f"latent under {after[0].transform},\ndecoded"]
     if after[0].back is not None:
         titles.append("that decode\nmoved back")
-    size = (2.6 * len(titles) + 0.4, 2.85 * len(rows) + 0.5)
-    figure = Figure(figsize=size, dpi=120, facecolor="white")
-    grid = figure.subplots(len(rows), len(titles), squeeze=False)
-    for row, (label, colour, panel) in enumerate(rows):
+    figure, grid = _grid(len(rows), titles)
+    for axes, (label, colour, panel) in zip(grid, rows, strict=True):
         pictures = [panel.original, panel.reconstruction, panel.moved, panel.back]
-        for column, (axis, picture) in enumerate(zip(grid[row], pictures, strict=False)):
+        for column, (axis, picture) in enumerate(zip(axes, pictures, strict=False)):
             assert picture is not None
             _show(axis, picture)
-            if row == 0:
-                axis.set_title(titles[column], fontsize=11, color=_INK)
             if column in (1, 3):
-                error = psnr(float((picture - panel.original).square().mean()))
-                axis.set_xlabel(f"{error:.1f} dB", fontsize=10, color=_MUTED)
-        grid[row][0].set_ylabel(label, fontsize=12, color=colour, fontweight="bold")
+                error = f"{error_of(panel, picture):.1f} dB"
+                axis.set_xlabel(error, fontsize=10, color=MUTED)
+        axes[0].set_ylabel(label, fontsize=11, color=colour, fontweight="bold")
+        if panel.rank and panel.rank not in label:
+            axes[0].set_xlabel(f"{panel.image}, {panel.rank}", fontsize=10, color=MUTED)
     figure.tight_layout(pad=0.6, h_pad=0.6, w_pad=0.4)
     return figure
 
 
-def draw_losses(
-    history: Sequence[dict[str, float]], by: Literal["step", "epoch"] = "step"
-) -> Figure:
-    """Training and validation loss against optimiser steps, or their means against epochs.
+def draw_latents(after: Sequence[Panel], before: Sequence[Panel] = ()) -> Figure:
+    """Latents in colour: of the image, that moved, and of the moved image.
 
-    Args:
-        history: records with `step`, `epoch` and `loss` or `validation_loss`.
-        by: what the horizontal axis counts.
+    In a VAE that is equivariant on its encoder's side, the last two look the same. The three colours are
+    the principal components of the latents, one basis for each VAE. All panels have to be of one transform.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(7.0, 3.8), dpi=150, facecolor="white")
-    axis = figure.subplots()
-    for key, label, colour in (
-        ("loss", "training", _MUTED),
-        ("validation_loss", "validation", _AFTER),
-    ):
-        places, values = _curve([record for record in history if key in record], key, by)
-        if places:
-            marker = "o" if by == "epoch" or key == "validation_loss" else None
-            axis.plot(
-                places, values, color=colour, label=label, marker=marker, markersize=4, lw=1.6
-            )
-    axis.set_yscale("log")
-    axis.set_xlabel("epoch" if by == "epoch" else "optimiser step", color=_INK)
-    axis.set_ylabel("loss, images in [-1, 1]", color=_INK)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.grid(True, which="both", color="#d0d7de", lw=0.5)
-    axis.spines[["top", "right"]].set_visible(False)
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(frameon=False)
-    figure.tight_layout()
+    rows = _rows(after, before)
+    name = after[0].transform
+    titles = ["original", "latent", f"latent\nunder {name}", f"latent of the image\nunder {name}"]
+    figure, grid = _grid(len(rows), titles)
+    coloured = {"": latent_colours(after), "before": latent_colours(before) if before else []}
+    for i, (axes, (label, colour, panel)) in enumerate(zip(grid, rows, strict=True)):
+        _show(axes[0], panel.original)
+        place = i // 2 if before else i
+        pictures = coloured["before" if before and i % 2 == 0 else ""][place]
+        for axis, picture in zip(axes[1:], pictures, strict=True):
+            _show(axis, picture, nearest=True)
+        axes[0].set_ylabel(label, fontsize=11, color=colour, fontweight="bold")
+    figure.tight_layout(pad=0.6, h_pad=0.6, w_pad=0.4)
     return figure
 
 
-def _curve(
-    records: Sequence[dict[str, float]], key: str, by: str
-) -> tuple[list[float], list[float]]:
-    if by == "step":
-        return [record["step"] for record in records], [record[key] for record in records]
-    epochs = sorted({record["epoch"] for record in records})
-    means = []
-    for epoch in epochs:
-        values = [record[key] for record in records if record["epoch"] == epoch]
-        means.append(sum(values) / len(values))
-    # A validation record carries the number of epochs done, a training record that of those before.
-    shift = 1 if key == "loss" else 0
-    return [epoch + shift for epoch in epochs], means
+def latent_colours(panels: Sequence[Panel]) -> list[list[Tensor]]:
+    """`E(x)`, `ρ E(x)` and `E(T x)` of every panel as colours `(3, h, w)` in [0, 1].
+
+    The colours are the first three principal components of the channels over all panels' latents, from
+    their 1st to their 99th percentile.
+    """
+    kept = [[p.latent, p.moved_latent, p.encoded_moved] for p in panels]
+    latents = [[z for z in row if z is not None and z.ndim == 3] for row in kept]
+    plain = [row[0] for row in latents if row]
+    if not plain:
+        return []
+    cells = torch.cat([z.flatten(1) for z in plain], 1).T
+    mean = cells.mean(0)
+    count = min(3, cells.shape[1])
+    axes = torch.linalg.svd(cells - mean, full_matrices=False).Vh[:count]
+    # A component's sign is arbitrary; its largest weight is positive here.
+    axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
+    values = (cells - mean) @ axes.T
+    low, high = (torch.quantile(values[:1_000_000], q, 0) for q in (0.01, 0.99))
+    found = []
+    for row in latents:
+        coloured = []
+        for z in row:
+            flat = (z.flatten(1).T - mean) @ axes.T
+            flat = ((flat - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
+            colour = flat.T.reshape(count, *z.shape[-2:])
+            missing = [colour[-1:]] * (3 - count)
+            coloured.append(torch.cat([colour, *missing]))
+        found.append(coloured)
+    return found
 
 
-def _show(axis: Axes, picture: Tensor) -> None:
+def error_of(panel: Panel, picture: Tensor) -> float:
+    """PSNR in dB of a picture against the original."""
+    return psnr(float((picture - panel.original).square().mean()))
+
+
+def _rows(after: Sequence[Panel], before: Sequence[Panel]) -> list[tuple[str, str, Panel]]:
+    rows: list[tuple[str, str, Panel]] = []
+    for i, panel in enumerate(after):
+        if before:
+            rows += [("before", BEFORE, before[i]), ("after", AFTER, panel)]
+        else:
+            rows.append((panel.rank or panel.image, INK, panel))
+    return rows
+
+
+def _grid(count: int, titles: Sequence[str]) -> tuple[Figure, list[list[Axes]]]:
+    from matplotlib.figure import Figure
+
+    size = (2.6 * len(titles) + 0.4, 2.85 * count + 0.5)
+    figure = Figure(figsize=size, dpi=120, facecolor="white")
+    grid = figure.subplots(count, len(titles), squeeze=False)
+    for axis, title in zip(grid[0], titles, strict=True):
+        axis.set_title(title, fontsize=11, color=INK)
+    return figure, grid.tolist()
+
+
+def _show(axis: Axes, picture: Tensor, *, nearest: bool = False) -> None:
     array = rearrange(picture, "c h w -> h w c").numpy()
-    axis.imshow(array if array.shape[-1] == 3 else array[..., 0], cmap="gray", vmin=0, vmax=1)
+    axis.imshow(
+        array if array.shape[-1] == 3 else array[..., 0],
+        cmap="gray",
+        vmin=0,
+        vmax=1,
+        interpolation="nearest" if nearest else "antialiased",
+    )
     axis.set_xticks([])
     axis.set_yticks([])
     for spine in axis.spines.values():

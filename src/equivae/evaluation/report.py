@@ -1,28 +1,25 @@
-"""The report: numbers before and after, a verdict, and pictures, as JSON, Markdown and PNG."""
+"""The report: numbers before and after, a verdict, and pictures, as JSON, Markdown, HTML and PNG."""
 
 from __future__ import annotations
 
 import datetime
 import json
-import math
-import platform
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equivae.errors import InputError
-from equivae.evaluation.metrics import Metrics, Panel
-from equivae.files import write_beside
+from equivae.evaluation.content import command_line, file_name, json_types, save_files, versions
+from equivae.evaluation.results import Metrics, Panel
+from equivae.evaluation.tables import count_images, markdown_table, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Report"]
 
-SCHEMA = 1
+SCHEMA = 2
+UNITS = "errors as MSE in [0, 1] units after clamping; PSNR, gap in dB"
 
 
 @dataclass
@@ -36,6 +33,7 @@ class Report:
         history: records of the training loss: `step`, `epoch`, `loss`, `validation_loss`.
         settings: how the numbers came about: data, resolution, options, seconds.
         skipped: `(name, reason)` of images that could not be read.
+        command: the command line that made it.
 
     ```python
     import equivae
@@ -59,13 +57,14 @@ class Report:
             timespec="seconds"
         )
     )
+    command: str = field(default_factory=command_line)
 
     @property
     def verdict(self) -> str:
         """One sentence: how far the worst transform is from a reconstruction, and how far it was."""
-        now = self.metrics
+        now, count = self.metrics, count_images(self.metrics.images)
         if not now.transforms:
-            return f"Reconstruction is {now.reconstruction_psnr:.2f} dB over {_count(now.images)}."
+            return f"Reconstruction is {now.reconstruction_psnr:.2f} dB over {count}."
         name, worst = max(now.transforms.items(), key=lambda item: item[1].equivariance_gap_db)
         which = (
             f"under {name}" if len(now.transforms) == 1 else f"under {name}, the worst transform,"
@@ -74,7 +73,7 @@ class Report:
             return (
                 f"The equivariance gap {which} is {worst.equivariance_gap_db:.2f} dB: the round trip has "
                 f"{worst.round_trip_psnr:.2f} dB, reconstruction {now.reconstruction_psnr:.2f} dB, over "
-                f"{_count(now.images)}."
+                f"{count}."
             )
         old = self.before.transforms[name]
         before, after = self.before.reconstruction_psnr, now.reconstruction_psnr
@@ -82,172 +81,144 @@ class Report:
         return (
             f"The equivariance gap {which} went from {old.equivariance_gap_db:.2f} to "
             f"{worst.equivariance_gap_db:.2f} dB while reconstruction changed by {change:+.2f} dB, over "
-            f"{_count(now.images)}."
+            f"{count}."
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the pictures, of JSON types; infinite numbers become `None`."""
+        """Everything but the pictures, of JSON types; infinite numbers become `None`.
+
+        `docs/report.md` describes it.
+        """
         content = {
             "schema": SCHEMA,
             "created": self.created,
             "verdict": self.verdict,
-            "units": "errors as MSE in [0, 1] units after clamping; PSNR, gap in dB",
+            "units": UNITS,
             "metrics": asdict(self.metrics),
             "before": None if self.before is None else asdict(self.before),
             "history": self.history,
             "settings": self.settings,
             "skipped": [{"image": name, "reason": reason} for name, reason in self.skipped],
-            "versions": _versions(),
+            "command": self.command,
+            "versions": versions(),
         }
-        return _json_types(content)  # type: ignore[no-any-return]
+        return json_types(content)  # type: ignore[no-any-return]
 
     def to_markdown(self) -> str:
-        """A short document: the verdict, the table, the settings."""
+        """A short document: the verdict, the table, the pictures, the settings."""
         lines = ["# Equivariance report", "", self.verdict, "", *self.table(), ""]
         for name, caption in self.figure_captions().items():
             lines += [f"![{caption}]({name})", ""]
         if self.skipped:
-            lines += [f"Skipped {_count(len(self.skipped))} that could not be read:", ""]
+            lines += [f"Skipped {count_images(len(self.skipped))} that could not be read:", ""]
             lines += [f"- `{name}`: {reason}" for name, reason in self.skipped] + [""]
         if self.settings:
-            lines += ["## Settings", "", "| setting | value |", "|---|---|"]
-            lines += [f"| {key} | `{value}` |" for key, value in self.settings.items()] + [""]
-        versions = ", ".join(f"{name} {number}" for name, number in _versions().items())
-        lines += [f"Made {self.created} with {versions}."]
+            rows = [(key, f"`{value}`") for key, value in self.settings.items()]
+            lines += ["## Settings", "", *markdown_table(("setting", "value"), rows), ""]
+        made = ", ".join(f"{name} {number}" for name, number in versions().items())
+        lines += [f"Made {self.created} by `{self.command}` with {made}."]
         lines += ["Errors are in [0, 1] units after clamping (peak 1), PSNR with them."]
         return "\n".join(lines) + "\n"
 
+    def to_html(self) -> str:
+        """One page with everything in it: numbers, pictures, curves, and how it was made."""
+        from equivae.evaluation.page import report_page
+
+        return report_page(self)
+
     def rows(self) -> list[tuple[str, str, str]]:
         """The before/after table: `(metric, before, after)`; `before` is empty without one."""
-        found = []
-        for label, unit, attribute in _METRICS:
-            old = getattr(self.before, attribute) if self.before else None
-            found.append((label, unit, old, getattr(self.metrics, attribute)))
-        for name in self.metrics.transforms:
-            for label, unit, attribute in _TRANSFORM_METRICS:
-                one = self.before.transforms.get(name) if self.before else None
-                found.append(
-                    (
-                        f"{name}: {label}",
-                        unit,
-                        getattr(one, attribute) if one else None,
-                        getattr(self.metrics.transforms[name], attribute),
-                    )
-                )
-        return [(label, _number(old, unit), _number(new, unit)) for label, unit, old, new in found]
+        return [
+            (label, cells[0], cells[1]) for label, cells in rows_of([self.before, self.metrics])
+        ]
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write `report.json`, `report.md` and the figures as PNG into a folder.
+        """Write `report.json`, `report.md`, `report.html` and the figures as PNG into a folder.
 
         Every file is written beside and renamed. Raises `InputError` if the folder holds a report
         already, unless `overwrite` is set.
         """
-        folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"output folder {folder} is a file; choose another name.")
-        if (folder / "report.json").exists() and not overwrite:
-            raise InputError(
-                f"{folder} holds a report already; choose another folder or pass overwrite=True."
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in self.figures().items():
-            write_beside(folder / name, lambda path, f=figure: f.savefig(path))  # type: ignore[misc]
-        text = json.dumps(self.to_dict(), indent=1) + "\n"
-        write_beside(folder / "report.md", lambda path: _write(path, self.to_markdown()))
-        write_beside(folder / "report.json", lambda path: _write(path, text))
-        return folder
+        texts = {
+            "report.json": json.dumps(self.to_dict(), indent=1) + "\n",
+            "report.md": self.to_markdown(),
+            "report.html": self.to_html(),
+        }
+        return save_files(folder, texts, self.figures(), overwrite=overwrite)
 
     def figures(self) -> dict[str, Figure]:
-        """The pictures by file name: `panels_<transform>.png`, and `loss.png` after a training."""
-        from equivae.evaluation.figures import draw_losses, draw_panels
+        """The pictures by file name.
+
+        `panels_<transform>.png` and `latents_<transform>.png`, `sweep_<transform>.png` of sweeps,
+        `spectrum.png`, and `loss.png` after a training.
+        """
+        from equivae.evaluation.figures import draw_latents, draw_panels
 
         drawn: dict[str, Figure] = {}
-        for name in self._figure_names():
-            if name == "loss.png":
-                drawn[name] = draw_losses(self.history)
-                continue
-            drawn[name] = draw_panels(
-                [p for p in self.panels if _panel_file(p.transform) == name],
-                [p for p in self.panels_before if _panel_file(p.transform) == name],
-            )
-        return drawn
+        for transform in self._pictured():
+            after, before = self._panels_of(transform)
+            drawn[f"panels_{file_name(transform)}.png"] = draw_panels(after, before)
+            if after[0].latent is not None and after[0].latent.ndim == 3:
+                drawn[f"latents_{file_name(transform)}.png"] = draw_latents(after, before)
+        return drawn | {f"{name}.png": figure for name, figure in self.charts()}
 
-    def _figure_names(self) -> list[str]:
-        names = [_panel_file(t) for t in dict.fromkeys(p.transform for p in self.panels)]
-        return [*names, *(["loss.png"] if self.history else [])]
+    def charts(self) -> Iterator[tuple[str, Figure]]:
+        """The curves by name."""
+        from equivae.evaluation import charts
+
+        colours = [charts.BEFORE, charts.AFTER] if self.before else [charts.AFTER]
+        measured = self._measured()
+        for name in self.metrics.sweeps:
+            sweeps = {label: m.sweeps[name] for label, m in measured.items() if name in m.sweeps}
+            kept = [c for c, m in zip(colours, measured.values(), strict=True) if name in m.sweeps]
+            yield f"sweep_{name}", charts.draw_sweep(sweeps, kept)
+        spectra = {
+            f"latents {label}" if self.before else "latents": (m.latents.spectrum, colour)
+            for (label, m), colour in zip(measured.items(), colours, strict=True)
+            if m.latents and m.latents.spectrum
+        }
+        if spectra and self.metrics.latents:
+            image = (self.metrics.latents.image_spectrum, charts.MUTED)
+            yield "spectrum", charts.draw_spectra({**spectra, "images": image})
+        if self.history:
+            yield "loss", charts.draw_losses(self.history)
+
+    def _measured(self) -> dict[str, Metrics]:
+        return {"before": self.before, "after": self.metrics} if self.before else {"": self.metrics}
+
+    def _pictured(self) -> list[str]:
+        return list(dict.fromkeys(panel.transform for panel in self.panels))
+
+    def _panels_of(self, transform: str) -> tuple[list[Panel], list[Panel]]:
+        after = [p for p in self.panels if p.transform == transform]
+        return after, [p for p in self.panels_before if p.transform == transform]
 
     def figure_captions(self) -> dict[str, str]:
         """What each picture shows, by file name."""
-        return {name: _alt_text(name) for name in self._figure_names()}
+        names = {}
+        for transform in self._pictured():
+            first = self._panels_of(transform)[0][0]
+            file = file_name(transform)
+            names[f"panels_{file}.png"] = (
+                f"Original, reconstruction, decode of the latent under {transform}, and that moved back"
+            )
+            if first.latent is not None and first.latent.ndim == 3:
+                names[f"latents_{file}.png"] = (
+                    f"Latents in colour: plain, under {transform}, and of the moved image"
+                )
+        for sweep in self.metrics.sweeps.values():
+            names[f"sweep_{sweep.transform}.png"] = (
+                f"PSNR against the {sweep.parameter} of {sweep.transform}"
+            )
+        if self.metrics.latents and self.metrics.latents.spectrum:
+            names["spectrum.png"] = "DCT spectra of latents and images"
+        if self.history:
+            names["loss.png"] = "Training and validation loss"
+        return names
 
     def table(self) -> list[str]:
         """`rows` as the lines of a Markdown table."""
         if self.before is None:
-            head = ["| metric | value |", "|---|---|"]
-            return head + [f"| {label} | {new} |" for label, _, new in self.rows()]
-        head = ["| metric | before | after |", "|---|---|---|"]
-        return head + [f"| {label} | {old} | {new} |" for label, old, new in self.rows()]
-
-
-_METRICS: tuple[tuple[str, str, str], ...] = (
-    ("reconstruction PSNR", "dB", "reconstruction_psnr"),
-    ("reconstruction MSE", "", "reconstruction_mse"),
-    ("reconstruction SSIM", "", "reconstruction_ssim"),
-)
-_TRANSFORM_METRICS: tuple[tuple[str, str, str], ...] = (
-    ("round-trip PSNR", "dB", "round_trip_psnr"),
-    ("round-trip MSE", "", "round_trip_mse"),
-    ("round-trip SSIM", "", "round_trip_ssim"),
-    ("equivariance gap", "dB", "equivariance_gap_db"),
-    ("encoder relative error", "", "encoder_relative_error"),
-)
-
-
-def _number(value: float | None, unit: str) -> str:
-    if value is None or math.isnan(value):
-        return ""
-    if unit == "dB":
-        return f"{value:.2f} dB"
-    return f"{value:.5f}" if abs(value) < 0.1 else f"{value:.4f}"
-
-
-def _count(images: int) -> str:
-    return f"{images} image" + ("s" if images != 1 else "")
-
-
-def _panel_file(transform: str) -> str:
-    """`panels_rot180.png`; what does not belong into a file name or a link becomes `_`."""
-    return f"panels_{re.sub(r'[^A-Za-z0-9_.=,-]+', '_', transform).strip('_')}.png"
-
-
-def _alt_text(figure: str) -> str:
-    if figure == "loss.png":
-        return "Training and validation loss"
-    transform = figure.removeprefix("panels_").removesuffix(".png")
-    return f"Original, reconstruction, decode of the latent under {transform}, and that moved back"
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("equivae", "torch", "diffusers"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def _json_types(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _json_types(item) for key, item in value.items()}
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, (str, int, bool)) or value is None:
-        return value
-    if isinstance(value, Sequence):
-        return [_json_types(item) for item in value]
-    return str(value)
+            return markdown_table(
+                ("metric", "value"), [(label, new) for label, _, new in self.rows()]
+            )
+        return markdown_table(("metric", "before", "after"), self.rows())

@@ -78,6 +78,9 @@ class FinetuneConfig:
     validation_split: float = _option(0.1, "Share of the images held out for validation.")
     validation_steps: int | None = _option(None, "Validate every so many steps; else every epoch.")
     max_eval_samples: int = _option(64, "Held-out images measured before and after, at most.")
+    sweep_samples: int = _option(
+        0, "Held-out images on which the report sweeps angles and scales; takes time."
+    )
     checkpointing_steps: int = _option(500, "Save the state of the run every so many steps.")
     checkpoints_total_limit: int | None = _option(2, "Keep so many of those at most.")
     resume_from_checkpoint: str | None = _option(None, "latest, or a checkpoint's folder.")

@@ -30,7 +30,9 @@ from equivae.autoencoder import (
 )
 from equivae.data.sources import ImageDataset, ImagesLike, collate, load_images
 from equivae.errors import InputError
-from equivae.evaluation.metrics import Metrics, Panel, measure
+from equivae.evaluation.latents import Latents
+from equivae.evaluation.metrics import MeasureOptions, Metrics, measure
+from equivae.evaluation.pictures import choose_images, picture
 from equivae.evaluation.report import Report
 from equivae.files import claim_folder, write_beside
 from equivae.losses.equivariance import EquivarianceLoss
@@ -167,7 +169,9 @@ def finetune(
     loss_fn = _loss(wanted, config)
     # What was asked for is measured as well where a fitted latent op takes its place.
     compared = list({t.name: t for t in [*wanted, *asked]}.values())
-    before, panels_before = _measure(tuned, validation, compared, config, progress, "before")
+    latents_before: Latents = {}
+    measured = validation.subset(range(min(len(validation), config.max_eval_samples)))
+    before = _measure(tuned, measured, compared, config, progress, keep_latents=latents_before)
     if config.padding_mode is not None:
         set_padding_mode(model, config.padding_mode)
     trainable = _select(tuned, config.train)
@@ -298,7 +302,9 @@ def finetune(
     for operator in operators:
         operator.requires_grad_(False)
     _cast(model.eval(), dtype)
-    after, panels = _measure(tuned, validation, wanted, config, progress, "after")
+    after = _measure(tuned, measured, wanted, config, progress, baseline_latents=latents_before)
+    pictured = choose_images(after, 3)
+    untouched = Autoencoder(copy_module(original).to(accelerator.device))
     space = settle_latent_space(
         autoencoder,
         tuned,
@@ -323,8 +329,8 @@ def finetune(
     report = Report(
         metrics=after,
         before=before,
-        panels=panels,
-        panels_before=panels_before,
+        panels=picture(tuned, measured, pictured, wanted, config.seed),
+        panels_before=picture(untouched, measured, pictured, wanted, config.seed),
         history=history,
         settings=settings,
         skipped=training.skipped,
@@ -453,17 +459,17 @@ def _measure(
     transforms: list[Transform],
     config: FinetuneConfig,
     progress: bool,
-    label: str,
-) -> tuple[Metrics, list[Panel]]:
-    images = images.subset(range(min(len(images), config.max_eval_samples)))
-    return measure(
-        vae,
-        images,
-        transforms,
+    **latents: Any,
+) -> Metrics:
+    options = MeasureOptions(
         batch_size=config.eval_batch_size,
+        ceiling=config.sweep_samples > 0,
+        sweep_samples=config.sweep_samples,
+        seed=config.seed,
         progress=progress,
-        label=label,
     )
+    label = "before" if "keep_latents" in latents else "after"
+    return measure(vae, images, transforms, options, label=label, **latents)
 
 
 @torch.no_grad()
@@ -532,6 +538,7 @@ _FREE = frozenset(
         "validation_steps",
         "max_eval_samples",
         "eval_batch_size",
+        "sweep_samples",
         "logging_steps",
         "report_to",
         "chunk_size",

@@ -1,0 +1,147 @@
+"""The tables of the docs, rendered from `results/*.json` between markers.
+
+A new table is one function here with `@table("name", "file.json")`, and in a document the two lines
+
+    <!-- table: name -->
+    <!-- end table -->
+
+    python benchmarks/tables.py            # write the tables into the documents
+    python benchmarks/tables.py --check    # exit with 1 if one of them differs
+
+A table whose file is not there yet is left out: its markers enclose nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENTS = ("README.md", "docs/benchmarks.md")
+Render = Callable[[dict[str, Any]], list[str]]
+TABLES: dict[str, tuple[str, Render]] = {}
+_MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end table -->)", re.S)
+
+
+def table(name: str, file: str) -> Callable[[Render], Render]:
+    """Register a function that makes the lines of a table from the content of a result file."""
+
+    def register(render: Render) -> Render:
+        TABLES[name] = (file, render)
+        return render
+
+    return register
+
+
+def rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    lines = [head, ["---"] * len(head), *body]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def origin(content: dict[str, Any]) -> list[str]:
+    """A line that says how the numbers came about, for below a table."""
+    words = [f"`{content['command']}`", content["machine"], content["date"][:10]]
+    if content.get("commit"):
+        words.append(f"commit {content['commit']}")
+    return ["", f"{', '.join(words)}."]
+
+
+@table("demo-frontier", "demo_frontier.json")
+def demo_frontier(content: dict[str, Any]) -> list[str]:
+    body = [
+        [
+            name,
+            f"{trial['gap_after_db']:.2f} dB",
+            f"{trial['reconstruction_change_db']:+.2f} dB",
+            f"{trial['seconds']:.0f}",
+        ]
+        for name, trial in content["trials"].items()
+    ]
+    before = next(iter(content["trials"].values()))["gap_before_db"]
+    lines = rows(["", "gap after", "reconstruction", "seconds"], body)
+    return [*lines, "", f"Gap before: {before:.2f} dB.", *origin(content)]
+
+
+@table("finetune-taef2", "finetune_taef2_equivae.json")
+def finetune_taef2(content: dict[str, Any]) -> list[str]:
+    body = []
+    for label, key in (("untouched", "before"), ("fine-tuned", "metrics")):
+        numbers = content[key]
+        for name, one in numbers["transforms"].items():
+            body.append(
+                [
+                    f"{name}, {label}",
+                    f"{numbers['reconstruction_psnr']:.2f} dB",
+                    f"{one['round_trip_psnr']:.2f} dB",
+                    f"{one['equivariance_gap_db']:.2f} dB",
+                    f"{content['seconds']:.0f}" if key == "metrics" else "",
+                ]
+            )
+    head = ["", "reconstruction", "round trip", "gap", "seconds"]
+    return [*rows(head, body), *origin(content)]
+
+
+@table("latent-operators-fit", "latent_operators.json")
+def latent_operators_fit(content: dict[str, Any]) -> list[str]:
+    fit = content["fit"]
+    body = [
+        [
+            row["transform"],
+            f"{row['kernel_size']}x{row['kernel_size']}",
+            f"{row['grid_move_psnr']:.2f} dB",
+            f"{row['fitted_psnr']:.2f} dB",
+            f"{row['reconstruction_psnr']:.2f} dB",
+            f"{row['seconds']:.0f}",
+        ]
+        for row in fit["rows"]
+    ]
+    head = ["", "operator", "grid move", "fitted", "reconstruction", "seconds"]
+    return [*rows(head, body), *origin(fit)]
+
+
+def render(text: str, results: Path = RESULTS) -> str:
+    """The document with every table as its result file has it.
+
+    Raises `KeyError` for a marker whose table is unknown.
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        file, make = TABLES[match["name"]]
+        path = results / file
+        if not path.exists():
+            return match[1] + match[4]
+        lines = make(json.loads(path.read_text(encoding="utf-8")))
+        return match[1] + "\n".join(["", *lines, "", match[4]])
+
+    return _MARKED.sub(fill, text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, compare")
+    check = parser.parse_args().check
+    differing = []
+    for name in DOCUMENTS:
+        path = ROOT / name
+        if not path.exists():
+            continue
+        old = path.read_text(encoding="utf-8")
+        new = render(old)
+        if new != old:
+            differing.append(name)
+            if not check:
+                path.write_text(new, encoding="utf-8")
+    for name in differing:
+        print(f"{name} {'differs from the results' if check else 'written'}")
+    return int(check and bool(differing))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

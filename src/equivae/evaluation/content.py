@@ -1,0 +1,87 @@
+"""What every kind of report has: where it came from, JSON types, and a folder that it is saved into."""
+
+from __future__ import annotations
+
+import math
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from equivae.errors import InputError
+from equivae.files import write_beside
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["command_line", "file_name", "json_types", "save_files", "versions"]
+
+
+def command_line() -> str:
+    """The command that this process was started with."""
+    program, *arguments = sys.argv or [""]
+    return shlex.join([Path(program).name or "python", *arguments])
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("equivae", "torch", "diffusers", "kornia"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def json_types(value: Any) -> Any:
+    """The same of JSON's types; numbers that it does not have become `None`."""
+    if isinstance(value, Mapping):
+        return {str(key): json_types(item) for key, item in value.items()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, (str, int, bool)) or value is None:
+        return value
+    if isinstance(value, Sequence):
+        return [json_types(item) for item in value]
+    return str(value)
+
+
+def file_name(text: str) -> str:
+    """What does not belong into a file name or a link becomes `_`."""
+    return re.sub(r"[^A-Za-z0-9_.=,-]+", "_", text).strip("_")
+
+
+def save_files(
+    folder: str | Path,
+    texts: Mapping[str, str],
+    figures: Mapping[str, Figure],
+    *,
+    overwrite: bool,
+) -> Path:
+    """Write texts and figures into a folder, each beside and renamed, the first text last.
+
+    Raises `InputError` if the first text is there already, unless `overwrite` is set.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output folder {folder} is a file; choose another name.")
+    first = next(iter(texts))
+    if (folder / first).exists() and not overwrite:
+        raise InputError(
+            f"{folder} holds a report already; choose another folder or pass overwrite=True."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        write_beside(folder / name, lambda path, f=figure: f.savefig(path))  # type: ignore[misc]
+    for name, text in reversed(list(texts.items())):
+        write_beside(folder / name, lambda path, t=text: _write(path, t))  # type: ignore[misc]
+    return folder
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

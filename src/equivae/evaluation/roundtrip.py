@@ -1,0 +1,140 @@
+"""The trips that all measurements are about: through the VAE, and through it with a moved latent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from equivae.autoencoder import Autoencoder
+from equivae.errors import InputError
+from equivae.evaluation.quality import mean_inside, unit
+from equivae.transforms import Transform
+
+__all__ = [
+    "Reconstruction",
+    "RoundTrip",
+    "evaluating",
+    "fix_draws",
+    "reconstruct",
+    "seed_of",
+    "travel",
+]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A batch and what the VAE makes of it: `x`, `z = E(x)`, `D(z)`, and both images in [0, 1]."""
+
+    x: Tensor
+    z: Tensor
+    output: Tensor
+    plain: Tensor
+    seen: Tensor
+
+    def rows(self, start: int, stop: int) -> Reconstruction:
+        parts = (self.x, self.z, self.output, self.plain, self.seen)
+        return Reconstruction(*(part[start:stop] for part in parts))
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """A batch that was moved in the latent.
+
+    Attributes:
+        transform: with everything fixed.
+        turned: `T(x)`.
+        latent: `ρ(E(x))`.
+        decoded: `D(ρ(E(x)))`.
+        back: that moved back, in [0, 1], `None` without an inverse.
+        seen: what is compared, in [0, 1]: `back` for an exact transform, else the decode.
+        target: with what: the original, or the moved original.
+        mask: where.
+        reconstruction_mse: the error of the reconstruction inside that mask, `(B,)`.
+    """
+
+    transform: Transform
+    turned: Tensor
+    latent: Tensor
+    decoded: Tensor
+    back: Tensor | None
+    seen: Tensor
+    target: Tensor
+    mask: Tensor | None
+    reconstruction_mse: Tensor
+
+    def compared(self, decoded: Tensor) -> Tensor:
+        """Another decode in the place of this one, ready to be compared with `target`."""
+        if self.seen is self.back:
+            return unit(self.transform.inverse.pixel(decoded))
+        return unit(decoded)
+
+
+def reconstruct(vae: Autoencoder, x: Tensor) -> Reconstruction:
+    z = vae.encode(x)
+    output = vae.decode(z)
+    if output.shape != x.shape:
+        raise InputError(
+            f"{type(vae.module).__name__} decodes the latent of {tuple(x.shape)} to {tuple(output.shape)}; "
+            "give it a size that it keeps."
+        )
+    return Reconstruction(x, z, output, unit(x), unit(output))
+
+
+def fix_draws(
+    vae: Autoencoder, transform: Transform, batch: Reconstruction, seed: int
+) -> tuple[Transform, bool]:
+    """The transform at the VAE's factor with its parameters drawn, and whether anything was drawn."""
+    at = vae.place(transform)
+    drawn = at.draw(batch.x.shape[0], torch.Generator().manual_seed(seed))
+    return drawn, drawn is not at
+
+
+def seed_of(seed: int, index: int) -> int:
+    """The seed of one image's draw."""
+    return seed * 1_000_003 + index
+
+
+def travel(vae: Autoencoder, batch: Reconstruction, transform: Transform, name: str) -> RoundTrip:
+    """Move the latent by a transform whose parameters are fixed, decode, and move back.
+
+    Raises `InputError` when its two ops disagree about the shape.
+    """
+    turned, latent = transform.pixel(batch.x), transform.latent(batch.z)
+    decoded = vae.decode(latent)
+    if decoded.shape != turned.shape:
+        raise InputError(
+            f"transform {name!r} moves pixels to {tuple(turned.shape[2:])} but its latent "
+            f"decodes to {tuple(decoded.shape[2:])}: its two ops disagree about the shape."
+        )
+    back: Tensor | None = None
+    try:
+        inverse = transform.inverse
+    except NotImplementedError:
+        pass
+    else:
+        back = unit(inverse.pixel(decoded))
+    if transform.exact and back is not None:
+        seen, target = back, batch.plain
+        mask = (transform.inverse @ transform).mask(batch.x)
+        reconstruction = batch.seen
+    else:
+        seen, target, mask = unit(decoded), unit(turned), transform.mask(batch.x)
+        reconstruction = unit(transform.pixel(batch.output))
+    error = mean_inside((reconstruction - target).square(), mask)
+    return RoundTrip(transform, turned, latent, decoded, back, seen, target, mask, error)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Nothing is in training mode; then all as it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

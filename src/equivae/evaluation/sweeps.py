@@ -1,0 +1,78 @@
+"""Sweeps: the error of a transform against its parameter, on a few images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from equivae.autoencoder import Autoencoder
+from equivae.evaluation.quality import mean_inside, psnr
+from equivae.evaluation.results import Sweep
+from equivae.evaluation.roundtrip import fix_draws, reconstruct, travel
+from equivae.processes import process_state
+from equivae.transforms import get_transform
+
+__all__ = ["SWEEPS", "Range", "measure_sweeps", "sweep_images"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """A transform, one of its parameters, and the values it takes."""
+
+    transform: str
+    parameter: str
+    values: tuple[float, ...]
+
+
+SWEEPS = (
+    Range("rotate", "angle", tuple(float(angle) for angle in range(0, 181, 15))),
+    Range("scale", "factor", (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5)),
+)
+
+
+def sweep_images(count: int, most: int) -> list[int]:
+    """Which of so many images a sweep takes: evenly spaced."""
+    most = min(most, count)
+    return [i * count // most for i in range(most)]
+
+
+def measure_sweeps(
+    vae: Autoencoder, batches: Sequence[Tensor], ranges: Sequence[Range] = SWEEPS
+) -> dict[str, Sweep]:
+    """Round-trip and reconstruction PSNR over ranges, the values shared out among the processes.
+
+    Args:
+        vae: in eval mode, under `torch.no_grad()`.
+        batches: images `(B, C, H, W)` in [-1, 1].
+        ranges: what to sweep.
+    """
+    passed = [reconstruct(vae, batch.to(vae.device, vae.dtype)) for batch in batches]
+    images = sum(len(batch) for batch in batches)
+    points = [(i, j) for i, one in enumerate(ranges) for j in range(len(one.values))]
+    found: list[tuple[int, int, float, float]] = []
+    with process_state().split_between_processes(points) as mine:
+        for i, j in mine:
+            one = ranges[i]
+            moved = get_transform(one.transform, **{one.parameter: one.values[j]})
+            round_trip = reconstruction = 0.0
+            for batch in passed:
+                trip = travel(vae, batch, fix_draws(vae, moved, batch, 0)[0], moved.name)
+                error = mean_inside((trip.seen - trip.target).square(), trip.mask)
+                round_trip += float(error.sum())
+                reconstruction += float(trip.reconstruction_mse.sum())
+            found.append((i, j, psnr(round_trip / images), psnr(reconstruction / images)))
+    rows = sorted(gather_object(found))
+    return {
+        one.transform: Sweep(
+            one.transform,
+            one.parameter,
+            list(one.values),
+            [row[2] for row in rows if row[0] == i],
+            [row[3] for row in rows if row[0] == i],
+            images,
+        )
+        for i, one in enumerate(ranges)
+    }
