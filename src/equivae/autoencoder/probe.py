@@ -18,6 +18,7 @@ __all__ = ["has_frames", "probe"]
 
 _SIDES = (64, 128, 256, 512)
 _VIDEO_SIDES = (32, 64, 128, 256)
+_SINGLE_FRAME_AFTER = 64
 # Prime numbers of frames first, at which `step * k + 1` cannot be taken for `step * k`.
 _FRAMES = (13, 17, 16, 24, 34)
 _SAMPLES = (1024, 8192, 65536)
@@ -84,8 +85,8 @@ def _search(module: nn.Module, calls: Calls) -> Geometry:
     name, shape = type(module).__name__, LAYOUTS[layouts[0]][1]
     raise InputError(
         f"{name} could neither encode nor decode any of the tensors {shape} of {channels[0]} channels that "
-        f"were tried: {failure} If it needs other arguments or shapes, teach the library this class with "
-        "equivae.register_adapter(applies, encode, decode)."
+        f"were tried: {_first_line(failure)}. If it needs other arguments or shapes, teach the library this "
+        "class with equivae.register_adapter(applies, encode, decode)."
     ) from failure
 
 
@@ -262,10 +263,15 @@ def _sizes(module: nn.Module, layout: Layout) -> Iterator[Sequence[tuple[int, ..
     for side in dict.fromkeys((*sides, *known)):
         if layout == "image":
             yield [(side, side)]
-        else:
-            yield [(frames, side, side) for frames in _FRAMES]
-    if layout == "video":
-        yield [(1, side, side) for side in sides]
+            continue
+        yield [(frames, side, side) for frames in _FRAMES]
+        if side == _SINGLE_FRAME_AFTER:  # images alone, in the shape of videos
+            yield [(1, side, side) for side in sides]
+
+
+def _first_line(error: Exception | None) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def _by(sizes: tuple[int, ...] | torch.Size) -> str:

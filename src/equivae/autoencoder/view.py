@@ -61,7 +61,7 @@ class Autoencoder:
         """
 
         def call(batch: Tensor) -> Tensor:
-            return self._calls.encode(self.module, batch, sample, generator)
+            return self._calls.encode(self.module, _dense(batch), sample, generator)
 
         with outside_fp16_autocast(self.module, images.device):
             return self._as_frames(images, call)
@@ -79,7 +79,7 @@ class Autoencoder:
         return images[0] if len(images) == 1 else torch.cat(images)
 
     def _decode(self, latents: Tensor) -> Tensor:
-        images = self._calls.decode(self.module, latents)
+        images = self._calls.decode(self.module, _dense(latents))
         if latents.ndim == 5 and self.geometry.frames_first:
             images = images.transpose(1, 2)
         return images
@@ -166,3 +166,12 @@ class Autoencoder:
         if self._geometry is None:
             self._geometry = probe(self.module, self._calls)
         return self._geometry
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """A moved tensor is a view, and some modules reshape what they get as if it were none."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    kept = formats.get(tensor.ndim)
+    if kept is not None and tensor.is_contiguous(memory_format=kept):
+        return tensor
+    return tensor.contiguous()

@@ -170,6 +170,12 @@ def _measure_batch(
             seen = torch.where(mask_like(mask, seen), seen, target)
         yield f"round_trip_ssim/{name}", _ssim(seen, target)
         encoded, expected = vae.encode(turned).float(), latent.float()
+        if encoded.shape != expected.shape:
+            raise InputError(
+                f"transform {name!r} moves the latent grid to {tuple(expected.shape[2:])} cells, but the "
+                f"moved input encodes to {tuple(encoded.shape[2:])}: choose another transform for "
+                f"{type(vae.module).__name__}."
+            )
         own = transform.mask(x)
         if own is not None:
             cells = mask_of_cells(own, encoded.shape[-2:])
