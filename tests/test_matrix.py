@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import diffusers
 import pytest
 import torch
@@ -92,7 +94,9 @@ def test_a_decoder_that_scales_up_has_nothing_to_compare_with():
         def decode(self, latents):
             return nn.functional.interpolate(super().decode(latents), scale_factor=2)
 
-    with pytest.raises(InputError, match=r"decodes the latent of \(B, C, H, W\) = \(1, 3, 64, 64\) to"):
+    with pytest.raises(
+        InputError, match=r"decodes the latent of \(B, C, H, W\) = \(1, 3, 64, 64\) to"
+    ):
         _ = equivae.Autoencoder(Upscaler()).factor
 
 
@@ -121,7 +125,7 @@ def test_one_frame_is_an_image():
         assert vae.decode(latent[:, :, 0]).equal(vae.decode(latent)[:, :, 0])
 
 
-@pytest.mark.parametrize("name", ["time_reverse", "time_shift", "maybe(transform=time_reverse)"])
+@pytest.mark.parametrize("name", ["time_reverse", "time_shift", "maybe(transform='time_reverse')"])
 def test_causal_time_is_not_moved(name):
     module = make("AutoencoderKLWan")
     with pytest.raises(InputError, match=r"moves the time axis.*spans 1 and every other 4"):
@@ -160,7 +164,9 @@ def test_per_sample_masks_of_videos():
     both = equivae.get_transform("rotate", angle=angles)
     term = equivae.EquivarianceLoss(both)(module, video).loss
     single = [
-        equivae.EquivarianceLoss(equivae.get_transform("rotate", angle=float(a)))(module, v[None]).loss
+        equivae.EquivarianceLoss(equivae.get_transform("rotate", angle=float(a)))(
+            module, v[None]
+        ).loss
         for a, v in zip(angles, video, strict=True)
     ]
     assert torch.isfinite(term)
@@ -170,12 +176,16 @@ def test_per_sample_masks_of_videos():
 
 def test_evaluate_videos_and_audio():
     video = noise(2, 3, 5, 16, 16)
-    report = equivae.evaluate(make("AutoencoderKLWan"), video, ["hflip", "rotate(angle=10)"], progress=False)
+    report = equivae.evaluate(
+        make("AutoencoderKLWan"), video, ["hflip", "rotate(angle=10)"], progress=False
+    )
     assert set(report.metrics.transforms) == {"hflip", "rotate(angle=10)"}
     assert report.panels[0].original.shape == (3, 16, 16)
     assert 0 < report.metrics.transforms["hflip"].round_trip_ssim < 1
     wave = noise(2, 2, 64)
-    report = equivae.evaluate(make("AutoencoderOobleck"), wave, ["time_shift", "polarity"], progress=False)
+    report = equivae.evaluate(
+        make("AutoencoderOobleck"), wave, ["time_shift", "polarity"], progress=False
+    )
     assert report.panels == []
     assert report.to_dict()["metrics"]["reconstruction_ssim"] is None
     assert report.metrics.reconstruction_mse > 0
@@ -207,10 +217,21 @@ def test_finetune_videos_images_and_audio(tmp_path, name, transform, data):
     assert transform in result.report.metrics.transforms
 
 
+def test_the_code_in_the_docs_runs():
+    blocks = re.findall(
+        r"```python\n(.*?)```", matrix_models.DOCS.read_text(encoding="utf-8"), re.S
+    )
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, matrix_models.DOCS.name, "exec"), {})
+
+
 def test_the_command_writes_the_table(tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text(f"above\n{matrix_models.BEGIN}\nold\n{matrix_models.END}\nbelow\n")
-    monkeypatch.setattr(matrix_models, "autoencoder_classes", lambda: ["AutoencoderTiny", "MMAudioVocoder"])
+    monkeypatch.setattr(
+        matrix_models, "autoencoder_classes", lambda: ["AutoencoderTiny", "MMAudioVocoder"]
+    )
     matrix_models.write(page)
     text = page.read_text()
     assert text.startswith("above\n")

@@ -113,11 +113,14 @@ def check_resolution(resolution: int | None, vae: Autoencoder) -> None:
         )
 
 
-def check_transforms(transforms: Sequence[Transform], layout: Layout, vae: Autoencoder) -> None:
+def check_transforms(
+    transforms: Sequence[Transform], layout: Layout, vae: Autoencoder, batch_size: int = 1
+) -> None:
     """Raise `InputError` for a transform that does not act on this layout, or moves an uneven axis.
 
     The first cell of a causal autoencoder's time axis spans one frame and the others several, so that
-    no latent of the reversed video is the reversed latent.
+    no latent of the reversed video is the reversed latent. A transform drawn per sample needs the
+    `batch_size` that it was drawn for.
     """
     name = type(vae.module).__name__
     axes = vae.geometry.axes[-len(_AXIS_NAMES[layout]) :]
@@ -128,7 +131,7 @@ def check_transforms(transforms: Sequence[Transform], layout: Layout, vae: Autoe
                 f"on {layout} {LAYOUTS[layout][1]}; set its `layouts` if it does."
             )
         for place, axis in enumerate(axes):
-            if not axis.even and moves_axis(vae.place(transform), place, axes):
+            if not axis.even and moves_axis(vae.place(transform), place, axes, batch_size):
                 cells = (
                     f"spans {axis.first} and every other {axis.step}"
                     if axis.step
@@ -141,16 +144,16 @@ def check_transforms(transforms: Sequence[Transform], layout: Layout, vae: Autoe
                 )
 
 
-def moves_axis(transform: Transform, place: int, axes: Sequence[Axis]) -> bool:
+def moves_axis(transform: Transform, place: int, axes: Sequence[Axis], batch_size: int = 1) -> bool:
     """Whether values leave their place along one axis: a NaN at its start has to stay there.
 
     A random transform moves what any of several draws moves.
     """
-    marked = torch.zeros(1, 3, *((axis.step or 1) * _CELLS for axis in axes))
+    marked = torch.zeros(batch_size, 3, *((axis.step or 1) * _CELLS for axis in axes))
     dim = 2 + place
     marked.narrow(dim, 0, 1).fill_(float("nan"))
     for seed in range(_DRAWS):
-        drawn = transform.draw(1, torch.Generator().manual_seed(seed))
+        drawn = transform.draw(batch_size, torch.Generator().manual_seed(seed))
         moved = drawn.pixel(marked)
         if moved.shape[dim] != marked.shape[dim]:
             return True

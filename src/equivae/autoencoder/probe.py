@@ -107,15 +107,17 @@ def _first_whole(
     sizes: Sequence[tuple[int, ...]],
     tried: _Tried,
 ) -> Geometry | None:
-    # What was too long or too short by a part of a cell comes back as whole cells.
-    wanted = [(1, count, *size) for size in sizes]
+    asked = [(1, count, *size) for size in sizes]
+    wanted = [*asked]
     for shape in wanted:
         try:
             found, differentiable = _at(module, calls, layout, shape)
         except _Unsuitable as error:
             tried.unsuitable = tried.unsuitable or error
+            # What was too long or too short by a part of a cell comes back as whole cells; once, since
+            # a decoder that scales up would never stop.
             retry = (1, count, *error.decoded[2:])
-            if _worth(retry, shape) and retry not in wanted:
+            if shape in asked and _worth(retry, shape) and retry not in wanted:
                 wanted.append(retry)
         except InputError:
             raise

@@ -63,8 +63,8 @@ class Autoencoder:
         def call(batch: Tensor) -> Tensor:
             return self._calls.encode(self.module, _dense(batch), sample, generator)
 
-        with outside_fp16_autocast(self.module, images.device):
-            return self._as_frames(images, call)
+        with outside_fp16_autocast(self.module, images) as given:
+            return self._as_frames(given, call)
 
     def decode(self, latents: Tensor, *, chunk_size: int | None = None) -> Tensor:
         """Images, videos or audio of latents as `encode` returns them; not clamped.
@@ -73,8 +73,8 @@ class Autoencoder:
             latents: `(B, c, h, w)`, `(B, c, t, h, w)` or `(B, c, t)`.
             chunk_size: decode at most so many at a time, to save memory.
         """
-        parts = [latents] if chunk_size is None else torch.split(latents, chunk_size)
-        with outside_fp16_autocast(self.module, latents.device):
+        with outside_fp16_autocast(self.module, latents) as given:
+            parts = [given] if chunk_size is None else torch.split(given, chunk_size)
             images = [self._as_frames(part, self._decode) for part in parts]
         return images[0] if len(images) == 1 else torch.cat(images)
 

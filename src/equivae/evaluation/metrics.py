@@ -98,7 +98,8 @@ def measure(
     """
     from tqdm.auto import tqdm
 
-    check_transforms(transforms, layout_of(images[0][None]), vae)
+    first = images[0][None]
+    check_transforms(transforms, layout_of(first), vae, min(batch_size, len(images)))
 
     loader = DataLoader(images, batch_size, collate_fn=collate)  # type: ignore[arg-type]
     sums: dict[str, list[float]] = defaultdict(list)

@@ -257,7 +257,7 @@ def _placed(
     if images.ndim == 4:
         factor = max(1, images.shape[-1] // latents.shape[-1])
         return [t.at_factor(factor) for t in transforms]
-    check_transforms(transforms, layout_of(images), autoencoder)
+    check_transforms(transforms, layout_of(images), autoencoder, images.shape[0])
     return [autoencoder.place(t) for t in transforms]
 
 

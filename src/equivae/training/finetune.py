@@ -130,7 +130,8 @@ def finetune(
     autoencoder = Autoencoder(original)
     check_resolution(config.resolution, autoencoder)
     training, validation = _datasets(images, validation_images, config, autoencoder)
-    check_transforms(wanted, layout_of(training[0][None]), autoencoder)
+    batch_size = min(config.train_batch_size, len(training))
+    check_transforms(wanted, layout_of(training[0][None]), autoencoder, batch_size)
     loss_fn = _loss(wanted, config)
     loss_fn.check_size(*training[0].shape[-2:])
     output_dir = Path(output_dir)
@@ -153,7 +154,7 @@ def finetune(
     for operator in operators:
         trainable += operator.requires_grad_(True).parameters()
     if config.gradient_checkpointing:
-        _enable_gradient_checkpointing(model)
+        _enable_gradient_checkpointing(tuned, training[0][None].to(accelerator.device))
 
     latents = None
     if config.train == "decoder" and not config.sample_posterior and not config.encoder_weight:
@@ -399,11 +400,43 @@ def _select(vae: Autoencoder, train: str) -> list[nn.Parameter]:
     return selected
 
 
-def _enable_gradient_checkpointing(model: Any) -> None:
+def _enable_gradient_checkpointing(vae: Autoencoder, image: Tensor) -> None:
+    """`InputError` where there is none, or where latents, images or gradients are not the same with it.
+
+    Of diffusers' classes, AutoencoderTiny's encoder leaves the scaling of its input out under
+    checkpointing, and AutoencoderKLMagvit's cache breaks the backward pass.
+    """
+    model: Any = vae.module
+    name = type(model).__name__
+    wanted = _values_and_gradients(vae, image)
     try:
         model.enable_gradient_checkpointing()
     except (AttributeError, ValueError) as error:
-        raise InputError(f"{type(model).__name__} has no gradient checkpointing.") from error
+        raise InputError(f"{name} has no gradient checkpointing.") from error
+    try:
+        found = _values_and_gradients(vae, image)
+        same = all(
+            torch.allclose(a, b, rtol=1e-2, atol=1e-2 * float(a.abs().max()))
+            for a, b in zip(wanted, found, strict=True)
+        )
+    except RuntimeError:  # torch's checkpoint notices that the second forward differs
+        same = False
+    if not same:
+        raise InputError(
+            f"{name} computes something else under gradient checkpointing, so what it learned would not "
+            "hold without; leave gradient_checkpointing out."
+        )
+
+
+def _values_and_gradients(vae: Autoencoder, image: Tensor) -> list[Tensor]:
+    values, given = [], image.detach()
+    for call in (vae.encode, vae.decode):
+        given.requires_grad_()
+        result = call(given)
+        (gradient,) = torch.autograd.grad(result.float().sum(), given)
+        given = result.detach()
+        values += [given.clone(), gradient]
+    return values
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:
