@@ -31,7 +31,7 @@ def main(
     for name, options in TRIALS.items():
         if only and name != only:
             continue
-        result = demo.demo(output_dir / name.replace(" ", "-"), progress=False, **options)
+        result = demo.finetune_plain(output_dir / name.replace(" ", "-"), progress=False, **options)
         before, after = result.report.before, result.report.metrics
         assert before is not None
         rows[name] = {

@@ -26,7 +26,7 @@ def save(name: str, content: dict[str, Any]) -> Path:
     record = {
         "command": shlex.join(["python", script, *sys.argv[1:]]),
         "machine": machine(),
-        "date": datetime.date.today().isoformat(),
+        "date": today(),
         "commit": commit,
         "torch": torch.__version__,
         **content,
@@ -34,6 +34,10 @@ def save(name: str, content: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def today() -> str:
+    return datetime.date.today().isoformat()
 
 
 def machine() -> str:

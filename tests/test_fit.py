@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from equivae.operators import (
     operators_of,
     sign_signature,
 )
+from equivae.operators.modules import build_operator
 from equivae.operators.pairs import latent_pairs
 from equivae.operators.regression import PatchRegression, pad_cells
 
@@ -64,33 +66,40 @@ def fit(*args, **options):
 # The regression ---------------------------------------------------------------------------------
 
 
+KERNELS = [(1,), (5,), (1, 1), (3, 3), (5, 5), (3, 1), (1, 3, 3), (3, 1, 1), (3, 3, 3)]
+
+
 @given(
-    kernel_size=st.sampled_from([1, 3, 5]),
+    kernel=st.sampled_from(KERNELS),
     channels=st.integers(1, 3),
-    height=st.integers(4, 7),
-    width=st.integers(4, 7),
+    sides=st.tuples(*[st.integers(4, 7)] * 3),
     padding=st.sampled_from(["zeros", "replicate", "reflect"]),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=25, deadline=None)
-def test_a_known_operator_is_recovered(kernel_size, channels, height, width, padding, seed):
-    images = 2 + 40 * kernel_size**2 * channels // (height * width)
-    x = gaussian(images, channels, height, width, seed=seed)
-    weight = gaussian(channels, channels, kernel_size, kernel_size, seed=seed + 1)
+@settings(max_examples=30, deadline=None)
+def test_a_known_operator_is_recovered(kernel, channels, sides, padding, seed):
+    grid = sides[: len(kernel)]
+    images = 2 + 40 * math.prod(kernel) * channels // math.prod(grid)
+    x = gaussian(images, channels, *grid, seed=seed)
+    weight = gaussian(channels, channels, *kernel, seed=seed + 1)
     bias = gaussian(channels, seed=seed + 2)
-    y = F.conv2d(pad_cells(x, kernel_size, padding), weight, bias)
-    equations = PatchRegression(channels, kernel_size, padding)
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[len(kernel) - 1]
+    y = convolve(pad_cells(x, kernel, padding), weight, bias)
+    equations = PatchRegression(channels, kernel, padding)
     for rows in torch.arange(images).split(3):
         equations.add(x[rows], y[rows])
     solution = equations.solve(0.0)
     torch.testing.assert_close(solution.weight, weight, atol=1e-8, rtol=1e-8)
     torch.testing.assert_close(solution.bias, bias, atol=1e-8, rtol=1e-8)
     assert equations.error(solution) < 1e-6
+    operator = ConvOperator.from_solution(solution, padding).double()
+    torch.testing.assert_close(operator(x), y, atol=1e-4, rtol=1e-4)
+    assert build_operator(operator.config()).kernel == kernel
 
 
 def test_streaming_agrees_with_one_least_squares_problem():
     x, y = gaussian(6, 2, 5, 5), gaussian(6, 2, 5, 5, seed=1)
-    equations = PatchRegression(2, 3, "zeros")
+    equations = PatchRegression(2, (3, 3), "zeros")
     for rows in torch.arange(6).split(2):
         equations.add(x[rows], y[rows])
     solution = equations.solve(0.0)
@@ -106,17 +115,17 @@ def test_streaming_agrees_with_one_least_squares_problem():
 
 def test_a_smaller_kernel_out_of_a_larger_one_is_its_own_fit():
     x, y = gaussian(8, 2, 6, 6), gaussian(8, 2, 6, 6, seed=1)
-    large, small = PatchRegression(2, 5, "zeros"), PatchRegression(2, 3, "zeros")
+    large, small = PatchRegression(2, (5, 5), "zeros"), PatchRegression(2, (3, 3), "zeros")
     large.add(x, y)
     small.add(x, y)
-    torch.testing.assert_close(large.solve(1e-3, 3).weight, small.solve(1e-3).weight)
+    torch.testing.assert_close(large.solve(1e-3, (3, 3)).weight, small.solve(1e-3).weight)
 
 
 def test_cells_outside_the_mask_have_no_say():
     x, y = gaussian(4, 2, 6, 6), gaussian(4, 2, 6, 6, seed=1)
     mask = torch.zeros(6, 6, dtype=torch.bool)
     mask[2:5, 1:4] = True
-    masked, spoiled = PatchRegression(2, 1, "zeros"), PatchRegression(2, 1, "zeros")
+    masked, spoiled = PatchRegression(2, (1, 1), "zeros"), PatchRegression(2, (1, 1), "zeros")
     masked.add(x, y, mask)
     spoiled.add(x, torch.where(mask, y, 1e6), mask)
     assert masked.count == 4 * 9
@@ -125,7 +134,7 @@ def test_cells_outside_the_mask_have_no_say():
 
 def test_a_ridge_shrinks_the_kernel_and_not_the_bias():
     x = gaussian(8, 2, 6, 6)
-    equations = PatchRegression(2, 1, "zeros")
+    equations = PatchRegression(2, (1, 1), "zeros")
     equations.add(x, 2 * x + 7)
     loose, tight = equations.solve(0.0), equations.solve(1e6)
     assert tight.weight.abs().max() < 1e-3 < loose.weight.abs().max()
@@ -135,7 +144,7 @@ def test_a_ridge_shrinks_the_kernel_and_not_the_bias():
 def test_the_ridge_is_chosen_on_held_out_cells():
     # Few noisy cells and many entries: without a ridge the held-out error is far worse.
     weight = gaussian(2, 2, 3, 3) / 10
-    train, held_out = PatchRegression(2, 3, "zeros"), PatchRegression(2, 3, "zeros")
+    train, held_out = PatchRegression(2, (3, 3), "zeros"), PatchRegression(2, (3, 3), "zeros")
     for equations, seed in ((train, 1), (held_out, 2)):
         x = gaussian(1, 2, 5, 5, seed=seed)
         y = F.conv2d(F.pad(x, [1] * 4), weight) + 0.5 * gaussian(1, 2, 5, 5, seed=seed + 10)
@@ -373,7 +382,7 @@ def test_an_operator_left_fixed_stays_as_it_is(tmp_path):
     vae, images = equivae.zoo.load(), equivae.data.dead_leaves(4, 16)
     t = fit(vae, "rot180", images, kernel_size=1)
     result = equivae.finetune(
-        vae, images, t, tmp_path / "a", train="decoder", max_train_steps=2, progress=False
+        vae, images, t, tmp_path / "a", recipe="decoder", max_train_steps=2, progress=False
     )
     assert result.transforms == [t]
     assert not (tmp_path / "a" / "operators").exists()

@@ -19,6 +19,7 @@ from rich.table import Table
 
 import equivae
 from equivae.errors import InputError, NonFiniteLossError
+from equivae.operators import FitOptions
 from equivae.training.config import RECIPES, FinetuneConfig, make_config
 from equivae.transforms.groups import split_transforms
 from equivae.transforms.table import transform_table
@@ -124,17 +125,33 @@ def _with_config(command: Callable[..., None]) -> Callable[..., None]:
 def demo(
     output_dir: OutputDir = Path("equivae-demo"),
     seed: Annotated[int, _opt("seed", "Of images and draws.")] = 0,
-    max_train_steps: Annotated[Optional[int], _opt("max_train_steps", "Fewer is faster.")] = None,
+    max_train_steps: Annotated[
+        Optional[int], _opt("max_train_steps", "Of each fine-tune; fewer is faster.")
+    ] = None,
 ) -> None:
-    """Fine-tune the embedded VAE for 180° rotation, in about two minutes on two CPU cores."""
+    """The embedded VAE under 180° rotation: fitted, symmetrized, fine-tuned; minutes on two CPU cores."""
     from equivae.demo import demo as run
 
-    options = {} if max_train_steps is None else {"max_train_steps": max_train_steps}
     console.print(
-        "The embedded VAE learns that a latent turned by 180° decodes to the image turned by 180°."
+        "A latent turned by 180° shall decode to the image turned by 180°: every way to it."
     )
-    result = run(output_dir, seed=seed, **options)
-    _show(result.report, output_dir)
+    result = run(output_dir, seed=seed, max_train_steps=max_train_steps)
+    table = Table(
+        "", "reconstruction", "round trip", "gap", "seconds", "latent op", "old latents valid"
+    )
+    for one in result.choices:
+        table.add_row(
+            one.name,
+            f"{one.reconstruction_psnr:.2f} dB",
+            f"{one.round_trip_psnr:.2f} dB",
+            f"{one.gap_db:.2f} dB",
+            f"{one.seconds:.0f}",
+            one.latent_op,
+            "yes" if one.latents_stay_valid else "no",
+        )
+    console.print(table)
+    console.print(f"Written to [bold]{escape(str(output_dir))}[/]: ", end="")
+    console.print(", ".join(sorted(p.name for p in output_dir.iterdir())))
 
 
 @app.command()
@@ -227,10 +244,30 @@ def fit(
     train_data_dir: TrainDataDir = None,
     dataset_name: DatasetName = None,
     kernel_size: Annotated[str, _opt("kernel_size", "Odd number of latent cells, or auto.")] = "5",
+    method: Annotated[
+        str, _opt("method", "linear, or network: a small residual network on top of it.")
+    ] = "linear",
+    padding: Annotated[
+        str, _opt("padding", "Cells beyond the border: zeros, replicate or reflect.")
+    ] = "zeros",
+    ridge: Annotated[
+        Optional[float], _opt("ridge", "Of the least squares; else held-out images choose it.")
+    ] = None,
+    involution: Annotated[
+        bool, typer.Option("--involution", help="Project a 1x1 operator to eigenvalues of +1, -1.")
+    ] = False,
+    name: Annotated[Optional[str], _opt("name", "Of the fitted transform.")] = None,
     resolution: Resolution = 256,
     max_samples: MaxSamples = None,
+    validation_split: Annotated[
+        float, _opt("validation_split", "Share of the images held out.")
+    ] = 0.1,
     eval_batch_size: EvalBatchSize = 4,
-    seed: Annotated[int, _opt("seed", "Of the split.")] = 0,
+    mixed_precision: Annotated[str, _opt("mixed_precision", "no, fp16 or bf16.")] = "no",
+    seed: Annotated[int, _opt("seed", "Of the split and of the network.")] = 0,
+    max_train_steps: Annotated[int, _opt("max_train_steps", "Of the network.")] = 300,
+    learning_rate: Annotated[float, _opt("learning_rate", "Of the network.")] = 1e-3,
+    width: Annotated[int, _opt("width", "Channels inside the network.")] = 64,
     subfolder: Subfolder = None,
     variant: Variant = None,
     revision: Revision = None,
@@ -244,16 +281,31 @@ def fit(
         raise InputError(f"one transform is fitted at a time, got {transforms!r}; pass one name.")
     if kernel_size != "auto" and not kernel_size.isdigit():
         raise InputError(f"kernel_size must be an odd number or 'auto', got {kernel_size!r}.")
+    size: Any = "auto" if kernel_size == "auto" else int(kernel_size)
+    options: dict[str, Any] = {
+        "method": method,
+        "padding": padding,
+        "ridge": ridge,
+        "involution": involution,
+        "validation_split": validation_split,
+        "eval_batch_size": eval_batch_size,
+        "mixed_precision": mixed_precision,
+        "seed": seed,
+    }
+    FitOptions(size, **options)
     claim_folder(output_dir)
     fitted = equivae.fit_latent_op(
         _load(pretrained_model_name_or_path, subfolder, variant, revision),
         names[0],
         source,
-        "auto" if kernel_size == "auto" else int(kernel_size),
+        size,
+        name=name,
         resolution=resolution,
         max_samples=max_samples,
-        eval_batch_size=eval_batch_size,
-        seed=seed,
+        max_train_steps=max_train_steps,
+        learning_rate=learning_rate,
+        width=width,
+        **options,
     )
     fitted.save(output_dir)
     if fitted.report is not None:

@@ -7,7 +7,13 @@ holds one, and its `decode` an image, a video, a wave or an output that holds on
 
 from equivae.autoencoder.adapters import register_built_in_adapters
 from equivae.autoencoder.calls import register_adapter
-from equivae.autoencoder.checks import check_images, check_resolution, check_transforms, layout_of
+from equivae.autoencoder.checks import (
+    check_images,
+    check_resolution,
+    check_transforms,
+    layout_of,
+    moves_axis,
+)
 from equivae.autoencoder.copying import copy_module
 from equivae.autoencoder.geometry import Axis, Geometry, Layout
 from equivae.autoencoder.view import Autoencoder
@@ -22,6 +28,7 @@ __all__ = [
     "check_transforms",
     "copy_module",
     "layout_of",
+    "moves_axis",
     "register_adapter",
 ]
 

@@ -12,7 +12,7 @@ from equivae.autoencoder.view import Autoencoder
 from equivae.errors import InputError
 from equivae.transforms.base import Transform
 
-__all__ = ["check_images", "check_resolution", "check_transforms", "layout_of"]
+__all__ = ["check_images", "check_resolution", "check_transforms", "layout_of", "moves_axis"]
 
 _CELLS, _DRAWS = 5, 16
 _AXIS_NAMES = {
@@ -131,7 +131,7 @@ def check_transforms(
                 f"on {layout} {LAYOUTS[layout][1]}; set its `layouts` if it does."
             )
         for place, axis in enumerate(axes):
-            if not axis.even and moves_axis(vae.place(transform), place, axes, batch_size):
+            if not axis.even and moves_axis(vae.place(transform), layout, place, axes, batch_size):
                 cells = (
                     f"spans {axis.first} and every other {axis.step}"
                     if axis.step
@@ -144,11 +144,25 @@ def check_transforms(
                 )
 
 
-def moves_axis(transform: Transform, place: int, axes: Sequence[Axis], batch_size: int = 1) -> bool:
+def moves_axis(
+    transform: Transform,
+    layout: Layout,
+    place: int,
+    axes: Sequence[Axis],
+    batch_size: int = 1,
+) -> bool:
     """Whether values leave their place along one axis: a NaN at its start has to stay there.
 
     A random transform moves what any of several draws moves.
+
+    Args:
+        transform: at the factors of the autoencoder.
+        layout: of the tensors that it is for.
+        place: which of the layout's axes, `(T, H, W)`, `(H, W)` or `(T,)`.
+        axes: those of the autoencoder's geometry.
+        batch_size: that a transform drawn per sample was drawn for.
     """
+    axes = axes[-len(_AXIS_NAMES[layout]) :]
     marked = torch.zeros(batch_size, 3, *((axis.step or 1) * _CELLS for axis in axes))
     dim = 2 + place
     marked.narrow(dim, 0, 1).fill_(float("nan"))

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from equivae.autoencoder.calls import calls_of
+from equivae.autoencoder.calls import calls_of, encode_by_output
 from equivae.autoencoder.geometry import Geometry, Layout
 from equivae.autoencoder.precision import in_full_precision, outside_fp16_autocast
 from equivae.autoencoder.probe import has_frames, probe
@@ -98,6 +98,11 @@ class Autoencoder:
         elif not self._wants_frames:
             return call(batch)
         return call(batch.unsqueeze(2)).squeeze(2)
+
+    @property
+    def direct(self) -> bool:
+        """Whether the module's own `encode` takes what this one does, with no adapter between."""
+        return self._calls.encode is encode_by_output
 
     @property
     def _wants_frames(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Literal, Union, get_args
 import torch
 from torch import Tensor, nn
 
-from equivae.autoencoder import Autoencoder
+from equivae.autoencoder import Autoencoder, moves_axis
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError, did_you_mean
 from equivae.evaluation.metrics import psnr
@@ -23,8 +23,14 @@ from equivae.operators.modules import (
     check_kernel_size,
 )
 from equivae.operators.network import NetworkOptions, train_network
-from equivae.operators.pairs import Pair, check_transform_fits, evaluating, latent_pairs
-from equivae.operators.regression import Padding, PatchRegression
+from equivae.operators.pairs import (
+    Pair,
+    Precision,
+    check_transform_fits,
+    evaluating,
+    latent_pairs,
+)
+from equivae.operators.regression import Kernel, Padding, PatchRegression
 from equivae.operators.report import Candidate, FitReport
 from equivae.operators.structure import nearest_involution
 from equivae.operators.transform import FittedTransform, inverse_consistency, is_involution
@@ -63,6 +69,7 @@ class FitOptions:
     involution: bool = False
     validation_split: float = 0.1
     eval_batch_size: int = 4
+    mixed_precision: Precision = "no"
     seed: int = 0
     network: NetworkOptions = field(default_factory=NetworkOptions)
     progress: bool = True
@@ -70,7 +77,8 @@ class FitOptions:
     def __post_init__(self) -> None:
         if self.kernel_size != "auto":
             check_kernel_size(self.kernel_size)
-        for name, kind in (("method", Method), ("padding", Padding)):
+        named = (("method", Method), ("padding", Padding), ("mixed_precision", Precision))
+        for name, kind in named:
             if getattr(self, name) not in get_args(kind):
                 known = get_args(kind)
                 raise InputError(
@@ -108,6 +116,7 @@ def fit_latent_op(
     max_samples: int | None = None,
     validation_split: float = 0.1,
     eval_batch_size: int = 4,
+    mixed_precision: Precision = "no",
     seed: int = 0,
     max_train_steps: int = 300,
     learning_rate: float = 1e-3,
@@ -129,8 +138,9 @@ def fit_latent_op(
         vae: a diffusers autoencoder or any module with the same calls, or where to load one from.
         transform: a transform or its name; resampled ones are fitted inside their mask.
         images: anything that `equivae.data.load_images` takes; a few hundred photographs are enough.
-        kernel_size: odd number of latent cells, or `"auto"`: the smallest of 1, 3, 5 and 7 whose decoded
-            PSNR on held-out images is within 0.1 dB of the best; the evidence is in `report.candidates`.
+        kernel_size: odd number of latent cells along the axes that the transform moves, or `"auto"`: the
+            smallest of 1, 3, 5 and 7 whose decoded PSNR on held-out images is within 0.1 dB of the best;
+            the evidence is in `report.candidates`.
         method: `"linear"`, or `"network"`: a small residual network is trained on the same pairs on top
             of the convolution (a gradient method, and no longer closed form).
         padding: how cells beyond the border are made up: `"zeros"`, `"replicate"` or `"reflect"`.
@@ -142,6 +152,7 @@ def fit_latent_op(
         max_samples: use the first so many images only.
         validation_split: share of the images held out.
         eval_batch_size: images per encoder call.
+        mixed_precision: encode under autocast: `"no"`, `"fp16"` or `"bf16"`.
         seed: of the split and of the network.
         max_train_steps: of the network.
         learning_rate: of the network.
@@ -168,6 +179,7 @@ def fit_latent_op(
         involution=involution,
         validation_split=validation_split,
         eval_batch_size=eval_batch_size,
+        mixed_precision=mixed_precision,
         seed=seed,
         network=NetworkOptions(max_train_steps, learning_rate, width=width, seed=seed),
         progress=progress,
@@ -202,6 +214,7 @@ def fit_operators(
 ) -> dict[str, FittedTransform]:
     """Operators of several transforms from one pass, by the transforms' names."""
     began = time.perf_counter()
+    transforms = [vae.place(transform) for transform in transforms]
     fits, held_out_images = accumulate(vae, transforms, images, options)
     wanted = {transform.name for transform in transforms}
     for name, fit in fits.items():
@@ -209,7 +222,7 @@ def fit_operators(
             fit.solve(vae)
     for name, fit in fits.items():
         if name not in wanted:  # an inverse takes the size that its transform was given
-            fit.sizes = [fits[fit.transform.inverse.name].kernel_size]
+            fit.kernels = [fits[fit.transform.inverse.name].operator.kernel]
             fit.solve(vae, decoding=False)
     fitted = {}
     for transform in transforms:
@@ -249,21 +262,27 @@ def accumulate(
         raise InputError(
             f"a fit needs at least two images, one of them held out to choose the ridge; got {len(images)}."
         )
+    transforms = [vae.place(transform) for transform in transforms]
     for transform in transforms:
         check_transform_fits(transform, images[0], vae)
-    sizes = _kernel_sizes(options, vae.latent_channels)
     wanted = {transform.name for transform in transforms}
     training, held_out = images.split(options.validation_split, options.seed)
     fits: dict[str, OperatorFit] = {}
     for part, is_training in ((training, True), (held_out, False)):
         pairs = latent_pairs(
-            vae, part, transforms, batch_size=options.eval_batch_size, progress=options.progress
+            vae,
+            part,
+            transforms,
+            batch_size=options.eval_batch_size,
+            mixed_precision=options.mixed_precision,
+            progress=options.progress,
         )
         for batch in pairs:
             for pair in batch:
                 name = pair.transform.name
                 if name not in fits:
-                    fits[name] = OperatorFit(pair.transform, vae.latent_channels, sizes, options)
+                    kernels = _kernels(options, pair.transform, vae)
+                    fits[name] = OperatorFit(pair.transform, vae.latent_channels, kernels, options)
                 keep = not is_training and (pair.forward or name not in wanted)
                 fits[name].add(pair, is_training, keep)
     return fits, len(held_out)
@@ -273,11 +292,11 @@ class OperatorFit:
     """One transform's equations, some held-out pairs and, when they are solved, its operator."""
 
     def __init__(
-        self, transform: Transform, channels: int, sizes: Sequence[int], options: FitOptions
+        self, transform: Transform, channels: int, kernels: Sequence[Kernel], options: FitOptions
     ) -> None:
-        self.transform, self.sizes, self.options = transform, sizes, options
-        self.train = PatchRegression(channels, max(sizes), options.padding)
-        self.held_out = PatchRegression(channels, max(sizes), options.padding)
+        self.transform, self.kernels, self.options = transform, kernels, options
+        self.train = PatchRegression(channels, max(kernels), options.padding)
+        self.held_out = PatchRegression(channels, max(kernels), options.padding)
         self.kept: list[Pair] = []
         self.pairs: list[tuple[Tensor, Tensor, Tensor | None]] = []
         self.choices: list[tuple[Candidate, LatentOperator, float]] = []
@@ -299,17 +318,17 @@ class OperatorFit:
         options = self.options
         ridges = None if options.ridge is None else [options.ridge]
         choices = self.choices
-        for size in self.sizes:
+        for kernel in self.kernels:
             found = {"ridges": ridges} if ridges else {}
-            solution, error = self.train.best(self.held_out, size, **found)
+            solution, error = self.train.best(self.held_out, kernel, **found)
             operator = ConvOperator.from_solution(solution, options.padding)
             if options.involution:
                 operator = nearest_involution(operator)
                 error = self._held_out_error(operator)
             decoded = None
-            if decoding and (len(self.sizes) > 1 or options.method == "network"):
+            if decoding and (len(self.kernels) > 1 or options.method == "network"):
                 decoded = self.decoded_psnr(vae, operator)
-            candidate = Candidate("linear", size, error, decoded)
+            candidate = Candidate("linear", max(kernel), error, decoded)
             choices.append((candidate, operator.to(vae.device), solution.ridge))
         scores = [_score(candidate) for candidate, _, _ in choices]
         margin = _AUTO_MARGIN_DB if choices[0][0].decoded_psnr is not None else 0.0
@@ -318,7 +337,7 @@ class OperatorFit:
         )
         candidate, self.operator, self.ridge = chosen
         self.kernel_size, self.error = candidate.kernel_size, candidate.latent_error
-        if len(self.sizes) > 1 or options.method == "network":
+        if len(self.kernels) > 1 or options.method == "network":
             self.candidates = [one for one, _, _ in choices]
         if options.method == "network":
             assert isinstance(self.operator, ConvOperator)
@@ -370,7 +389,14 @@ def _inverse_fit(transform: Transform, fits: dict[str, OperatorFit]) -> Operator
         return None
 
 
-def _kernel_sizes(options: FitOptions, channels: int) -> list[int]:
-    if options.kernel_size != "auto":
-        return [options.kernel_size]
-    return [k for k in AUTO_KERNEL_SIZES if k == 1 or channels * k * k <= _MOST_ENTRIES]
+def _kernels(options: FitOptions, transform: Transform, vae: Autoencoder) -> list[Kernel]:
+    """The kernels to solve for, ascending: as large as asked in space, in time, or in both if both move."""
+    auto = options.kernel_size == "auto"
+    sizes = AUTO_KERNEL_SIZES if options.kernel_size == "auto" else (options.kernel_size,)
+    moved = [True] * len(vae.geometry.axes)
+    if vae.layout == "video":
+        moved = [moves_axis(transform, "video", i, vae.geometry.axes) for i in range(3)]
+        moved[1:] = [moved[1] or moved[2]] * 2  # space is one
+    kernels = [tuple(size if moves else 1 for moves in moved) for size in sizes]
+    fitting = [k for k in kernels if vae.latent_channels * math.prod(k) <= _MOST_ENTRIES]
+    return (fitting or kernels[:1]) if auto else kernels

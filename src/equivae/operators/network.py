@@ -51,9 +51,9 @@ def train_network(
     targets = torch.cat([target for _, target, _ in pairs])
     counting = torch.cat(
         [
-            torch.ones(len(moved), 1, *moved.shape[-2:])
+            torch.ones(len(moved), 1, *moved.shape[2:])
             if mask is None
-            else mask.cpu().float().expand(len(moved), 1, *moved.shape[-2:])
+            else mask.cpu().float().expand(len(moved), 1, *moved.shape[2:])
             for (moved, _, _), mask in zip(pairs, masks, strict=True)
         ]
     )

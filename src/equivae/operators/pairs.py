@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from equivae.autoencoder import Autoencoder, check_images
+from equivae.autoencoder import Autoencoder, check_images, check_transforms, layout_of
 from equivae.data.sources import ImageDataset
 from equivae.errors import InputError
 from equivae.transforms import Transform
+from equivae.transforms.base import mask_of_cells
 
-__all__ = ["Pair", "check_transform_fits", "evaluating", "latent_pairs"]
+__all__ = ["Pair", "Precision", "check_transform_fits", "evaluating", "latent_pairs"]
+
+Precision = Literal["no", "fp16", "bf16"]
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,9 @@ class Pair:
 
     Attributes:
         transform: the transform that leads from one to the other.
-        moved: the moved grid `S(E(x))`, `(B, c, h', w')`.
+        moved: the moved grid `S(E(x))`, `(B, c, *grid)`.
         target: `E(T(x))`, of the same shape.
-        mask: the cells that count, bool `(h', w')`; `None` means all.
+        mask: the cells that count, bool `(*grid)`; `None` means all.
         source: the images `x`, in [-1, 1].
         forward: whether a transform that was asked for leads there, not the inverse of one.
     """
@@ -48,6 +51,7 @@ def latent_pairs(
     transforms: Sequence[Transform],
     *,
     batch_size: int = 4,
+    mixed_precision: Precision = "no",
     progress: bool = True,
 ) -> Iterator[list[Pair]]:
     """Per batch the pairs of every transform and of every inverse: `x` and each `T(x)` are encoded once.
@@ -58,7 +62,10 @@ def latent_pairs(
     from tqdm.auto import tqdm
 
     batches: Any = DataLoader(images, batch_size)  # type: ignore[arg-type]
-    with evaluating(vae.module):
+    lowered: Any = nullcontext()
+    if mixed_precision != "no":
+        lowered = torch.autocast(vae.device.type, _DTYPES[mixed_precision])
+    with evaluating(vae.module), lowered:
         for batch in tqdm(batches, desc="fit", disable=not progress, leave=False):
             check_images(batch, vae)
             x = batch.to(vae.device, vae.dtype)
@@ -69,7 +76,7 @@ def latent_pairs(
                 encoded = vae.encode(turned)
                 moved = transform.latent(z)
                 _require_same_cells(transform, moved, encoded)
-                mask = _cells(transform.mask(x), vae.factor)
+                mask = _cells(transform.mask(x), encoded)
                 found.append(Pair(transform, moved, encoded, mask, x, True))
                 try:
                     inverse = transform.inverse
@@ -77,19 +84,22 @@ def latent_pairs(
                     continue
                 back = inverse.latent(encoded)
                 _require_same_cells(inverse, back, z)
-                mask = _cells((inverse @ transform).mask(x), vae.factor)
+                mask = _cells((inverse @ transform).mask(x), z)
                 found.append(Pair(inverse, back, z, mask, turned, False))
             yield found
 
 
 def check_transform_fits(transform: Transform, image: Tensor, vae: Autoencoder) -> None:
-    """`InputError` unless one operator can stand for `transform` on images such as `(C, H, W)`."""
+    """`InputError` unless one operator can stand for `transform` on images such as this one."""
     check_images(image[None], vae)
+    check_transforms([transform], layout_of(image[None]), vae)
     if transform.draw(1, torch.Generator().manual_seed(0)) is not transform:
         raise InputError(
             f"transform {transform.name!r} draws new parameters for every batch, and one operator stands "
             "for one transform; fit it with its parameters fixed."
         )
+    if image.ndim < 3:
+        return
     height, width = transform.pixel(image[None]).shape[-2:]
     if height % vae.factor or width % vae.factor:
         raise InputError(
@@ -111,17 +121,17 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _cells(mask: Tensor | None, factor: int) -> Tensor | None:
-    """The cells all of whose pixels are inside the mask."""
+def _cells(mask: Tensor | None, latents: Tensor) -> Tensor | None:
+    """The cells of `latents` all of whose pixels are inside the mask, bool `(*grid)`."""
     if mask is None:
         return None
-    outside = (~mask).float().reshape(1, 1, *mask.shape[-2:])
-    return F.max_pool2d(outside, factor)[0, 0] == 0
+    cells = mask_of_cells(mask, latents.shape[-2:])[0, 0]
+    return cells.expand(latents.shape[2:])
 
 
 def _require_same_cells(transform: Transform, moved: Tensor, encoded: Tensor) -> None:
     if moved.shape != encoded.shape:
         raise InputError(
-            f"transform {transform.name!r} moves the latent grid to {tuple(moved.shape[-2:])} cells, but "
-            f"the moved image encodes to {tuple(encoded.shape[-2:])}: its two ops disagree."
+            f"transform {transform.name!r} moves the latent grid to {tuple(moved.shape[2:])} cells, but "
+            f"the moved image encodes to {tuple(encoded.shape[2:])}: its two ops disagree."
         )

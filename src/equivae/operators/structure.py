@@ -35,7 +35,7 @@ class SignSignature:
 @torch.no_grad()
 def sign_signature(operator: ConvOperator) -> SignSignature:
     """The signature of an operator: of its action on constant latents, the sum of its taps."""
-    values = torch.linalg.eigvals(operator.weight.detach().double().cpu().sum((-2, -1)))
+    values = torch.linalg.eigvals(operator.weight.detach().double().cpu().flatten(2).sum(2))
     signs = torch.where(values.real >= 0, 1.0, -1.0)
     positive = int((signs > 0).sum())
     residual = float((values - signs).abs().max())
@@ -55,7 +55,7 @@ def nearest_involution(operator: ConvOperator) -> ConvOperator:
         raise InputError(
             f"only 1x1 operators can be made involutions, got kernel_size={operator.kernel_size}."
         )
-    matrix = operator.weight.detach().double().cpu()[:, :, 0, 0]
+    matrix = operator.weight.detach().double().cpu().flatten(1)
     sign = matrix
     for _ in range(100):  # Newton's iteration, Higham, Functions of Matrices, eq. 5.16
         following = (sign + torch.linalg.inv(sign)) / 2
@@ -67,8 +67,8 @@ def nearest_involution(operator: ConvOperator) -> ConvOperator:
         raise InputError(
             "the operator has imaginary eigenvalues, so no involution is nearest to it."
         )
-    made = ConvOperator(operator.channels, 1, operator.padding)
-    made.weight.copy_(sign[:, :, None, None])
+    made = ConvOperator(operator.channels, operator.kernel, operator.padding)
+    made.weight.copy_(sign.view_as(made.weight))
     bias = operator.bias.detach().double().cpu()
     made.bias.copy_((bias - sign @ bias) / 2)
     return made
@@ -76,7 +76,7 @@ def nearest_involution(operator: ConvOperator) -> ConvOperator:
 
 @torch.no_grad()
 def closure_error(outer: Transform, inner: Transform, product: Transform, latents: Tensor) -> float:
-    r"""`‖ρ(g) ρ(h) z - ρ(gh) z‖ / ‖ρ(gh) z‖` on latents `(B, c, h, w)`.
+    r"""`‖ρ(g) ρ(h) z - ρ(gh) z‖ / ‖ρ(gh) z‖` on latents `(B, c, *grid)`.
 
     Args:
         outer: `g`.

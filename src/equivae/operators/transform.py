@@ -69,7 +69,7 @@ class FittedTransform(Transform):
         self.base, self.operator, self.inverse_operator = base, operator, inverse_operator
         self.name = name or default_name(base)
         self.report = report
-        self.swaps_axes = base.swaps_axes
+        self.swaps_axes, self.exact, self.layouts = base.swaps_axes, base.exact, base.layouts
 
     @property
     def module(self) -> nn.ModuleDict:
@@ -100,6 +100,12 @@ class FittedTransform(Transform):
 
     def mask(self, x: Tensor) -> Tensor | None:
         return self.base.mask(x)
+
+    def at_factor(self, factor: int, time_factor: int | None = None) -> FittedTransform:
+        placed = self.base.at_factor(factor, time_factor)
+        if placed is self.base:
+            return self
+        return FittedTransform(placed, self.operator, self.inverse_operator, self.name, self.report)
 
     def register(self, name: str | None = None, *, override: bool = False) -> FittedTransform:
         """Make it known to `get_transform`, the losses and the command line by its name or another.

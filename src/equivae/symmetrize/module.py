@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from diffusers.models.autoencoders.vae import DecoderOutput
 from torch import Tensor, nn
 
 from equivae.autoencoder import Autoencoder
@@ -106,7 +107,7 @@ class SymmetrizedVAE(nn.Module):
     # The calls -----------------------------------------------------------------------------------
 
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
-        """What the autoencoder inside returns for images `(B, C, H, W)`: a posterior, or latents.
+        """What the autoencoder inside returns for images or videos `(..., H, W)`: a posterior, or latents.
 
         A posterior is put together from its moments, cell by cell.
         """
@@ -119,27 +120,28 @@ class SymmetrizedVAE(nn.Module):
     def decode(
         self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None
     ) -> Any:
-        """What the autoencoder inside returns for latents `(B, c, h, w)`: images, in an output or not."""
+        """Images of latents `(..., h, w)`, in an output as diffusers' autoencoders give it, or bare.
+
+        A decoder that draws noise draws the same every time; `generator` is there for the signature.
+        """
         domains = self._domains(z.shape[-2], z.shape[-1])
         fields = self._in_context(z)
         factor = self._view.factor
         images: Tensor | None = None
-        wrap: Any = None
         for domain, elements in _by_shape(domains):
             crops = [
                 fields[e.name][..., domain.top : domain.bottom, domain.left : domain.right]
                 for e in elements
             ]
-            options = {} if generator is None else {"generator": generator}
-            output = self.vae.decode(torch.cat(crops), **options)
-            decoded, wrap = _unwrap_image(output)
+            decoded = self._view.decode(torch.cat(crops))
             pixels = _pixels(domain, factor)
             for element, part in zip(elements, torch.split(decoded, len(z)), strict=True):
                 placed = element.pixel(_place(part, domain, pixels, factor))
                 images = placed if images is None else images + placed
         assert images is not None
-        assert wrap is not None
-        return wrap(images, return_dict)
+        if not hasattr(self.vae, "config"):  # diffusers' autoencoders have one
+            return images
+        return DecoderOutput(sample=images) if return_dict else (images,)
 
     def forward(
         self, sample: Tensor, sample_posterior: bool = False, return_dict: bool = True
@@ -165,7 +167,9 @@ class SymmetrizedVAE(nn.Module):
             rows = slice(domain.top * factor, domain.bottom * factor)
             columns = slice(domain.left * factor, domain.right * factor)
             crops = [element.inverse.pixel(x)[..., rows, columns] for element in elements]
-            cells, wrap = _unwrap_latent(self.vae.encode(torch.cat(crops)), self.vae)
+            batch = torch.cat(crops)
+            output = self.vae.encode(batch) if self._view.direct else self._view.encode(batch)
+            cells, wrap = _unwrap_latent(output, self.vae)
             for element, part in zip(elements, torch.split(cells, len(x)), strict=True):
                 placed = element.latent(_place(part, domain, domain.weights, 1))
                 total = placed if total is None else total + placed
@@ -325,15 +329,6 @@ def _unwrap_latent(output: Any, vae: nn.Module) -> tuple[Tensor, Any]:
         f"`encode` of {type(vae).__name__} returned {type(output).__name__}, which symmetrize cannot put "
         "together from parts; it takes tensors, `latents`, `latent` and Gaussian posteriors."
     )
-
-
-def _unwrap_image(output: Any) -> tuple[Tensor, Any]:
-    if isinstance(output, Tensor):
-        return output, lambda image, return_dict: image if return_dict else (image,)
-    if isinstance(output, (tuple, list)):
-        return output[0], lambda image, return_dict: (image,)
-    kind = type(output)
-    return output.sample, lambda image, return_dict: kind(sample=image) if return_dict else (image,)
 
 
 def _write(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from equivae.autoencoder import Autoencoder, check_images
+from equivae.autoencoder import Autoencoder, check_images, check_transforms
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.evaluation.metrics import psnr
@@ -85,6 +85,7 @@ def symmetrize(
             f"margin must be a number of latent cells, None or 'auto', got {margin!r}."
         )
     autoencoder = Autoencoder(load_vae(vae))
+    check_transforms(group.elements, autoencoder.layout, autoencoder)
     if images is None:
         whole = None if isinstance(margin, str) else margin
         return SymmetrizedVAE(autoencoder.module, group, method, None, whole, passes).train(
@@ -131,7 +132,7 @@ def _measure(
         error = 0.0
         for x in torch.split(some, batch_size):
             decoded = vae.decode(vae.encode(x)).clamp(-1, 1)
-            error += float((decoded - x).float().div(2).square().mean((1, 2, 3)).sum())
+            error += float((decoded - x).float().div(2).square().flatten(1).mean(1).sum())
         return psnr(error / count)
 
     found: dict[int, float] = {}

@@ -11,6 +11,7 @@ from diffusers.optimization import SchedulerType
 from equivae.errors import InputError, did_you_mean
 from equivae.losses.equivariance import Schedule
 from equivae.losses.reconstruction import resolve_reconstruction
+from equivae.operators.modules import check_kernel_size
 
 __all__ = ["RECIPES", "FinetuneConfig", "Recipe", "make_config"]
 
@@ -27,9 +28,19 @@ class FinetuneConfig:
     """Every option of `finetune`, with the defaults of the recipe `"equivae"`."""
 
     resolution: int | None = _option(None, "Resize and centre-crop images to this side in pixels.")
+    crop_size: int | None = _option(
+        None, "Train on random crops of this side, in pixels, of the images at that resolution."
+    )
     train: Train = _option("all", "Which weights learn: all, decoder or encoder.")
+    fit_operator: bool = _option(
+        False, "Fit a latent op for every transform on the training images before training."
+    )
+    kernel_size: int = _option(5, "Of these latent ops: odd number of latent cells.")
     train_operator: bool = _option(
         False, "Train fitted latent ops along with the VAE; needs train='decoder'."
+    )
+    operator_learning_rate: float | None = _option(
+        None, "Peak learning rate of trained latent ops; that of the VAE unless given."
     )
     weight: float = _option(1.0, "Weight of the equivariance term.")
     reconstruction: Any = _option("mse", "Reconstruction loss: mse or l1 (a callable from Python).")
@@ -91,19 +102,22 @@ class FinetuneConfig:
                 f"lr_scheduler={self.lr_scheduler!r} is unknown."
                 f"{did_you_mean(str(self.lr_scheduler), schedulers)}"
             )
-        if self.train_operator and self.train != "decoder":
-            raise InputError(
-                f"train_operator=True needs train='decoder', got train={self.train!r}: a latent op is "
-                "fitted to a fixed encoder."
-            )
+        check_kernel_size(self.kernel_size)
+        for name in ("fit_operator", "train_operator"):
+            if getattr(self, name) and self.train != "decoder":
+                raise InputError(
+                    f"{name}=True needs train='decoder', got train={self.train!r}: a latent op is "
+                    "fitted to a fixed encoder."
+                )
         resolve_reconstruction(self.reconstruction)
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}.")
-        for name in ("learning_rate", "adam_epsilon"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be above 0, got {getattr(self, name)}.")
+        for name in ("learning_rate", "operator_learning_rate", "adam_epsilon"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} must be above 0, got {value}.")
         for name in _NOT_NEGATIVE:
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} must not be negative, got {getattr(self, name)}.")
@@ -126,6 +140,7 @@ class FinetuneConfig:
 
 _POSITIVE = [
     "resolution",
+    "crop_size",
     "chunk_size",
     "train_batch_size",
     "eval_batch_size",
@@ -193,6 +208,25 @@ RECIPES: dict[str, Recipe] = {
             "The encoder frozen and its latents cached: existing diffusion models stay valid.",
             "diffusers' train_autoencoderkl, HakuLatent",
             {"train": "decoder"},
+        ),
+        Recipe(
+            "fitted",
+            "Latent ops fitted first, then decoder and latent ops trained; the encoder stays as it is.",
+            "benchmarks/latent_operators.py",
+            {
+                "train": "decoder",
+                "fit_operator": True,
+                "train_operator": True,
+                "learning_rate": 2e-4,
+                "use_ema": True,
+                "ema_decay": 0.98,
+            },
+        ),
+        Recipe(
+            "symmetrized",
+            "For a symmetrized VAE: decoder and context learn, which removes the seam; the encoder stays.",
+            "benchmarks/sotemix_rot180.py",
+            {"train": "decoder", "learning_rate": 2e-4, "use_ema": True, "ema_decay": 0.98},
         ),
     )
 }

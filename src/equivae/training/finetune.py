@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import shutil
 import time
@@ -44,7 +43,9 @@ from equivae.training.checkpoints import (
     save_checkpoint,
 )
 from equivae.training.config import FinetuneConfig, make_config
+from equivae.training.crops import check_crop, random_crop
 from equivae.training.latents import LATENTS_FILE, WithLatents, cache_latents
+from equivae.training.operators import OPERATORS, check_operators, with_operators
 from equivae.training.order import Order, draws_of
 from equivae.training.watch import Watch, check_weights
 from equivae.transforms import Transform, resolve_transforms
@@ -80,7 +81,7 @@ def finetune(
     transforms: TransformsLike = "rot180",
     output_dir: str | Path = "equivae-out",
     *,
-    recipe: str = "equivae",
+    recipe: str | None = None,
     validation_images: ImagesLike | None = None,
     progress: bool = True,
     **options: Any,
@@ -96,7 +97,8 @@ def finetune(
         images: anything that `equivae.data.load_images` takes.
         transforms: names, groups such as `"d4"`, transforms, or a list of those.
         output_dir: a new or empty folder, or that of the run to resume.
-        recipe: a named set of options, see `equivae recipes`; the options given stand above it.
+        recipe: a named set of options, see `equivae recipes`; the options given stand above it. By
+            default `"fitted"` where every transform has a fitted latent op, and `"equivae"` elsewhere.
         validation_images: images for validation and for the report; without them `validation_split` of
             `images` is held out.
         progress: show progress bars.
@@ -124,20 +126,26 @@ def finetune(
     diffusers.AutoencoderKL.from_pretrained("out")
     ```
     """
+    wanted = resolve_transforms(transforms)
+    if recipe is None:
+        recipe = "fitted" if wanted and all(operators_of([t]) for t in wanted) else "equivae"
     config = make_config(recipe, options)
-    wanted = _trained_along(resolve_transforms(transforms), config)
     original = load_vae(vae)
     autoencoder = Autoencoder(original)
     check_resolution(config.resolution, autoencoder)
     training, validation = _datasets(images, validation_images, config, autoencoder)
     batch_size = min(config.train_batch_size, len(training))
     check_transforms(wanted, layout_of(training[0][None]), autoencoder, batch_size)
-    loss_fn = _loss(wanted, config)
-    loss_fn.check_size(*training[0].shape[-2:])
+    check_crop(config.crop_size, training[0], autoencoder)
+    check_operators(wanted, config)
+    height, width = training[0].shape[-2:]
+    if config.crop_size:
+        height = width = config.crop_size
+    _loss(wanted, config).check_size(height, width)
     output_dir = Path(output_dir)
     checkpoint = find_checkpoint(output_dir, config.resume_from_checkpoint)
     if checkpoint is None or checkpoint.resolve().parent != output_dir.resolve():
-        claim_folder(output_dir, ours=("logs", LATENTS_FILE))
+        claim_folder(output_dir, ours=("logs", LATENTS_FILE, OPERATORS))
 
     accelerator = _accelerator(config, output_dir)
     set_seed(config.seed)
@@ -148,16 +156,23 @@ def finetune(
     model = copy_module(original).to(accelerator.device)
     _cast(model, torch.float32)
     tuned = Autoencoder(model)
-    before, panels_before = _measure(tuned, validation, wanted, config, progress, "before")
+    asked, resuming = wanted, checkpoint is not None
+    wanted = with_operators(tuned, asked, training, output_dir, resuming, config, progress)
+    loss_fn = _loss(wanted, config)
+    # What was asked for is measured as well where a fitted latent op takes its place.
+    compared = list({t.name: t for t in [*wanted, *asked]}.values())
+    before, panels_before = _measure(tuned, validation, compared, config, progress, "before")
     trainable = _select(tuned, config.train)
     operators = operators_of(wanted) if config.train_operator else []
-    for operator in operators:
-        trainable += operator.requires_grad_(True).parameters()
+    moving = [p for operator in operators for p in operator.requires_grad_(True).parameters()]
     if config.gradient_checkpointing:
-        _enable_gradient_checkpointing(tuned, training[0][None].to(accelerator.device))
+        some = training[0][None, ..., : config.crop_size, : config.crop_size]
+        _enable_gradient_checkpointing(tuned, some.to(accelerator.device))
 
     latents = None
-    if config.train == "decoder" and not config.sample_posterior and not config.encoder_weight:
+    # Crops are encoded as they come: a crop of a latent knows of pixels beyond the crop of the image.
+    frozen = config.train == "decoder" and not config.sample_posterior
+    if frozen and not config.encoder_weight and not config.crop_size:
         latents = cache_latents(
             tuned,
             training,
@@ -176,8 +191,14 @@ def finetune(
         num_workers=config.dataloader_num_workers,
         pin_memory=accelerator.device.type == "cuda",
     )
+    groups: list[dict[str, Any]] = [{"params": trainable}]
+    if moving:
+        groups.append(
+            {"params": moving, "lr": config.operator_learning_rate or config.learning_rate}
+        )
+    trainable = [*trainable, *moving]
     optimizer: Any = torch.optim.AdamW(
-        trainable,
+        groups,
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
         weight_decay=config.adam_weight_decay,
@@ -216,7 +237,8 @@ def finetune(
         for batch in loader:
             with accelerator.accumulate(objective):
                 draws = draws_of(config.seed, state.epoch, state.samples, accelerator.process_index)
-                loss, terms = objective(batch["images"], batch.get("latents"), draws)
+                images_seen = random_crop(batch["images"], config.crop_size, draws)
+                loss, terms = objective(images_seen, batch.get("latents"), draws)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients and config.max_grad_norm:
                     accelerator.clip_grad_norm_(trainable, config.max_grad_norm)
@@ -292,7 +314,7 @@ def finetune(
     if accelerator.is_main_process:
         _save(model, output_dir)
         if operators:
-            save_operators(wanted, output_dir / "operators")
+            save_operators(wanted, output_dir / OPERATORS)
         report.save(output_dir, overwrite=True)
     accelerator.end_training()
     return FinetuneResult(model, report, history, output_dir, wanted)
@@ -332,18 +354,6 @@ def _datasets(
     training, validation = dataset.split(config.validation_split, config.seed)
     # Without a held-out share the report can only speak of images that were trained on.
     return training, validation if len(validation) else training
-
-
-def _trained_along(transforms: list[Transform], config: FinetuneConfig) -> list[Transform]:
-    """Copies where the latent ops are trained, since what the caller passed in stays as it is."""
-    if not config.train_operator:
-        return transforms
-    if not operators_of(transforms):
-        raise InputError(
-            "train_operator=True needs fitted transforms, as fit_latent_op gives them; the ones given have "
-            "no operator."
-        )
-    return copy.deepcopy(transforms)
 
 
 def _loss(transforms: Sequence[Transform], config: FinetuneConfig) -> EquivarianceLoss:
