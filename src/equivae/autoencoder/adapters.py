@@ -24,8 +24,11 @@ def register_built_in_adapters() -> None:
 
 def _pads_in_front(module: nn.Module) -> bool:
     """VidTok, causal: `forward` repeats the first frame before it encodes, `encode` leaves that out."""
-    has = all(hasattr(module, name) for name in ("temporal_compression_ratio", "regularizer"))
-    return has and getattr(module, "is_causal", False) is True
+    # A diffusers model warns when an attribute of its config is asked for as its own.
+    own = vars(module)
+    return (
+        bool(own.get("is_causal")) and {"temporal_compression_ratio", "regularizer"} <= own.keys()
+    )
 
 
 def _encode_padded(

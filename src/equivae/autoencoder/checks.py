@@ -14,6 +14,7 @@ from equivae.transforms.base import Transform
 
 __all__ = ["check_images", "check_resolution", "check_transforms", "layout_of", "moves_axis"]
 
+_CELLS, _DRAWS = 5, 16
 _AXIS_NAMES = {
     "image": ("height", "width"),
     "video": ("time", "height", "width"),
@@ -112,11 +113,14 @@ def check_resolution(resolution: int | None, vae: Autoencoder) -> None:
         )
 
 
-def check_transforms(transforms: Sequence[Transform], layout: Layout, vae: Autoencoder) -> None:
+def check_transforms(
+    transforms: Sequence[Transform], layout: Layout, vae: Autoencoder, batch_size: int = 1
+) -> None:
     """Raise `InputError` for a transform that does not act on this layout, or moves an uneven axis.
 
     The first cell of a causal autoencoder's time axis spans one frame and the others several, so that
-    no latent of the reversed video is the reversed latent.
+    no latent of the reversed video is the reversed latent. A transform drawn per sample needs the
+    `batch_size` that it was drawn for.
     """
     name = type(vae.module).__name__
     axes = vae.geometry.axes[-len(_AXIS_NAMES[layout]) :]
@@ -127,7 +131,7 @@ def check_transforms(transforms: Sequence[Transform], layout: Layout, vae: Autoe
                 f"on {layout} {LAYOUTS[layout][1]}; set its `layouts` if it does."
             )
         for place, axis in enumerate(axes):
-            if not axis.even and moves_axis(vae.place(transform), layout, place, axes):
+            if not axis.even and moves_axis(vae.place(transform), layout, place, axes, batch_size):
                 cells = (
                     f"spans {axis.first} and every other {axis.step}"
                     if axis.step
@@ -140,16 +144,37 @@ def check_transforms(transforms: Sequence[Transform], layout: Layout, vae: Autoe
                 )
 
 
-def moves_axis(transform: Transform, layout: Layout, place: int, axes: Sequence[Axis]) -> bool:
-    """Whether values leave their place along one axis: a NaN at its start has to stay there."""
-    x = torch.zeros(1, 3, *((axis.step or 1) * 4 for axis in axes))
-    dim = place - len(axes)
-    marked = x.clone()
+def moves_axis(
+    transform: Transform,
+    layout: Layout,
+    place: int,
+    axes: Sequence[Axis],
+    batch_size: int = 1,
+) -> bool:
+    """Whether values leave their place along one axis: a NaN at its start has to stay there.
+
+    A random transform moves what any of several draws moves.
+
+    Args:
+        transform: at the factors of the autoencoder.
+        layout: of the tensors that it is for.
+        place: which of the layout's axes, `(T, H, W)`, `(H, W)` or `(T,)`.
+        axes: those of the autoencoder's geometry.
+        batch_size: that a transform drawn per sample was drawn for.
+    """
+    axes = axes[-len(_AXIS_NAMES[layout]) :]
+    marked = torch.zeros(batch_size, 3, *((axis.step or 1) * _CELLS for axis in axes))
+    dim = 2 + place
     marked.narrow(dim, 0, 1).fill_(float("nan"))
-    drawn = transform.draw(1, torch.Generator().manual_seed(0))
-    moved = drawn.pixel(marked)
-    if moved.shape[dim] != x.shape[dim]:
-        return True
-    others = [axis for axis in range(moved.ndim) if axis != dim % moved.ndim]
-    reached = moved.isnan().any(dim=tuple(others))
-    return bool(reached[1:].any()) or not bool(reached[0])
+    for seed in range(_DRAWS):
+        drawn = transform.draw(batch_size, torch.Generator().manual_seed(seed))
+        moved = drawn.pixel(marked)
+        if moved.shape[dim] != marked.shape[dim]:
+            return True
+        others = [axis for axis in range(moved.ndim) if axis != dim]
+        reached = moved.isnan().any(dim=tuple(others))
+        if bool(reached[1:].any()) or not bool(reached[0]):
+            return True
+        if drawn is transform:
+            return False
+    return False

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["forces_upcast", "in_full_precision", "outside_fp16_autocast"]
 
@@ -16,17 +16,23 @@ def forces_upcast(module: nn.Module) -> bool:
     return bool(getattr(getattr(module, "config", None), "force_upcast", False))
 
 
-def outside_fp16_autocast(
-    module: nn.Module, device: torch.device
-) -> AbstractContextManager[object]:
-    """Switches fp16 autocast off for a module that forces the upcast; bf16 has the range and stays."""
+@contextmanager
+def outside_fp16_autocast(module: nn.Module, given: Tensor) -> Iterator[Tensor]:
+    """Switches fp16 autocast off for a module that forces the upcast; bf16 has the range and stays.
+
+    Gives what was given, in the dtype of the weights where autocast no longer sees to that.
+    """
+    device = given.device.type
     if (
         forces_upcast(module)
-        and torch.is_autocast_enabled(device.type)
-        and torch.get_autocast_dtype(device.type) == torch.float16
+        and torch.is_autocast_enabled(device)
+        and torch.get_autocast_dtype(device) == torch.float16
     ):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
+        weight = next(module.parameters(), given)
+        with torch.autocast(device, enabled=False):
+            yield given.to(weight.dtype)
+    else:
+        yield given
 
 
 @contextmanager

@@ -18,6 +18,7 @@ __all__ = ["has_frames", "probe"]
 
 _SIDES = (64, 128, 256, 512)
 _VIDEO_SIDES = (32, 64, 128, 256)
+_SINGLE_FRAME_AFTER = 64
 # Prime numbers of frames first, at which `step * k + 1` cannot be taken for `step * k`.
 _FRAMES = (13, 17, 16, 24, 34)
 _SAMPLES = (1024, 8192, 65536)
@@ -84,8 +85,8 @@ def _search(module: nn.Module, calls: Calls) -> Geometry:
     name, shape = type(module).__name__, LAYOUTS[layouts[0]][1]
     raise InputError(
         f"{name} could neither encode nor decode any of the tensors {shape} of {channels[0]} channels that "
-        f"were tried: {failure} If it needs other arguments or shapes, teach the library this class with "
-        "equivae.register_adapter(applies, encode, decode)."
+        f"were tried: {_first_line(failure)}. If it needs other arguments or shapes, teach the library this "
+        "class with equivae.register_adapter(applies, encode, decode)."
     ) from failure
 
 
@@ -106,15 +107,17 @@ def _first_whole(
     sizes: Sequence[tuple[int, ...]],
     tried: _Tried,
 ) -> Geometry | None:
-    # What was too long or too short by a part of a cell comes back as whole cells.
-    wanted = [(1, count, *size) for size in sizes]
+    asked = [(1, count, *size) for size in sizes]
+    wanted = [*asked]
     for shape in wanted:
         try:
             found, differentiable = _at(module, calls, layout, shape)
         except _Unsuitable as error:
             tried.unsuitable = tried.unsuitable or error
+            # What was too long or too short by a part of a cell comes back as whole cells; once, since
+            # a decoder that scales up would never stop.
             retry = (1, count, *error.decoded[2:])
-            if _worth(retry, shape) and retry not in wanted:
+            if shape in asked and _worth(retry, shape) and retry not in wanted:
                 wanted.append(retry)
         except InputError:
             raise
@@ -262,10 +265,15 @@ def _sizes(module: nn.Module, layout: Layout) -> Iterator[Sequence[tuple[int, ..
     for side in dict.fromkeys((*sides, *known)):
         if layout == "image":
             yield [(side, side)]
-        else:
-            yield [(frames, side, side) for frames in _FRAMES]
-    if layout == "video":
-        yield [(1, side, side) for side in sides]
+            continue
+        yield [(frames, side, side) for frames in _FRAMES]
+        if side == _SINGLE_FRAME_AFTER:  # images alone, in the shape of videos
+            yield [(1, side, side) for side in sides]
+
+
+def _first_line(error: Exception | None) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def _by(sizes: tuple[int, ...] | torch.Size) -> str:

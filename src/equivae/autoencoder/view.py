@@ -61,10 +61,10 @@ class Autoencoder:
         """
 
         def call(batch: Tensor) -> Tensor:
-            return self._calls.encode(self.module, batch, sample, generator)
+            return self._calls.encode(self.module, _dense(batch), sample, generator)
 
-        with outside_fp16_autocast(self.module, images.device):
-            return self._as_frames(images, call)
+        with outside_fp16_autocast(self.module, images) as given:
+            return self._as_frames(given, call)
 
     def decode(self, latents: Tensor, *, chunk_size: int | None = None) -> Tensor:
         """Images, videos or audio of latents as `encode` returns them; not clamped.
@@ -73,13 +73,13 @@ class Autoencoder:
             latents: `(B, c, h, w)`, `(B, c, t, h, w)` or `(B, c, t)`.
             chunk_size: decode at most so many at a time, to save memory.
         """
-        parts = [latents] if chunk_size is None else torch.split(latents, chunk_size)
-        with outside_fp16_autocast(self.module, latents.device):
+        with outside_fp16_autocast(self.module, latents) as given:
+            parts = [given] if chunk_size is None else torch.split(given, chunk_size)
             images = [self._as_frames(part, self._decode) for part in parts]
         return images[0] if len(images) == 1 else torch.cat(images)
 
     def _decode(self, latents: Tensor) -> Tensor:
-        images = self._calls.decode(self.module, latents)
+        images = self._calls.decode(self.module, _dense(latents))
         if latents.ndim == 5 and self.geometry.frames_first:
             images = images.transpose(1, 2)
         return images
@@ -171,3 +171,12 @@ class Autoencoder:
         if self._geometry is None:
             self._geometry = probe(self.module, self._calls)
         return self._geometry
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """A moved tensor is a view, and some modules reshape what they get as if it were none."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    kept = formats.get(tensor.ndim)
+    if kept is not None and tensor.is_contiguous(memory_format=kept):
+        return tensor
+    return tensor.contiguous()

@@ -44,7 +44,12 @@ def picture(
     transforms: Sequence[Transform],
     seed: int = 0,
 ) -> list[Panel]:
-    """A `Panel` of every chosen image under every transform, with the draws that `measure` made."""
+    """A `Panel` of every chosen image under every transform, with the draws that `measure` made.
+
+    The picture of a video is its middle frame; audio has none.
+    """
+    if not len(chosen) or images[0].ndim < 3:
+        return []
     panels = []
     with evaluating(vae.module):
         for index, rank in chosen:
@@ -56,10 +61,10 @@ def picture(
                     Panel(
                         image=images.names[index],
                         transform=named.name,
-                        original=batch.plain[0].cpu(),
-                        reconstruction=batch.seen[0].cpu(),
-                        moved=unit(trip.decoded)[0].cpu(),
-                        back=None if trip.back is None else trip.back[0].cpu(),
+                        original=_shown(batch.plain[0]),
+                        reconstruction=_shown(batch.seen[0]),
+                        moved=_shown(unit(trip.decoded)[0]),
+                        back=None if trip.back is None else _shown(trip.back[0]),
                         rank=rank,
                         latent=_kept(batch.z),
                         moved_latent=_kept(trip.latent),
@@ -67,6 +72,10 @@ def picture(
                     )
                 )
     return panels
+
+
+def _shown(image: Tensor) -> Tensor:
+    return (image if image.ndim == 3 else image[:, image.shape[1] // 2]).cpu()
 
 
 def _kept(latents: Tensor) -> Tensor:

@@ -241,6 +241,7 @@ class EquivarianceLoss:
         encoded = _in_shape_groups([t.pixel(images) for t in transforms], autoencoder.encode)
         total = latents.new_zeros((), dtype=torch.float32)
         for named, transform, seen in zip(self.transforms, transforms, encoded, strict=True):
+            _require_same_shape(f"encoder/{named.name}", transform.latent(latents), seen)
             mask = transform.mask(images)
             inside = None if mask is None else mask_of_cells(mask, seen.shape[-2:])
             error = masked(mse, seen, transform.latent(latents), inside) / power
@@ -256,14 +257,14 @@ def _placed(
     if images.ndim == 4:
         factor = max(1, images.shape[-1] // latents.shape[-1])
         return [t.at_factor(factor) for t in transforms]
-    check_transforms(transforms, layout_of(images), autoencoder)
+    check_transforms(transforms, layout_of(images), autoencoder, images.shape[0])
     return [autoencoder.place(t) for t in transforms]
 
 
 def _require_same_shape(term: str, decoded: Tensor, target: Tensor) -> None:
     if decoded.shape != target.shape:
         raise InputError(
-            f"{term}: the latent decodes to {tuple(decoded.shape)} where {tuple(target.shape)} is wanted; "
+            f"{term}: got {tuple(decoded.shape)} from the latent where {tuple(target.shape)} is wanted; "
             "the autoencoder does not keep this size, or the transform's two ops disagree."
         )
 

@@ -142,7 +142,8 @@ def finetune(
     autoencoder = Autoencoder(original)
     check_resolution(config.resolution, autoencoder)
     training, validation = _datasets(images, validation_images, config, autoencoder)
-    check_transforms(wanted, layout_of(training[0][None]), autoencoder)
+    batch_size = min(config.train_batch_size, len(training))
+    check_transforms(wanted, layout_of(training[0][None]), autoencoder, batch_size)
     check_crop(config.crop_size, training[0], autoencoder)
     check_operators(wanted, config)
     height, width = training[0].shape[-2:]
@@ -178,7 +179,8 @@ def finetune(
     operators = operators_of(wanted) if config.train_operator else []
     moving = [p for operator in operators for p in operator.requires_grad_(True).parameters()]
     if config.gradient_checkpointing:
-        _enable_gradient_checkpointing(model)
+        some = training[0][None, ..., : config.crop_size, : config.crop_size]
+        _enable_gradient_checkpointing(tuned, some.to(accelerator.device))
 
     latents = None
     # Crops are encoded as they come: a crop of a latent knows of pixels beyond the crop of the image.
@@ -440,11 +442,43 @@ def _select(vae: Autoencoder, train: str) -> list[nn.Parameter]:
     return selected
 
 
-def _enable_gradient_checkpointing(model: Any) -> None:
+def _enable_gradient_checkpointing(vae: Autoencoder, image: Tensor) -> None:
+    """`InputError` where there is none, or where latents, images or gradients are not the same with it.
+
+    Of diffusers' classes, AutoencoderTiny's encoder leaves the scaling of its input out under
+    checkpointing, and AutoencoderKLMagvit's cache breaks the backward pass.
+    """
+    model: Any = vae.module
+    name = type(model).__name__
+    wanted = _values_and_gradients(vae, image)
     try:
         model.enable_gradient_checkpointing()
     except (AttributeError, ValueError) as error:
-        raise InputError(f"{type(model).__name__} has no gradient checkpointing.") from error
+        raise InputError(f"{name} has no gradient checkpointing.") from error
+    try:
+        found = _values_and_gradients(vae, image)
+        same = all(
+            torch.allclose(a, b, rtol=1e-2, atol=1e-2 * float(a.abs().max()))
+            for a, b in zip(wanted, found, strict=True)
+        )
+    except RuntimeError:  # torch's checkpoint notices that the second forward differs
+        same = False
+    if not same:
+        raise InputError(
+            f"{name} computes something else under gradient checkpointing, so what it learned would not "
+            "hold without; leave gradient_checkpointing out."
+        )
+
+
+def _values_and_gradients(vae: Autoencoder, image: Tensor) -> list[Tensor]:
+    values, given = [], image.detach()
+    for call in (vae.encode, vae.decode):
+        given.requires_grad_()
+        result = call(given)
+        (gradient,) = torch.autograd.grad(result.float().sum(), given)
+        given = result.detach()
+        values += [given.clone(), gradient]
+    return values
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:

@@ -1,0 +1,267 @@
+"""Tiling, slicing, gradient checkpointing and half precision: the module's own, and they work as they are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import equivae
+from equivae import InputError
+from matrix_models import inputs, make
+from models import ConvAE, noise, tiny_kl
+
+MODELS = {
+    "AutoencoderKL": (lambda: tiny_kl(sample_size=16), noise(2, 3, 32, 32)),
+    "AutoencoderTiny": (lambda: make("AutoencoderTiny"), inputs("AutoencoderTiny")),
+    "AutoencoderKLWan": (lambda: make("AutoencoderKLWan"), noise(2, 3, 5, 16, 16)),
+    "AutoencoderOobleck": (lambda: make("AutoencoderOobleck"), inputs("AutoencoderOobleck")),
+}
+TRANSFORM = {4: "hflip", 5: "hflip", 3: "time_reverse"}
+
+
+@pytest.fixture(params=MODELS)
+def case(request):
+    build, x = MODELS[request.param]
+    return build(), x
+
+
+def _loss(module: nn.Module, x: Tensor) -> Tensor:
+    module.zero_grad(set_to_none=True)
+    loss = equivae.EquivarianceLoss(TRANSFORM[x.ndim])(module, x).loss
+    loss.backward()
+    return loss.detach()
+
+
+def _gradients(module: nn.Module) -> dict[str, Tensor]:
+    return {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+
+
+def test_slicing_changes_nothing(case):
+    module, x = case
+    whole, gradients = _loss(module, x), _gradients(module)
+    if not hasattr(module, "enable_slicing"):
+        pytest.skip("this class has no slicing")
+    module.enable_slicing()
+    assert module.use_slicing
+    torch.testing.assert_close(_loss(module, x), whole)
+    sliced = _gradients(module)
+    assert gradients.keys() == sliced.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(sliced[name], gradient, rtol=1e-3, atol=1e-6)
+
+
+TILES = {"tile_sample_min_height": 16, "tile_sample_min_width": 16}
+STRIDES = {"tile_sample_stride_height": 8, "tile_sample_stride_width": 8}
+TILED = {
+    "AutoencoderKL": (lambda: tiny_kl(sample_size=16), {}, noise(2, 3, 32, 32)),
+    "AutoencoderDC": (lambda: make("AutoencoderDC"), TILES | STRIDES, noise(1, 3, 32, 32)),
+    "AutoencoderKLWan": (lambda: make("AutoencoderKLWan"), TILES | STRIDES, noise(1, 3, 5, 32, 32)),
+}
+
+
+@pytest.mark.parametrize("name", TILED)
+def test_tiling_trains_and_measures(name):
+    build, options, x = TILED[name]
+    module = build()
+    plain = equivae.Autoencoder(build())
+    module.enable_tiling(**options)
+    vae = equivae.Autoencoder(module)
+    assert (vae.layout, vae.factor, vae.time_factor) == (
+        plain.layout,
+        plain.factor,
+        plain.time_factor,
+    )
+    with torch.no_grad():
+        tiled, whole = vae.encode(x), plain.encode(x)
+        assert tiled.shape == whole.shape
+        assert not torch.allclose(tiled, whole), "one tile held it all, so nothing was tested"
+        assert vae.decode(tiled).shape == x.shape
+    assert torch.isfinite(_loss(module, x))
+    assert (
+        set(_gradients(module)) == vae.geometry.encoder_parameters | vae.geometry.decoder_parameters
+    )
+    report = equivae.evaluate(module, x, "rot180", progress=False)
+    assert report.metrics.transforms["rot180"].round_trip_mse > 0
+
+
+CHECKPOINTED = {
+    "AutoencoderKL": MODELS["AutoencoderKL"],
+    "AutoencoderKLLTXVideo": (
+        lambda: make("AutoencoderKLLTXVideo"),
+        inputs("AutoencoderKLLTXVideo"),
+    ),
+    "AutoencoderKLCogVideoX": (
+        lambda: make("AutoencoderKLCogVideoX"),
+        inputs("AutoencoderKLCogVideoX"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTED)
+def test_gradient_checkpointing_changes_no_gradient(name):
+    build, x = CHECKPOINTED[name]
+    module = build().train()
+    whole, gradients = _loss(module, x), _gradients(module)
+    module.enable_gradient_checkpointing()
+    assert module.is_gradient_checkpointing
+    torch.testing.assert_close(_loss(module, x), whole)
+    checkpointed = _gradients(module)
+    assert gradients.keys() == checkpointed.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_finetune_with_gradient_checkpointing_and_slicing(tmp_path):
+    plain, saving = tiny_kl(), tiny_kl()
+    saving.enable_slicing()
+    images = noise(6, 3, 16, 16)
+    options = {"max_train_steps": 2, "train_batch_size": 2, "progress": False}
+    a = equivae.finetune(plain, images, "hflip", tmp_path / "a", **options)
+    b = equivae.finetune(
+        saving, images, "hflip", tmp_path / "b", gradient_checkpointing=True, **options
+    )
+    assert b.vae.is_gradient_checkpointing
+    assert b.vae.use_slicing
+    for name, value in a.vae.state_dict().items():
+        torch.testing.assert_close(b.vae.state_dict()[name], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("AutoencoderKLWan", "AutoencoderKLWan has no gradient checkpointing"),
+        ("AutoencoderTiny", "AutoencoderTiny computes something else under gradient checkpointing"),
+        ("AutoencoderKLMagvit", "AutoencoderKLMagvit computes something else"),
+    ],
+)
+def test_gradient_checkpointing_that_is_wrong_or_missing(tmp_path, name, message):
+    x = inputs(name)
+    with pytest.raises(InputError, match=message):
+        equivae.finetune(
+            make(name),
+            torch.cat([x, x]),
+            "hflip",
+            tmp_path / "out",
+            gradient_checkpointing=True,
+            max_train_steps=1,
+            progress=False,
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_half_precision_encodes_and_decodes(case, dtype):
+    module, x = case
+    reference = equivae.Autoencoder(module)
+    with torch.no_grad():
+        wanted = reference.decode(reference.encode(x))
+    vae = equivae.Autoencoder(module.to(dtype))
+    assert vae.geometry.encoder_parameters == reference.geometry.encoder_parameters
+    with torch.no_grad():
+        z = vae.encode(x.to(dtype))
+        y = vae.decode(z)
+    assert z.dtype == y.dtype == dtype
+    assert (y.float() - wanted).abs().mean() < 0.05 * wanted.abs().mean() + 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_half_precision_trains(tmp_path, dtype):
+    """A copy learns in float32; what is returned and saved has the dtype that came in."""
+    module = tiny_kl().to(dtype)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    result = equivae.finetune(
+        module,
+        noise(4, 3, 16, 16),
+        "hflip",
+        tmp_path / "out",
+        max_train_steps=2,
+        train_batch_size=2,
+        learning_rate=1e-2,
+        progress=False,
+    )
+    assert {p.dtype for p in result.vae.parameters()} == {dtype}
+    assert all(value.equal(before[name]) for name, value in module.state_dict().items())
+    assert any(not value.equal(before[name]) for name, value in result.vae.state_dict().items())
+
+
+# force_upcast -------------------------------------------------------------------------------------
+
+
+class Watching(ConvAE):
+    """Records the dtype of its weights and of what its convolution gives at every encode."""
+
+    def __init__(self, force_upcast: bool) -> None:
+        super().__init__()
+        self.config = type("Config", (), {"force_upcast": force_upcast, "in_channels": 3})()
+        self.seen: list[tuple[torch.dtype, torch.dtype]] = []
+
+    def encode(self, images: Tensor) -> Tensor:
+        latents = super().encode(images)
+        self.seen.append((self.encoder.weight.dtype, latents.dtype))
+        return latents
+
+
+@pytest.mark.parametrize(
+    ("dtype", "force_upcast", "measured"),
+    [
+        (torch.float16, True, torch.float32),
+        (torch.float16, False, torch.float16),
+        (torch.bfloat16, True, torch.bfloat16),
+        (torch.float32, True, torch.float32),
+    ],
+)
+def test_float16_is_measured_in_float32_where_the_config_says_so(dtype, force_upcast, measured):
+    module = Watching(force_upcast).to(dtype)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    _ = equivae.Autoencoder(module).factor
+    module.seen.clear()
+    equivae.evaluate(module, noise(2, 3, 8, 8), "hflip", progress=False)
+    assert set(module.seen) == {(measured, measured)}
+    assert all(
+        value.dtype == dtype and value.equal(before[n]) for n, value in module.state_dict().items()
+    )
+
+
+def test_the_upcast_ends_with_an_error():
+    module = Watching(True).half()
+
+    def fail() -> None:
+        with equivae.Autoencoder(module).full_precision():
+            assert module.encoder.weight.dtype == torch.float32
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert module.encoder.weight.dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("autocast", "force_upcast", "computed"),
+    [
+        (torch.float16, True, torch.float32),
+        (torch.float16, False, torch.float16),
+        (torch.bfloat16, True, torch.bfloat16),
+    ],
+)
+def test_fp16_autocast_ends_at_a_vae_that_forces_the_upcast(autocast, force_upcast, computed):
+    module = Watching(force_upcast)
+    vae = equivae.Autoencoder(module)
+    with torch.autocast("cpu", autocast):
+        z = vae.encode(noise(1, 3, 8, 8))
+        assert vae.decode(z).dtype == computed
+        # What a latent op computed under autocast is brought to the weights' dtype.
+        assert vae.decode(z.to(autocast)).dtype == computed
+        assert torch.is_autocast_enabled("cpu")
+    assert module.seen[-1] == (torch.float32, computed)
+
+
+def test_the_configs_of_diffusers_are_read():
+    from diffusers import AutoencoderKL
+
+    from equivae.autoencoder.precision import forces_upcast
+
+    assert forces_upcast(tiny_kl())
+    assert not forces_upcast(tiny_kl(force_upcast=False))
+    assert not forces_upcast(make("AutoencoderTiny"))
+    assert not forces_upcast(ConvAE())
+    assert AutoencoderKL(force_upcast=True).config.force_upcast
