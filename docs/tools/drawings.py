@@ -80,7 +80,9 @@ def glyph(x: float, y: float, side: float, c: Colours, turned: bool = False) -> 
     turn = f" transform='rotate(180 {middle})'" if turned else ""
     u = side / 10
     stem = f"<path d='M{x + 3 * u:g} {y + 8 * u:g}V{y + 2 * u:g}H{x + 7.4 * u:g}M{x + 3 * u:g} "
-    stem += f"{y + 5 * u:g}H{x + 6.4 * u:g}' fill='none' stroke='{c.ink}' stroke-width='{u * 1.3:g}'/>"
+    stem += (
+        f"{y + 5 * u:g}H{x + 6.4 * u:g}' fill='none' stroke='{c.ink}' stroke-width='{u * 1.3:g}'/>"
+    )
     return box(x, y, side, side, c.fill, c.faint) + f"<g{turn}>{stem}</g>"
 
 
@@ -176,7 +178,10 @@ def seam(c: Colours) -> str:
         parts += [box(200, y, 110, 110, c.fill, c.faint), text(255, y - 10, label, c.ink)]
     parts += [box(200, 40, 110, 55, c.blue), box(200, 190, 110, 55, c.pink)]
     parts += [arrow(320, 68, 400, 110, c.blue)]
-    parts += [arrow(320, 218, 400, 190, c.pink), text(330, 250, "turned by 180°", c.pink, 13, "start")]
+    parts += [
+        arrow(320, 218, 400, 190, c.pink),
+        text(330, 250, "turned by 180°", c.pink, 13, "start"),
+    ]
     parts += [text(465, 80, "E'(x)", c.ink), box(410, 90, 110, 55, c.blue)]
     parts += [box(410, 145, 110, 55, c.pink)]
     parts += [text(465, 122, "as upright", c.on, 13), text(465, 177, "as turned", c.on, 13)]
@@ -198,13 +203,21 @@ def ladder(c: Colours) -> str:
         return left + (value - low) / (high - low) * width
 
     y = 78.0
-    parts = [f"<line x1='{left}' y1='{y}' x2='{left + width}' y2='{y}' stroke='{c.faint}' stroke-width='2'/>"]
+    parts = [
+        f"<line x1='{left}' y1='{y}' x2='{left + width}' y2='{y}' stroke='{c.faint}' stroke-width='2'/>"
+    ]
     for tick in range(int(low), int(high) + 1, 2):
-        parts.append(f"<line x1='{place(tick):g}' y1='{y}' x2='{place(tick):g}' y2='{y + 6}' stroke='{c.faint}'/>")
-        parts.append(text(place(tick), y + 22, f"{tick}" + (" dB" if tick == high else ""), c.faint, 12))
+        parts.append(
+            f"<line x1='{place(tick):g}' y1='{y}' x2='{place(tick):g}' y2='{y + 6}' stroke='{c.faint}'/>"
+        )
+        parts.append(
+            text(place(tick), y + 22, f"{tick}" + (" dB" if tick == high else ""), c.faint, 12)
+        )
     for order, (label, value, colour) in enumerate(levels):
         top = y - (44 if order == 2 else 22)
-        parts.append(f"<line x1='{place(value):g}' y1='{top + 4:g}' x2='{place(value):g}' y2='{y}' stroke='{colour}'/>")
+        parts.append(
+            f"<line x1='{place(value):g}' y1='{top + 4:g}' x2='{place(value):g}' y2='{y}' stroke='{colour}'/>"
+        )
         parts.append(f"<circle cx='{place(value):g}' cy='{y}' r='6' fill='{colour}'/>")
         anchor = "end" if order else "middle"
         parts.append(text(place(value), top, f"{label}, {value:.1f}", colour, 13, anchor))
@@ -216,7 +229,13 @@ def ladder(c: Colours) -> str:
         parts.append(
             text(place(lower) - 6, y + below + 4, f"gap {upper - lower:.1f} dB", colour, 13, "end")
             if lower > 20
-            else text((place(lower) + place(upper)) / 2, y + below - 6, f"gap {upper - lower:.1f} dB", colour, 13)
+            else text(
+                (place(lower) + place(upper)) / 2,
+                y + below - 6,
+                f"gap {upper - lower:.1f} dB",
+                colour,
+                13,
+            )
         )
     return svg(680, 172, "".join(parts), c)
 

@@ -3,8 +3,8 @@
     equivae demo --output_dir equivae-demo
     python docs/tools/pictures.py --vae equivae-demo
 
-Writes JPEGs to docs/images. The photograph (astronaut, NASA, in the public domain) comes with
-scikit-image; neither the embedded VAE nor the demo trained on it.
+Writes JPEGs to docs/images. The photograph is one of those in the package (a detail of scikit-image's
+astronaut, NASA, in the public domain); neither the embedded VAE nor the demo trained on it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import skimage.data
 import torch
 import typer
 from einops import rearrange
@@ -22,15 +21,14 @@ from torch import Tensor
 import equivae
 
 IMAGES = Path(__file__).parents[1] / "images"
-SIDE = 512
+PHOTOGRAPH = 1  # of `equivae.zoo.photographs`
 
 
 def main(
     vae: Annotated[Path, typer.Option("--vae", help="what `equivae demo` wrote")],
     output_dir: Annotated[Path, typer.Option("--output_dir", help="a folder")] = IMAGES,
 ) -> None:
-    pixels = torch.from_numpy(skimage.data.astronaut().copy())
-    x = rearrange(pixels, "h w c -> 1 c h w")[..., :SIDE, :SIDE].float().div(127.5).sub(1)
+    x = equivae.zoo.photographs()[PHOTOGRAPH : PHOTOGRAPH + 1]
     save(x, output_dir / "compare-original.jpg")
     rot180 = equivae.get_transform("rot180")
     for name, source in (("before", "embedded"), ("after", str(vae))):
@@ -41,7 +39,7 @@ def main(
 
 def save(image: Tensor, path: Path) -> None:
     array = image[0].clamp(-1, 1).add(1).mul(127.5).round().byte()
-    Image.fromarray(rearrange(array, "c h w -> h w c").numpy()).save(path, quality=88)
+    Image.fromarray(rearrange(array, "c h w -> h w c").numpy()).save(path, quality=92)
     print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB")
 
 
