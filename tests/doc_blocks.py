@@ -16,7 +16,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import click
 import typer
 import typer.main
 from packaging.requirements import Requirement
@@ -164,7 +163,7 @@ def _check_equivae(arguments: list[str]) -> None:
 def _check_script(path: Path, arguments: list[str]) -> None:
     script = typer.Typer()
     script.command()(load_script(path).main)
-    command: click.Command = typer.main.get_command(script)
+    command: Any = typer.main.get_command(script)
     command.make_context(path.name, list(arguments))
 
 
