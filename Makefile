@@ -4,7 +4,7 @@ VENV ?= .venv
 OUT ?= equivae-demo
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/equivae demo --output_dir $(OUT)
@@ -17,6 +17,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The site at http://127.0.0.1:8000, made anew at every change; the tests build it with --strict.
+docs: $(VENV)/.test
+	$(BIN)/mkdocs serve
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -27,7 +31,7 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev,docs]"
 	touch $@
 
 clean:

@@ -24,10 +24,11 @@ def install(tmp_path, monkeypatch):
     for table in ("_FACTORIES", "_BUILTIN_GROUPS", "_PLUGIN_PACKAGES"):
         monkeypatch.setattr(registry, table, dict(getattr(registry, table)))
     monkeypatch.syspath_prepend(str(tmp_path))
-    modules = set(sys.modules)
+    modules = set()
 
     def put(package, code, entries):
         module = package.replace("-", "_")
+        modules.add(module)
         (tmp_path / f"{module}.py").write_text(textwrap.dedent(code))
         info = tmp_path / f"{module}-1.0.dist-info"
         info.mkdir()
@@ -38,8 +39,8 @@ def install(tmp_path, monkeypatch):
         (info / "entry_points.txt").write_text("\n".join(["[equivae.transforms]", *lines]) + "\n")
 
     yield put
-    for name in set(sys.modules) - modules:
-        del sys.modules[name]
+    for name in modules:  # what else was imported meanwhile is kept, torch's parts among it
+        sys.modules.pop(name, None)
 
 
 PLUGIN = """

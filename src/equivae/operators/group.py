@@ -81,8 +81,8 @@ def fit_latent_group(
         group: `"c2"`, `"d2"`, `"c4"`, `"d4"` or a `Group`.
         basis: `"elements"` fits every element on its own, which decodes best; `"generators"` fits the
             generators and composes the others from them, so that these obey the group law.
-        vae, images, kernel_size, padding, ridge, resolution, max_samples, validation_split,
-            eval_batch_size, seed, progress: as in `fit_latent_op`.
+
+    All other arguments are those of `fit_latent_op`.
 
     Raises `InputError` as `fit_latent_op` does.
 

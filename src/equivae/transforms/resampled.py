@@ -9,7 +9,6 @@ from typing import Any, Union
 
 import torch
 import torch.nn.functional as F
-from kornia.geometry.transform import get_affine_matrix2d, get_perspective_transform
 from torch import Tensor
 
 from equivae.errors import InputError
@@ -51,6 +50,8 @@ def _linear(
     shear_x: Parameter = 0.0,
 ) -> Tensor:
     """kornia's affine matrix about the centre, in relative coordinates; angles in degrees."""
+    from kornia.geometry.transform import get_affine_matrix2d
+
     turn, sy, sx, hy, hx = _columns(angle, scale_y, scale_x, shear_y, shear_x)
     origin = torch.zeros(len(turn), 2, dtype=torch.float64)
     matrix: Tensor = get_affine_matrix2d(
@@ -273,6 +274,8 @@ class Perspective(Warp):
         return moves[None] if moves.ndim == 2 else moves
 
     def homography(self, aspect: float) -> Tensor:
+        from kornia.geometry.transform import get_perspective_transform
+
         goal = _CORNERS + 2 * self._moves().flip(-1)
         return get_perspective_transform(_CORNERS.expand_as(goal).contiguous(), goal)  # type: ignore[no-any-return]
 

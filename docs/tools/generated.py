@@ -1,0 +1,200 @@
+"""A mkdocs hook: tables that are made from the code and from benchmarks/results when the site is built.
+
+A page says `<!-- generated: recipes -->` where the table goes; see `GENERATORS` for the names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import typer.main
+from typer.core import TyperCommand
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+_MARKER = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put every table where its marker stands; `KeyError` for an unknown name."""
+    return _MARKER.sub(lambda found: GENERATORS[found[1]](), markdown)
+
+
+def recipes() -> str:
+    """The recipes, with the options that they set."""
+    from equivae.training import RECIPES
+
+    rows = []
+    for recipe in RECIPES.values():
+        options = "<br>".join(f"`{name}={value!r}`" for name, value in recipe.options.items())
+        rows.append(
+            (f"`{recipe.name}`", recipe.summary, recipe.source, options or "the defaults below")
+        )
+    return _table(("recipe", "what it does", "from", "what it sets"), rows)
+
+
+def options() -> str:
+    """Every option of a fine-tune."""
+    from equivae.training import FinetuneConfig
+
+    rows = [
+        (f"`{option.name}`", f"`{option.default!r}`", str(option.metadata["help"]))
+        for option in fields(FinetuneConfig)
+    ]
+    return _table(("option", "default", "meaning"), rows)
+
+
+def commands() -> str:
+    """Every command of the command line with its options."""
+    from equivae.cli import app
+
+    group: Any = typer.main.get_command(app)
+    return "\n\n".join(_command(name, command) for name, command in group.commands.items())
+
+
+def _command(name: str, command: TyperCommand) -> str:
+    lines = [f"## equivae {name}", "", str(command.help)]
+    rows = []
+    for option in command.params:
+        if option.name == "help":
+            continue
+        flags = "<br>".join(f"`{flag}`" for flag in [*option.opts, *option.secondary_opts])
+        text = re.sub(r"\[/?dim\]|\\\[default: [^\]]*\]", "", getattr(option, "help", "")).strip()
+        rows.append((flags, _default(option), text))
+    if rows:
+        lines += ["", _table(("option", "default", "meaning"), rows)]
+    return "\n".join(lines)
+
+
+def _default(option: Any) -> str:
+    if option.required:
+        return "**required**"
+    shown = re.search(r"\\\[default: ([^\]]*)\]", option.help or "")
+    value = shown[1] if shown else option.default
+    return "" if value is None else f"`{value}`"
+
+
+def glossary_groups() -> str:
+    """The groups of transforms and their elements."""
+    import equivae
+
+    rows = [
+        (f"`{name}`", ", ".join(f"`{t.name}`" for t in equivae.get_group(name)))
+        for name in equivae.list_groups()
+    ]
+    return _table(("group", "elements"), rows)
+
+
+def taef2() -> str:
+    """What each way gives on TAEF2 for rot180."""
+    fitted = _result("latent_operators")["fit"]["rows"]
+    fit = next(row for row in fitted if row["transform"] == "rot180")
+    tuned = _result("finetune_taef2_equivae")
+    metrics = tuned["metrics"]
+    rows = [
+        ("untouched, the latent turned", fit["reconstruction_psnr"], fit["grid_move_psnr"], None),
+        (
+            f"`fit_latent_op`, {fit['kernel_size']}x{fit['kernel_size']}",
+            fit["reconstruction_psnr"],
+            fit["fitted_psnr"],
+            fit["seconds"],
+        ),
+        (
+            "`finetune`, all weights",
+            metrics["reconstruction_psnr"],
+            metrics["transforms"]["rot180"]["round_trip_psnr"],
+            tuned["seconds"],
+        ),
+    ]
+    return _table(
+        ("rot180", "reconstruction", "round trip", "seconds"),
+        [(name, _db(a), _db(b), "" if s is None else f"{s:.0f}") for name, a, b, s in rows],
+    )
+
+
+def vae_cost() -> str:
+    """What a training step costs on the VAE of Stable Diffusion 1.5 and SDXL."""
+    measured = _result("vae_cost")["rows"]
+    rows = []
+    for row in measured:
+        if row["vae"] != measured[0]["vae"]:
+            continue
+        rows.append(
+            (
+                f"{row['resolution']}",
+                row["train"],
+                f"{row['tflop_per_image']:.1f}",
+                f"{row['state_gb']:.1f}",
+                f"{row['activations_gb_per_image']:.1f}",
+                f"{row['checkpointed_gb_per_image']:.1f}",
+            )
+        )
+    return _table(
+        (
+            "resolution",
+            "`train`",
+            "TFLOP per image",
+            "weights and optimiser, GB",
+            "activations per image, GB",
+            "the same with `gradient_checkpointing`",
+        ),
+        rows,
+    )
+
+
+def demo_frontier() -> str:
+    """What the demo's settings give."""
+    labels = {"as it ships": "as the demo ships: weight 0.17, 400 steps"}
+    rows = [
+        (
+            labels.get(name, name),
+            _db(trial["gap_after_db"]),
+            _db(trial["reconstruction_change_db"]),
+            f"{trial['seconds']:.0f}",
+        )
+        for name, trial in _result("demo_frontier")["trials"].items()
+    ]
+    return _table(("setting", "gap after", "reconstruction", "seconds"), rows)
+
+
+def import_time() -> str:
+    """What the first use of each part costs."""
+    found = _result("import_time")
+    rows = [
+        (f"`{name.replace('_', ' ')}`", f"{found['seconds'][name]:.2f}", f"{ratio:.2f}x")
+        for name, ratio in found["ratio_to_torch"].items()
+    ]
+    return _table(("what", "seconds", "beside torch"), rows)
+
+
+GENERATORS: dict[str, Callable[[], str]] = {
+    "recipes": recipes,
+    "options": options,
+    "commands": commands,
+    "groups": glossary_groups,
+    "taef2": taef2,
+    "vae-cost": vae_cost,
+    "demo-frontier": demo_frontier,
+    "import-time": import_time,
+}
+
+
+def _result(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def _db(value: float) -> str:
+    return f"{value:.2f} dB"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines
+    )

@@ -1,0 +1,47 @@
+"""Draw the pictures of the home page: a latent turned by 180° and decoded, before and after the demo.
+
+    equivae demo --output_dir equivae-demo
+    python docs/tools/pictures.py --vae equivae-demo
+
+Writes JPEGs to docs/images. The photograph is one of those in the package (a detail of scikit-image's
+astronaut, NASA, in the public domain); neither the embedded VAE nor the demo trained on it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+
+import equivae
+
+IMAGES = Path(__file__).parents[1] / "images"
+PHOTOGRAPH = 1  # of `equivae.zoo.photographs`
+
+
+def main(
+    vae: Annotated[Path, typer.Option("--vae", help="what `equivae demo` wrote")],
+    output_dir: Annotated[Path, typer.Option("--output_dir", help="a folder")] = IMAGES,
+) -> None:
+    x = equivae.zoo.photographs()[PHOTOGRAPH : PHOTOGRAPH + 1]
+    save(x, output_dir / "compare-original.jpg")
+    rot180 = equivae.get_transform("rot180")
+    for name, source in (("before", "embedded"), ("after", str(vae))):
+        model = equivae.Autoencoder(equivae.load_vae(source))
+        with torch.inference_mode():
+            save(model.decode(rot180.latent(model.encode(x))), output_dir / f"compare-{name}.jpg")
+
+
+def save(image: Tensor, path: Path) -> None:
+    array = image[0].clamp(-1, 1).add(1).mul(127.5).round().byte()
+    Image.fromarray(rearrange(array, "c h w -> h w c").numpy()).save(path, quality=92)
+    print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    typer.run(main)
