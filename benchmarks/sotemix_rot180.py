@@ -106,7 +106,8 @@ def reconstruction_only(vae: nn.Module) -> Arm:
 def plain(vae: nn.Module, **options: Any) -> Arm:
     """equivae's default for the plain grid move."""
     weights = list(vae.parameters())
-    return _by_recipe("equivae, plain grid move", vae, ROT180, "equivae", weights, **options)
+    name = "equivae, plain grid move" + (", weights averaged" if options else "")
+    return _by_recipe(name, vae, ROT180, "equivae", weights, **options)
 
 
 def symmetrized(vae: nn.Module, photos: Tensor) -> Arm:
@@ -122,7 +123,7 @@ def symmetrized(vae: nn.Module, photos: Tensor) -> Arm:
     return arm
 
 
-def fitted(vae: nn.Module, photos: Tensor, mixed_precision: str, weight: float = 1.0) -> Arm:
+def fitted(vae: nn.Module, photos: Tensor, mixed_precision: str, **options: Any) -> Arm:
     """`fit_latent_op`, then decoder and latent op trained from there; the encoder stays as it is."""
     began = time.process_time()
     transform = equivae.fit_latent_op(
@@ -135,9 +136,8 @@ def fitted(vae: nn.Module, photos: Tensor, mixed_precision: str, weight: float =
     rate = config.operator_learning_rate or config.learning_rate
     groups = [{"params": view.decoder_parameters()}, {"params": operators, "lr": rate}]
     name = "fitted, then decoder and operator"
-    if weight != 1:
-        name += f", weight {weight:g}"
-    options = {"weight": weight, "probability": weight / (1 + weight)}
+    if options:
+        name += "".join(f", {key} {value:g}" for key, value in options.items())
     arm = _by_recipe(name, vae, transform, "fitted", groups, **options)
     arm.spent = spent
     return arm
@@ -189,8 +189,11 @@ def arms(setting: Setting) -> dict[str, Callable[[nn.Module], Arm]]:
         "haku_latent": haku_latent,
         "reconstruction": reconstruction_only,
         "plain": plain,
+        "plain_averaged": lambda vae: plain(vae, use_ema=True, ema_decay=0.98, learning_rate=2e-4),
         "fitted": lambda vae: fitted(vae, setting.photos, setting.mixed_precision),
-        "fitted_close": lambda vae: fitted(vae, setting.photos, setting.mixed_precision, 4.0),
+        "fitted_weight_1": lambda vae: fitted(
+            vae, setting.photos, setting.mixed_precision, weight=1.0, probability=0.5
+        ),
         "symmetrized": lambda vae: symmetrized(vae, setting.photos),
     }
 
@@ -277,8 +280,9 @@ def draw(results: dict[str, Any], path: Path) -> None:
         "haku_latent": "#e0a000",
         "reconstruction": "#afb8c1",
         "plain": "#8250df",
+        "plain_averaged": "#c297ff",
         "fitted": "#0969da",
-        "fitted_close": "#54aeff",
+        "fitted_weight_1": "#54aeff",
         "symmetrized": "#1a7f37",
     }
     for key, arm in results["arms"].items():

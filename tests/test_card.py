@@ -73,9 +73,9 @@ def test_the_card_holds_the_report(made: Path) -> None:
     then = report["before"]["transforms"]["rot180"]["round_trip_psnr"]
     assert f"| rot180: round-trip PSNR | {then:.2f} dB | {now:.2f} dB |" in body
     figures = re.findall(r"!\[.+?\]\((.+?)\)", body)
-    assert sorted(figures) == [
-        *("loss.png", "panels_rot180.png", "panels_rot90.png", "panels_shift_y=1,x=1.png"),
-    ]
+    moves = ("rot180", "rot90", "shift_y=1,x=1")
+    expected = [f"{kind}_{name}.png" for kind in ("panels", "latents") for name in moves]
+    assert sorted(figures) == sorted(["loss.png", "spectrum.png", *expected])
     assert all((made / name).exists() for name in figures)
     assert "on images not trained on" in body
     assert "| learning_rate | 0.001 |" in body
@@ -317,10 +317,11 @@ def test_the_upload(tmp_path: Path, hub: FakeHub) -> None:
             "README.md",
             "config.json",
             "diffusion_pytorch_model.safetensors",
+            "report.html",
             "report.json",
             "report.md",
         ),
-        *("loss.png", "panels_rot180_fitted.png"),
+        *("loss.png", "panels_rot180_fitted.png", "latents_rot180_fitted.png", "spectrum.png"),
         *(f"operators/rot180_fitted/latent_op.{suffix}" for suffix in ("json", "safetensors")),
     }
     there = {p.name for p in folder.iterdir()}

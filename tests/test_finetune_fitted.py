@@ -108,6 +108,26 @@ def test_training_an_operator_needs_one(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_symmetrized_vae_loses_its_seam_and_keeps_its_law(tmp_path):
+    vae = equivae.symmetrize(tiny_kl(), "c2", images=IMAGES, kernel_size=3, progress=False)
+    encoder, context = weights(vae.vae.encoder), weights(vae.operators)
+    options = {**SHORT, "max_train_steps": 2, "crop_size": 16}
+    result = equivae.finetune(vae, IMAGES, "rot180", tmp_path, **options)
+    assert result.report.settings["recipe"] == "symmetrized"
+    assert abs(result.report.metrics.transforms["rot180"].equivariance_gap_db) < 1e-3
+    loaded = equivae.load_vae(tmp_path)
+    assert all(encoder[n].equal(v) for n, v in loaded.vae.encoder.state_dict().items())
+    assert any(not context[n].equal(v) for n, v in loaded.operators.state_dict().items())
+    card = (tmp_path / "README.md").read_text()
+    assert "stay valid: no" in card
+    assert "equivae.load_vae" in card
+    again = equivae.finetune(
+        vae, IMAGES, "rot180", tmp_path, resume_from_checkpoint="latest", **options
+    )
+    found = weights(again.vae)
+    assert all(found[name].equal(value) for name, value in weights(loaded).items())
+
+
 # Crops ------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,8 @@ def load_vae(model: str | Path | nn.Module, **options: Any) -> nn.Module:
     Args:
         model: a module (returned as it is); `"embedded"` for the one in the wheel; a diffusers folder
             of a VAE or of a whole pipeline (its `vae` is found); a single-file `.safetensors` in LDM
-            layout, a bare VAE or a whole checkpoint; or a hub name such as `"Disty0/SoteMix"`.
+            layout, a bare VAE or a whole checkpoint; a folder of a symmetrized VAE; or a hub name such
+            as `"Disty0/SoteMix"`.
         options: handed to diffusers, such as `torch_dtype`, `variant`, `revision` or `subfolder`. A single
             file needs no network: its config is read off the weights. They do not tell SD from SDXL, nor
             SD3 from FLUX, whose VAEs differ in nothing but the scaling factor: say `config="sdxl"`
@@ -41,6 +42,10 @@ def load_vae(model: str | Path | nn.Module, **options: Any) -> nn.Module:
         embedded: nn.Module = zoo.load(**options)
         return embedded
     path = Path(model)
+    if (path / "symmetrize.json").is_file():
+        from equivae.symmetrize import SymmetrizedVAE  # which loads the VAE inside through here
+
+        return SymmetrizedVAE.from_pretrained(path).to(options.get("torch_dtype"))
     if path.suffix == ".safetensors" or path.is_file():
         return _pad_as_noted(load_single_file(path, options))
     return _pad_as_noted(_load_pretrained(str(model), path.is_dir(), options))

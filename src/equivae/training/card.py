@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from torch import nn
 
 from equivae.evaluation.report import Report
+from equivae.symmetrize import SymmetrizedVAE
 from equivae.training.config import FinetuneConfig
 from equivae.training.latent_space import LatentSpace
 from equivae.transforms import Transform
@@ -69,9 +70,10 @@ def model_card(
 ) -> ModelCard:
     """The card of a fine-tuned VAE; `title` is the name of its repository or folder."""
     of_diffusers = hasattr(model, "save_pretrained")
+    library = "equivae" if isinstance(model, SymmetrizedVAE) else "diffusers"
     data = ModelCardData(
         license=config.license or "unknown",
-        library_name="diffusers" if of_diffusers else None,
+        library_name=library if of_diffusers else None,
         base_model=base.hub_name,
         tags=list(_TAGS),
     )
@@ -81,7 +83,7 @@ def model_card(
         f"This is {_article(type(model).__name__)}, fine-tuned from {base.words} so that a transform of the "
         f"latent decodes to the same transform of the image: {_listed(names)}.",
         report.verdict,
-        _validity(space),
+        _validity(space, model),
         "## How to use it\n\n" + _usage(title, model, transforms, space, of_diffusers),
         "## Measured\n\n" + "\n".join(report.table()),
         "Errors are MSE in [0, 1] units after clamping, PSNR with them, on "
@@ -107,7 +109,13 @@ def torch_expression(transform: Transform, of: str = "latents") -> str | None:
     return f"{turned}.flip({dims[0] if len(dims) == 1 else tuple(dims)})"
 
 
-def _validity(space: LatentSpace) -> str:
+def _validity(space: LatentSpace, model: nn.Module) -> str:
+    if isinstance(model, SymmetrizedVAE):
+        return (
+            "**Existing diffusion models stay valid: no.** The latents are those of a symmetrized VAE, whose "
+            "convention changes at the borders of the fundamental domain; a diffusion model that was trained "
+            "on the latents of the VAE inside does not read them."
+        )
     if space.unchanged:
         return (
             "**Existing diffusion models stay valid: yes.** The encoder is bit for bit that of the base, so "
@@ -136,11 +144,11 @@ def _usage(
             'load_file\n\nvae.load_state_dict(load_file("model.safetensors"))\n```'
         )
     lines = [f"from diffusers import {kind}", "", f'vae = {kind}.from_pretrained("{title}")']
-    if space.padding_mode != "zeros":
+    if space.padding_mode != "zeros" or isinstance(model, SymmetrizedVAE):
         lines = [
             "import equivae",
             "",
-            f'vae = equivae.load_vae("{title}")  # applies the padding, see below',
+            f'vae = equivae.load_vae("{title}")',
         ]
     if getattr(getattr(model, "config", None), "scaling_factor", None) is not None:
         lines.append("pipeline.vae = vae  # in a pipeline whose diffusion model fits these latents")

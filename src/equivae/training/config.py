@@ -260,6 +260,8 @@ RECIPES: dict[str, Recipe] = {
                 "train": "decoder",
                 "fit_operator": True,
                 "train_operator": True,
+                "weight": 4.0,
+                "probability": 0.8,
                 "learning_rate": 2e-4,
                 "use_ema": True,
                 "ema_decay": 0.98,

@@ -39,6 +39,7 @@ from equivae.losses.equivariance import EquivarianceLoss
 from equivae.operators import operators_of, save_operators
 from equivae.padding import set_padding_mode
 from equivae.pretrained import load_vae, save_vae
+from equivae.symmetrize import SymmetrizedVAE
 from equivae.training.card import base_model_of, model_card
 from equivae.training.checkpoints import (
     RunState,
@@ -105,7 +106,8 @@ def finetune(
         transforms: names, groups such as `"d4"`, transforms, or a list of those.
         output_dir: a new or empty folder, or that of the run to resume.
         recipe: a named set of options, see `equivae recipes`; the options given stand above it. By
-            default `"fitted"` where every transform has a fitted latent op, and `"equivae"` elsewhere.
+            default `"symmetrized"` for a symmetrized VAE, `"fitted"` where every transform has a fitted
+            latent op, and `"equivae"` elsewhere.
         validation_images: images for validation and for the report; without them `validation_split` of
             `images` is held out.
         progress: show progress bars.
@@ -135,10 +137,9 @@ def finetune(
     ```
     """
     wanted = resolve_transforms(transforms)
-    if recipe is None:
-        recipe = "fitted" if wanted and all(operators_of([t]) for t in wanted) else "equivae"
-    config = make_config(recipe, options)
     original = load_vae(vae)
+    recipe = recipe or _recipe_for(original, wanted)
+    config = make_config(recipe, options)
     autoencoder = Autoencoder(original)
     check_resolution(config.resolution, autoencoder)
     training, validation = _datasets(images, validation_images, config, autoencoder)
@@ -370,6 +371,12 @@ class _Objective(nn.Module):
         return out.loss, out.terms
 
 
+def _recipe_for(vae: nn.Module, transforms: Sequence[Transform]) -> str:
+    if isinstance(vae, SymmetrizedVAE):
+        return "symmetrized"
+    return "fitted" if transforms and all(operators_of([t]) for t in transforms) else "equivae"
+
+
 def _datasets(
     images: ImagesLike,
     validation_images: ImagesLike | None,
@@ -541,7 +548,10 @@ def _save(model: nn.Module, output_dir: Path) -> None:
     shutil.rmtree(staging, ignore_errors=True)
     save_vae(model, staging)
     for path in staging.iterdir():
-        path.replace(output_dir / path.name)
+        target = output_dir / path.name
+        if target.is_dir():  # of this run before it was resumed; no folder is renamed over another
+            shutil.rmtree(target)
+        path.replace(target)
     staging.rmdir()
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HubRepo", "files_to_upload", "open_repo"]
 
-_SUFFIXES = frozenset({".json", ".md", ".png", ".safetensors"})
+_SUFFIXES = frozenset({".html", ".json", ".md", ".png", ".safetensors"})
 
 
 @dataclass(frozen=True)
