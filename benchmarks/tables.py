@@ -90,20 +90,65 @@ def finetune_taef2(content: dict[str, Any]) -> list[str]:
 
 @table("latent-operators-fit", "latent_operators.json")
 def latent_operators_fit(content: dict[str, Any]) -> list[str]:
-    fit = content["fit"]
     body = [
         [
-            row["transform"],
-            f"{row['kernel_size']}x{row['kernel_size']}",
+            f"{row['vae']}, {row['transform']}",
+            f"{row['kernel_size']}x{row['kernel_size']}, {row['images']} images",
             f"{row['grid_move_psnr']:.2f} dB",
             f"{row['fitted_psnr']:.2f} dB",
+            f"{row['ceiling_psnr']:.2f} dB",
             f"{row['reconstruction_psnr']:.2f} dB",
-            f"{row['seconds']:.0f}",
+            f"{row['processor_seconds']:.0f}",
         ]
-        for row in fit["rows"]
+        for row in content["fit"]
     ]
-    head = ["", "operator", "grid move", "fitted", "reconstruction", "seconds"]
-    return [*rows(head, body), *origin(fit)]
+    head = ["", "operator", "grid move", "fitted", "ceiling", "reconstruction", "core seconds"]
+    return [*rows(head, body), *origin(content)]
+
+
+@table("symmetrize", "latent_operators.json")
+def symmetrize(content: dict[str, Any]) -> list[str]:
+    body = [
+        [
+            f"{row['vae']}, {row['group']}",
+            f"{row['untouched_psnr']:.2f} dB",
+            f"{row['reconstruction_psnr']:.2f} dB",
+            f"{row['average_psnr']:.2f} dB",
+            f"{row['encoder_relative_error']:.0e}, {row['decoder_error']:.0e}",
+            f"{row['cost_in_cells']:.2f}x, {row['cost_in_time']:.2f}x",
+        ]
+        for row in content["symmetrize"]
+    ]
+    head = ["", "untouched", "symmetrized", "averaged", "law broken by", "cost: cells, time"]
+    return [*rows(head, body), *origin(content)]
+
+
+def training_curves(content: dict[str, Any]) -> list[str]:
+    from sotemix_rot180 import table as curves
+
+    return [*curves(content).splitlines(), *origin(content)]
+
+
+table("rot180-taef2", "sotemix_rot180_taef2.json")(training_curves)
+table("rot180-embedded", "sotemix_rot180_embedded.json")(training_curves)
+
+
+@table("demo", "demo.json")
+def demo(content: dict[str, Any]) -> list[str]:
+    body = [
+        [
+            one["name"],
+            f"{one['reconstruction_psnr']:.2f} dB",
+            f"{one['round_trip_psnr']:.2f} dB",
+            f"{one['gap_db']:.2f} dB",
+            f"{one['seconds']:.0f}",
+            one["latent_op"],
+            "yes" if one["latents_stay_valid"] else "no",
+        ]
+        for one in content["choices"]
+    ]
+    head = ["", "reconstruction", "rot180 round trip", "gap", "seconds", "latent op"]
+    return [*rows([*head, "old latents stay valid"], body), *origin(content)]
 
 
 def render(text: str, results: Path = RESULTS) -> str:

@@ -29,7 +29,7 @@ def test_a_changed_result_is_noticed(tmp_path):
     assert tables.render(text, tmp_path) == text
     path = tmp_path / "latent_operators.json"
     content = json.loads(path.read_text())
-    content["fit"]["rows"][0]["fitted_psnr"] = 99.0
+    content["fit"][0]["fitted_psnr"] = 99.0
     path.write_text(json.dumps(content))
     assert "99.00 dB" in tables.render(text, tmp_path)
 

@@ -92,28 +92,28 @@ def glossary_groups() -> str:
 
 def taef2() -> str:
     """What each way gives on TAEF2 for rot180."""
-    fitted = _result("latent_operators")["fit"]["rows"]
-    fit = next(row for row in fitted if row["transform"] == "rot180")
-    tuned = _result("finetune_taef2_equivae")
-    metrics = tuned["metrics"]
-    rows = [
-        ("untouched, the latent turned", fit["reconstruction_psnr"], fit["grid_move_psnr"], None),
-        (
-            f"`fit_latent_op`, {fit['kernel_size']}x{fit['kernel_size']}",
-            fit["reconstruction_psnr"],
-            fit["fitted_psnr"],
-            fit["seconds"],
-        ),
-        (
-            "`finetune`, all weights",
-            metrics["reconstruction_psnr"],
-            metrics["transforms"]["rot180"]["round_trip_psnr"],
-            tuned["seconds"],
-        ),
-    ]
+    content = _result("sotemix_rot180_taef2")
+    untouched, arms = content["untouched"], content["arms"]
+
+    def row(name: str, arm: str, place: int) -> tuple[str, ...]:
+        if arm not in arms:
+            raise KeyError(f"run benchmarks/sotemix_rot180.py --arms {arm}")
+        point = arms[arm]["curve"][place]
+        numbers = (point["reconstruction_psnr"], point["round_trip_psnr"])
+        return (name, *map(_db, numbers), f"{point['seconds']:.0f}")
+
+    numbers = (untouched["reconstruction_psnr"], untouched["round_trip_psnr"])
     return _table(
-        ("rot180", "reconstruction", "round trip", "seconds"),
-        [(name, _db(a), _db(b), "" if s is None else f"{s:.0f}") for name, a, b, s in rows],
+        ("rot180", "reconstruction", "round trip", "seconds on one core"),
+        [
+            ("untouched, the latent turned", *map(_db, numbers), ""),
+            row("`fit_latent_op`", "fitted", 0),
+            row("`fit_latent_op`, then `finetune`", "fitted", -1),
+            row("`symmetrize`", "symmetrized", 0),
+            row("`symmetrize`, then `finetune`", "symmetrized", -1),
+            row("`finetune`, all weights, plain grid move", "plain", -1),
+            row("the published loop", "published", -1),
+        ],
     )
 
 

@@ -154,7 +154,7 @@ def measure(
     sweeps = {}
     if options.sweep_samples and images[0].ndim == 3:
         swept = sweep_images(len(images), options.sweep_samples)
-        with evaluating(vae.module):
+        with evaluating(vae.module), vae.full_precision():
             sweeps = measure_sweeps(vae, [images[i][None] for i in swept])
     ordered = [drifts[index] for index in sorted(drifts)]
     summary = _Summary(found, images.names, [t.name for t in transforms], options.seed)

@@ -51,7 +51,7 @@ def picture(
     if not len(chosen) or images[0].ndim < 3:
         return []
     panels = []
-    with evaluating(vae.module):
+    with evaluating(vae.module), vae.full_precision():
         for index, rank in chosen:
             batch = reconstruct(vae, images[index][None].to(vae.device, vae.dtype))
             for named in transforms:
