@@ -108,6 +108,25 @@ def test_training_an_operator_needs_one(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_distillation_holds_the_decoder_to_what_it_was(tmp_path):
+    """With all of it the untouched decoder is the target, so its plain reconstruction has no loss."""
+    options = {"train": "decoder", "weight": 0.0, "max_train_steps": 1, "logging_steps": 1}
+    free = finetune(tmp_path / "free", **options)
+    held = finetune(tmp_path / "held", distillation=1.0, **options)
+    half = finetune(tmp_path / "half", distillation=0.5, crop_size=16, **options)
+    assert free.history[0]["reconstruction"] > 1e-3
+    assert held.history[0]["reconstruction"] < 1e-9
+    assert 0 < half.history[0]["reconstruction"] < free.history[0]["reconstruction"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"train": "all"}, {"sample_posterior": True}, {"encoder_weight": 1.0}]
+)
+def test_distillation_needs_a_fixed_encoder(tmp_path, options):
+    with pytest.raises(InputError, match="distillation compares"):
+        finetune(tmp_path, **{"train": "decoder", "distillation": 1.0, **options})
+
+
 def test_a_symmetrized_vae_loses_its_seam_and_keeps_its_law(tmp_path):
     vae = equivae.symmetrize(tiny_kl(), "c2", images=IMAGES, kernel_size=3, progress=False)
     encoder, context = weights(vae.vae.encoder), weights(vae.operators)

@@ -191,9 +191,7 @@ def seam(c: Colours) -> str:
 def ladder(c: Colours) -> str:
     """Reconstruction, fitted operator and grid move on one scale: what the gap is."""
     content = json.loads((ROOT / "benchmarks/results/latent_operators.json").read_text())
-    row = next(
-        r for r in content["fit"] if (r["vae"], r["transform"]) == ("taef2", "rot180")
-    )
+    row = next(r for r in content["fit"] if (r["vae"], r["transform"]) == ("taef2", "rot180"))
     levels = [
         ("latent turned, decoded", row["grid_move_psnr"], c.pink),
         ("with a fitted latent op", row["fitted_psnr"], c.blue),

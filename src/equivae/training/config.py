@@ -45,6 +45,11 @@ class FinetuneConfig:
     operator_learning_rate: float | None = _option(
         None, "Peak learning rate of trained latent ops; that of the VAE unless given."
     )
+    distillation: float = _option(
+        0.0,
+        "Share of the untouched decoder's image in what decodes are compared with, a guard against "
+        "forgetting where training images differ from those the VAE is for; needs train='decoder'.",
+    )
     weight: float = _option(1.0, "Weight of the equivariance term.")
     reconstruction: Any = _option("mse", "Reconstruction loss: mse or l1 (a callable from Python).")
     reconstruction_weight: float = _option(1.0, "Weight of the reconstruction term.")
@@ -128,6 +133,13 @@ class FinetuneConfig:
                     f"{name}=True needs train='decoder', got train={self.train!r}: a latent op is "
                     "fitted to a fixed encoder."
                 )
+        if self.distillation and (
+            self.train != "decoder" or self.sample_posterior or self.encoder_weight
+        ):
+            raise InputError(
+                "distillation compares with what the untouched decoder makes of the same latents; it needs "
+                "train='decoder', and neither sample_posterior nor encoder_weight."
+            )
         resolve_reconstruction(self.reconstruction)
         if self.padding_mode is not None:
             check_padding_mode(self.padding_mode)
@@ -151,7 +163,7 @@ class FinetuneConfig:
         for name in ("adam_beta1", "adam_beta2", "validation_split"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
-        for name in ("probability", "ema_decay"):
+        for name in ("probability", "ema_decay", "distillation"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
 

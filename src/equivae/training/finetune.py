@@ -176,6 +176,9 @@ def finetune(
     before = _measure(tuned, measured, compared, config, progress, keep_latents=latents_before)
     if config.padding_mode is not None:
         set_padding_mode(model, config.padding_mode)
+    teacher = None
+    if config.distillation:
+        teacher = Autoencoder(copy_module(model).requires_grad_(False).eval())
     trainable = _select(tuned, config.train)
     operators = operators_of(wanted) if config.train_operator else []
     moving = [p for operator in operators for p in operator.requires_grad_(True).parameters()]
@@ -221,7 +224,7 @@ def finetune(
     )
     objective: Any
     objective, optimizer, loader = accelerator.prepare(
-        _Objective(tuned, loss_fn, operators), optimizer, loader
+        _Objective(tuned, loss_fn, operators, teacher, config.distillation), optimizer, loader
     )
     per_epoch = math.ceil(len(loader) / config.gradient_accumulation_steps)
     max_steps = config.max_train_steps or config.num_train_epochs * per_epoch
@@ -357,16 +360,30 @@ class _Objective(nn.Module):
     """Loss, VAE and trained latent ops as one module, so that accelerate can wrap and save them."""
 
     def __init__(
-        self, vae: Autoencoder, loss_fn: EquivarianceLoss, operators: Sequence[nn.Module]
+        self,
+        vae: Autoencoder,
+        loss_fn: EquivarianceLoss,
+        operators: Sequence[nn.Module],
+        teacher: Autoencoder | None,
+        distillation: float,
     ) -> None:
         super().__init__()
         self.module = vae.module
         self.operators = nn.ModuleList(operators)
         self._vae, self._loss_fn = vae, loss_fn
+        self._teacher, self._distillation = (
+            teacher,
+            distillation,
+        )  # a view, so not saved with the run
 
     def forward(
         self, images: Tensor, latents: Tensor | None, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        if self._teacher is not None:
+            with torch.no_grad():
+                latents = self._teacher.encode(images) if latents is None else latents
+                taught = self._teacher.decode(latents).to(images.dtype)
+                images = torch.lerp(images, taught, self._distillation)
         out = self._loss_fn(self._vae, images, latents=latents, generator=generator)
         return out.loss, out.terms
 
