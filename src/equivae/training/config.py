@@ -267,7 +267,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             "fitted",
             "Latent ops fitted first, then decoder and latent ops trained; the encoder stays as it is.",
-            "benchmarks/latent_operators.py",
+            "benchmarks/sotemix_rot180.py",
             {
                 "train": "decoder",
                 "fit_operator": True,
