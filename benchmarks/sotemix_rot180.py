@@ -137,7 +137,7 @@ def fitted(vae: nn.Module, photos: Tensor, mixed_precision: str, **options: Any)
     groups = [{"params": view.decoder_parameters()}, {"params": operators, "lr": rate}]
     name = "fitted, then decoder and operator"
     if options:
-        name += "".join(f", {key} {value:g}" for key, value in options.items())
+        name += "".join(f", {key} {value}" for key, value in options.items())
     arm = _by_recipe(name, vae, transform, "fitted", groups, **options)
     arm.spent = spent
     return arm

@@ -23,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = ("README.md", "docs/benchmarks.md")
+DOCUMENTS = ("README.md", "docs/benchmarks.md", "docs/guides/choose.md")
 Render = Callable[[dict[str, Any]], list[str]]
 TABLES: dict[str, tuple[str, Render]] = {}
 _MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end table -->)", re.S)
@@ -131,6 +131,24 @@ def training_curves(content: dict[str, Any]) -> list[str]:
 
 table("rot180-taef2", "sotemix_rot180_taef2.json")(training_curves)
 table("rot180-embedded", "sotemix_rot180_embedded.json")(training_curves)
+
+
+@table("fitted-recipe", "fitted_recipe.json")
+def fitted_recipe(content: dict[str, Any]) -> list[str]:
+    body = []
+    for name, trial in content["trials"].items():
+        last = trial["curve"][-1]
+        numbers = (last["reconstruction_psnr"], last["round_trip_psnr"])
+        gap = numbers[0] - numbers[1]
+        body.append([name, *(f"{v:.2f} dB" for v in (*numbers, gap)), f"{last['steps']}"])
+    head = ["", "reconstruction", "round trip", "gap", "steps"]
+    first = next(iter(content["trials"].values()))["curve"][0]
+    start = (
+        f"Before training: reconstruction {first['reconstruction_psnr']:.2f} dB, round trip "
+        f"{first['round_trip_psnr']:.2f} dB after a fit of {first['seconds']:.0f} s; then "
+        f"{content['seconds']:.0f} s each."
+    )
+    return [*rows(head, body), "", start, *origin(content)]
 
 
 @table("demo", "demo.json")
