@@ -93,8 +93,9 @@ def write_figures(result: equivae.FinetuneResult, folder: Path) -> None:
     """The figures of the published experiment, beside the report's own."""
     report = result.report
     draw_losses(result.history, by="epoch").savefig(folder / "loss_per_epoch.png")
-    draw_panels(report.panels_before[:1]).savefig(folder / "untouched_vae.png")
-    draw_panels(report.panels[:1]).savefig(folder / "four_panels.png")
+    middle = len(report.panels) // 2  # from the best image to the worst
+    draw_panels([report.panels_before[middle]]).savefig(folder / "untouched_vae.png")
+    draw_panels([report.panels[middle]]).savefig(folder / "four_panels.png")
 
 
 def option(name: str, help: str) -> Any:
