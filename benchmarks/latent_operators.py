@@ -29,8 +29,8 @@ import equivae
 import record
 import sotemix_rot180
 from curves import Setting
+from equivae.autoencoder import evaluating
 from equivae.evaluation.metrics import MeasureOptions, measure
-from equivae.operators import evaluating
 from sotemix_rot180 import DATA, images, load, option
 
 RESULTS = record.RESULTS / "latent_operators.json"

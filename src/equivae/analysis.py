@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from equivae.autoencoder import Autoencoder
+from equivae.autoencoder import Autoencoder, evaluating
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.evaluation.metrics import psnr
 from equivae.evaluation.spectrum import block_energy, spectrum_of
 from equivae.files import write_beside
-from equivae.operators import ConvOperator, FitOptions, SignSignature, evaluating, sign_signature
+from equivae.operators import ConvOperator, FitOptions, SignSignature, sign_signature
 from equivae.operators.fit import INVISIBLE_DB, OperatorFit, accumulate
 from equivae.operators.regression import Solution
 from equivae.operators.transform import is_involution

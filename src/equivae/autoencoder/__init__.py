@@ -16,6 +16,7 @@ from equivae.autoencoder.checks import (
 )
 from equivae.autoencoder.copying import copy_module
 from equivae.autoencoder.geometry import Axis, Geometry, Layout
+from equivae.autoencoder.modes import evaluating
 from equivae.autoencoder.view import Autoencoder
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "check_resolution",
     "check_transforms",
     "copy_module",
+    "evaluating",
     "layout_of",
     "moves_axis",
     "register_adapter",

@@ -14,7 +14,13 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from equivae.autoencoder import Autoencoder, check_images, check_transforms, layout_of
+from equivae.autoencoder import (
+    Autoencoder,
+    check_images,
+    check_transforms,
+    evaluating,
+    layout_of,
+)
 from equivae.data.sources import ImageDataset, collate
 from equivae.errors import InputError
 from equivae.evaluation.features import (
@@ -32,7 +38,6 @@ from equivae.evaluation.results import GroupMetrics, Metrics, Panel, Spread, Tra
 from equivae.evaluation.roundtrip import (
     Reconstruction,
     RoundTrip,
-    evaluating,
     fix_draws,
     reconstruct,
     seed_of,

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from equivae.autoencoder import Autoencoder
+from equivae.autoencoder import Autoencoder, evaluating
 from equivae.data.sources import ImageDataset
 from equivae.evaluation.quality import unit
 from equivae.evaluation.results import Metrics, Panel
-from equivae.evaluation.roundtrip import evaluating, fix_draws, reconstruct, seed_of, travel
+from equivae.evaluation.roundtrip import fix_draws, reconstruct, seed_of, travel
 from equivae.transforms import Transform
 
 __all__ = ["choose_images", "picture"]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from equivae.autoencoder import Autoencoder
 from equivae.errors import InputError
@@ -17,7 +15,6 @@ from equivae.transforms import Transform
 __all__ = [
     "Reconstruction",
     "RoundTrip",
-    "evaluating",
     "fix_draws",
     "reconstruct",
     "seed_of",
@@ -126,15 +123,3 @@ def travel(vae: Autoencoder, batch: Reconstruction, transform: Transform, name: 
         reconstruction = unit(transform.pixel(batch.output))
     error = mean_inside((reconstruction - target).square(), mask)
     return RoundTrip(transform, turned, latent, decoded, back, seen, target, mask, error)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Nothing is in training mode; then all as it was."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

@@ -3,7 +3,6 @@
 from equivae.operators.fit import FitOptions, fit_latent_op, fit_operators
 from equivae.operators.group import FittedGroup, fit_latent_group
 from equivae.operators.modules import ConvOperator, LatentOperator, ResidualOperator
-from equivae.operators.pairs import evaluating
 from equivae.operators.report import Candidate, FitReport
 from equivae.operators.structure import (
     SignSignature,
@@ -29,7 +28,6 @@ __all__ = [
     "ResidualOperator",
     "SignSignature",
     "closure_error",
-    "evaluating",
     "fit_latent_group",
     "fit_latent_op",
     "fit_operators",

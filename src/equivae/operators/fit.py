@@ -12,7 +12,7 @@ from typing import Literal, Union, get_args
 import torch
 from torch import Tensor, nn
 
-from equivae.autoencoder import Autoencoder, moves_axis
+from equivae.autoencoder import Autoencoder, evaluating, moves_axis
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError, did_you_mean
 from equivae.evaluation.metrics import psnr
@@ -27,7 +27,6 @@ from equivae.operators.pairs import (
     Pair,
     Precision,
     check_transform_fits,
-    evaluating,
     latent_pairs,
 )
 from equivae.operators.regression import Kernel, Padding, PatchRegression

@@ -11,11 +11,10 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from equivae.autoencoder import Autoencoder
+from equivae.autoencoder import Autoencoder, evaluating
 from equivae.data.sources import ImagesLike, load_images
 from equivae.errors import InputError, did_you_mean
 from equivae.operators.fit import FitOptions, KernelSize, fit_operators
-from equivae.operators.pairs import evaluating
 from equivae.operators.regression import Padding
 from equivae.operators.structure import closure_error
 from equivae.pretrained import load_vae

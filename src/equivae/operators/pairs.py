@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from equivae.autoencoder import Autoencoder, check_images, check_transforms, layout_of
+from equivae.autoencoder import (
+    Autoencoder,
+    check_images,
+    check_transforms,
+    evaluating,
+    layout_of,
+)
 from equivae.data.sources import ImageDataset
 from equivae.errors import InputError
 from equivae.transforms import Transform
 from equivae.transforms.base import mask_of_cells
 
-__all__ = ["Pair", "Precision", "check_transform_fits", "evaluating", "latent_pairs"]
+__all__ = ["Pair", "Precision", "check_transform_fits", "latent_pairs"]
 
 Precision = Literal["no", "fp16", "bf16"]
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -107,18 +113,6 @@ def check_transform_fits(transform: Transform, image: Tensor, vae: Autoencoder) 
             f"{(height, width)}, which do not divide by the VAE's factor {vae.factor}; choose another "
             "resolution."
         )
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in eval mode, then every part in its own mode again."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def _cells(mask: Tensor | None, latents: Tensor) -> Tensor | None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from equivae.autoencoder import Autoencoder, check_images, check_transforms
+from equivae.autoencoder import Autoencoder, check_images, check_transforms, evaluating
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.evaluation.metrics import psnr
-from equivae.operators import evaluating, fit_latent_group
+from equivae.operators import fit_latent_group
 from equivae.operators.fit import KernelSize
 from equivae.pretrained import load_vae
 from equivae.symmetrize.domain import Method, lattice_group
