@@ -183,8 +183,9 @@ def finetune(
         Optional[Path], _opt("validation_data_dir", "A folder of images for the report.")
     ] = None,
     recipe: Annotated[
-        str, _opt("recipe", "A named set of options, see `equivae recipes`.")
-    ] = "equivae",
+        Optional[str],
+        _opt("recipe", "A named set of options, see `equivae recipes`; else what suits the VAE."),
+    ] = None,
     subfolder: Subfolder = None,
     variant: Variant = None,
     revision: Revision = None,
@@ -194,7 +195,7 @@ def finetune(
     """Fine-tune a VAE so that a transform of the latent decodes to the same transform of the image."""
     source = _source(train_data_dir, dataset_name, "train_data_dir")
     names = _split(transforms)
-    make_config(recipe, options)
+    make_config(recipe or "equivae", options)
     result = equivae.finetune(
         _load(
             pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
