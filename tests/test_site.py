@@ -21,16 +21,23 @@ ROOMS = [
     "analysis",
     "data",
     "evaluation",
+    "latents",
     "losses",
     "operators",
+    "padding",
+    "single_file",
     "symmetrize",
     "testing",
     "training",
     "transforms",
     "zoo",
 ]
-# Constants, which have no page entry of their own.
-UNDOCUMENTED = {"equivae.training.RECIPES", "equivae.testing.LAWS"}
+# Constants and types of options, which have no page entry of their own.
+UNDOCUMENTED = {
+    "equivae.padding.PaddingMode",
+    "equivae.testing.LAWS",
+    "equivae.training.RECIPES",
+}
 
 
 class Page(HTMLParser):
