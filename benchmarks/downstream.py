@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,12 +52,12 @@ class Budget:
         inference_steps: of DDIM.
     """
 
-    steps: int = 450
-    batch_size: int = 32
+    steps: int = 300
+    batch_size: int = 16
     learning_rate: float = 1e-3
-    points: int = 5
+    points: int = 4
     samples: int = 256
-    inference_steps: int = 20
+    inference_steps: int = 12
 
     @property
     def measured_at(self) -> list[int]:
@@ -258,7 +258,7 @@ def vaes(photos: Tensor, finetune_steps: int, output_dir: Path) -> dict[str, nn.
     return {
         "untouched": equivae.zoo.load(),
         "symmetrized": equivae.symmetrize(
-            equivae.zoo.load(), "c2", images=images, max_samples=128, progress=False
+            equivae.zoo.load(), "c2", images=images, max_samples=64, progress=False
         ),
         "fine-tuned": finetuned.vae,
     }
@@ -270,11 +270,12 @@ def compare(
     held_out_photos: Tensor,
     budget: Budget,
     seeds: int = 1,
-    crops_per_photo: int = 8,
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    crops_per_photo: int = 6,
+) -> Iterator[tuple[dict[str, Any], dict[str, Tensor]]]:
     """Train a diffusion model on each VAE's latents, for every seed.
 
-    Returns the results, and by the VAE's name the first decoded samples of the first seed in [-1, 1].
+    After every seed gives the results up to there, and by the VAE's name the first decoded samples of
+    the first seed in [-1, 1].
     """
     crops = random_crops(photos, crops_per_photo, seed=4)
     held_out = random_crops(held_out_photos, crops_per_photo, seed=5)
@@ -288,26 +289,29 @@ def compare(
         "real_distance": distance(features, crops[: budget.samples], held_out),
         "vaes": {},
     }
-    for name, vae in models.items():
-        made = space(vae.eval(), crops, held_out, features, budget.samples)
-        runs = []
-        for seed in range(seeds):
+    spaces = {
+        name: space(vae.eval(), crops, held_out, features, budget.samples)
+        for name, vae in models.items()
+    }
+    for name, made in spaces.items():
+        results["vaes"][name] = {**made.numbers, "runs": []}
+        print(name, made.numbers, flush=True)
+    for seed in range(seeds):
+        for name, made in spaces.items():
             began = time.process_time()
             losses, samples = train(made.train, made.validation, budget, seed)
             images = {step: made.images(latents) for step, latents in samples.items()}
             distances = {step: distance(features, shot, held_out) for step, shot in images.items()}
             pictures.setdefault(name, images[budget.steps][:SHOWN])
-            runs.append(
-                {
-                    "seed": seed,
-                    "validation_loss": losses,
-                    "distance": distances,
-                    "seconds": round(time.process_time() - began, 1),
-                }
-            )
-            print(name, made.numbers, runs[-1], flush=True)
-        results["vaes"][name] = {**made.numbers, "runs": runs}
-    return results, pictures
+            run = {
+                "seed": seed,
+                "validation_loss": losses,
+                "distance": distances,
+                "seconds": round(time.process_time() - began, 1),
+            }
+            results["vaes"][name]["runs"].append(run)
+            print(name, run, flush=True)
+        yield results, pictures
 
 
 def draw(results: dict[str, Any], pictures: Mapping[str, Tensor], path: Path) -> None:
@@ -353,7 +357,7 @@ def main(
     data: Annotated[Path, option("data", "the folder that holds photos/")] = DATA,
     steps: Annotated[int, option("steps", "of each diffusion model")] = Budget.steps,
     seeds: Annotated[int, option("seeds", "diffusion models for each VAE")] = 2,
-    finetune_steps: Annotated[int, option("finetune_steps", "of the fine-tuned VAE")] = 200,
+    finetune_steps: Annotated[int, option("finetune_steps", "of the fine-tuned VAE")] = 150,
     samples: Annotated[int, option("samples", "drawn at half the steps and the end")] = 256,
 ) -> None:
     torch.set_num_threads(1)
@@ -362,12 +366,11 @@ def main(
     held_out = len(photos) // 5
     with tempfile.TemporaryDirectory() as folder:
         models = vaes(photos[held_out:], finetune_steps, Path(folder) / "finetuned")
-    results, pictures = compare(
-        models, photos[held_out:], photos[:held_out], Budget(steps, samples=samples), seeds
-    )
-    content = {"crop_size": CROP, "finetune_steps": finetune_steps, **results}
-    print(record.save("downstream", content))
-    draw(results, pictures, record.RESULTS / "downstream.png")
+    budget = Budget(steps, samples=samples)
+    for results, pictures in compare(models, photos[held_out:], photos[:held_out], budget, seeds):
+        content = {"crop_size": CROP, "finetune_steps": finetune_steps, **results}
+        print(record.save("downstream", content), flush=True)
+        draw(results, pictures, record.RESULTS / "downstream.png")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def test_two_steps_on_two_vaes(tmp_path: Path) -> None:
     vae = equivae.zoo.load()
     models = {"untouched": vae, "symmetrized": equivae.symmetrize(vae, "c2", progress=False)}
     budget = downstream.Budget(2, batch_size=4, points=2, samples=10, inference_steps=2)
-    results, pictures = downstream.compare(models, images[:8], images[8:], budget, 1, 2)
+    ((results, pictures),) = downstream.compare(models, images[:8], images[8:], budget, 1, 2)
     one, other = (results["vaes"][name] for name in models)
     assert one["round_trip_psnr"] < one["reconstruction_psnr"]
     assert other["round_trip_psnr"] == pytest.approx(other["reconstruction_psnr"], abs=1e-3)
