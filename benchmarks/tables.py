@@ -169,6 +169,28 @@ def demo(content: dict[str, Any]) -> list[str]:
     return [*rows([*head, "old latents stay valid"], body), *origin(content)]
 
 
+@table("downstream", "downstream.json")
+def downstream(content: dict[str, Any]) -> list[str]:
+    vaes = content["vaes"]
+    steps = list(next(iter(vaes.values()))["runs"][0]["validation_loss"])
+    sampled = list(next(iter(vaes.values()))["runs"][0]["distance"])
+    body = []
+    for name, one in vaes.items():
+        psnrs = (f"{one[key]:.2f} dB" for key in ("reconstruction_psnr", "round_trip_psnr"))
+        losses = (_seeds(one["runs"], "validation_loss", s, ".4f") for s in (steps[0], *sampled))
+        distances = (_seeds(one["runs"], "distance", s, ".2f") for s in sampled)
+        body.append([name, *psnrs, *losses, f"{one['floor']:.2f}", *distances])
+    head = ["", "reconstruction", "rot180 round trip"]
+    head += [f"loss, {s} steps" for s in (steps[0], *sampled)]
+    head += ["floor", *(f"distance, {s} steps" for s in sampled)]
+    real = f"Two numbers are two seeds. Real training crops lie at {content['real_distance']:.2f}."
+    return [*rows(head, body), "", real, *origin(content)]
+
+
+def _seeds(runs: Sequence[dict[str, Any]], key: str, step: str, digits: str) -> str:
+    return " / ".join(format(run[key][step], digits) for run in runs)
+
+
 def render(text: str, results: Path = RESULTS) -> str:
     """The document with every table as its result file has it.
 
