@@ -269,6 +269,7 @@ def table(results: dict[str, Any]) -> str:
 def draw(results: dict[str, Any], path: Path) -> None:
     """Round trip and reconstruction against seconds and against images seen."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     figure = Figure(figsize=(11, 7.6), dpi=150, facecolor="white", layout="constrained")
     axes = figure.subplots(2, 2, sharey="row")
@@ -306,6 +307,9 @@ def draw(results: dict[str, Any], path: Path) -> None:
             axis = axes[row][column]
             axis.axhline(base, color="#cf222e", lw=1, ls="--", label="untouched reconstruction")
             axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.set_xlabel(unit)
             axis.grid(True, color="#eaeef2", lw=0.7)
             axis.spines[["top", "right"]].set_visible(False)

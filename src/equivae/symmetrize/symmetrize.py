@@ -21,7 +21,7 @@ from equivae.transforms import Group, Transform
 
 __all__ = ["symmetrize"]
 
-_MARGINS = (2, 4, 6, 8)
+_MARGINS = (4, 6, 8)
 _MARGIN_LOSS_DB = 0.02
 _MEASURED_IMAGES = 4
 
@@ -58,7 +58,7 @@ def symmetrize(
             that `equivae.data.load_images` takes. Without them the context is the plain grid move.
         kernel_size: of these latent ops, see `fit_latent_op`.
         margin: cells around the domain that are encoded and decoded with it. `"auto"` measures which of
-            2, 4, 6 and 8 is enough (within 0.02 dB) on four of the images, and takes the whole grid when
+            4, 6 and 8 is enough (within 0.02 dB) on four of the images, and takes the whole grid when
             there are none; `None` takes the whole grid.
         passes: how often the context is translated, see `SymmetrizedVAE`.
         resolution: resize and centre-crop the images to this side in pixels.
