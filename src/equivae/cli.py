@@ -207,7 +207,8 @@ def finetune(
         validation_images=validation_data_dir,
         **options,
     )
-    _show(result.report, output_dir)
+    if process_state().is_main_process:
+        _show(result.report, output_dir)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from equivae.errors import InputError
 
-__all__ = ["claim_folder", "write_beside", "write_folder_beside"]
+__all__ = ["claim_folder", "partial_folder", "write_beside", "write_folder_beside"]
 
 
 def claim_folder(folder: str | Path, *, ours: Collection[str] = ()) -> Path:
@@ -49,9 +49,14 @@ def write_beside(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def partial_folder(path: Path) -> Path:
+    """Where `write_folder_beside` fills what becomes `path`."""
+    return path.with_name(f".{path.name}.partial")
+
+
 def write_folder_beside(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary folder, then rename it to `path`, replacing an earlier one."""
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = partial_folder(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:

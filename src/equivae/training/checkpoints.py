@@ -19,7 +19,7 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
 from equivae.errors import InputError
-from equivae.files import write_folder_beside
+from equivae.files import partial_folder, write_folder_beside
 
 __all__ = ["RunState", "find_checkpoint", "list_checkpoints", "load_checkpoint", "save_checkpoint"]
 
@@ -72,12 +72,18 @@ def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
 def save_checkpoint(
     accelerator: Accelerator, folder: Path, state: RunState, ema: EMAModel | None, limit: int | None
 ) -> None:
-    """Write `checkpoint-<step>` and remove the oldest beyond the limit."""
+    """Write `checkpoint-<step>` and remove the oldest beyond the limit; called by every process."""
     if not accelerator.is_main_process:
+        # Its random states go into the folder that the main process is filling.
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(partial_folder(folder / f"checkpoint-{state.step}")))
+        accelerator.wait_for_everyone()
         return
 
     def write(target: Path) -> None:
+        accelerator.wait_for_everyone()
         accelerator.save_state(str(target))
+        accelerator.wait_for_everyone()
         if ema is not None:
             weights = {str(i): p.contiguous() for i, p in enumerate(ema.shadow_params)}
             save_file(weights, target / "ema.safetensors")

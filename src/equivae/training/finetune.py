@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
-from accelerate.utils import DataLoaderConfiguration, set_seed
+from accelerate.utils import (
+    DataLoaderConfiguration,
+    DistributedDataParallelKwargs,
+    set_seed,
+)
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
@@ -39,6 +43,7 @@ from equivae.losses.equivariance import EquivarianceLoss
 from equivae.operators import operators_of, save_operators
 from equivae.padding import set_padding_mode
 from equivae.pretrained import load_vae, save_vae
+from equivae.processes import process_state
 from equivae.symmetrize import SymmetrizedVAE
 from equivae.training.card import base_model_of, model_card
 from equivae.training.checkpoints import (
@@ -155,7 +160,7 @@ def finetune(
     checkpoint = find_checkpoint(output_dir, config.resume_from_checkpoint)
     if checkpoint is None or checkpoint.resolve().parent != output_dir.resolve():
         claim_folder(output_dir, ours=("logs", LATENTS_FILE, OPERATORS))
-    repo = open_repo(config, output_dir) if PartialState().is_main_process else None
+    repo = open_repo(config, output_dir) if process_state().is_main_process else None
 
     accelerator = _accelerator(config, output_dir)
     set_seed(config.seed)
@@ -198,7 +203,9 @@ def finetune(
             limit_mb=config.latent_cache_mb,
             progress=progress,
         )
-    order = Order(len(training), config.seed)
+    processes = accelerator.num_processes
+    multiple = config.train_batch_size * processes if processes > 1 else 1
+    order = Order(len(training), config.seed, multiple)
     loader: Any = DataLoader(
         WithLatents(training, latents),
         config.train_batch_size,
@@ -438,6 +445,10 @@ def _accelerator(config: FinetuneConfig, output_dir: Path) -> Accelerator:
             project_dir=str(output_dir / "logs"),
             step_scheduler_with_optimizer=False,
             dataloader_config=DataLoaderConfiguration(use_seedable_sampler=False),
+            # A step that draws another transform leaves an operator without a gradient.
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=config.train_operator)
+            ],
         )
         if config.report_to:
             plain = {k: v for k, v in config.to_dict().items() if isinstance(v, (int, float, str))}

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from equivae.autoencoder import Autoencoder
 from equivae.data.sources import ImageDataset, collate
+from equivae.processes import process_state
 
 __all__ = ["LATENTS_FILE", "WithLatents", "cache_latents"]
 
@@ -43,22 +44,35 @@ def cache_latents(
     limit_mb: int = 512,
     progress: bool = True,
 ) -> np.ndarray:
-    """The modes of all posteriors, float32 `(N, c, h, w)`; above `limit_mb` as a file in `folder`."""
+    """The modes of all posteriors, float32 `(N, c, h, w)`; above `limit_mb` as a file in `folder`.
+
+    The file is one for all processes, and each encodes its share; in memory every process has its own.
+    """
     from tqdm.auto import tqdm
 
-    latents: np.ndarray | None = None
-    done = 0
-    loader = DataLoader(images, batch_size, collate_fn=collate)  # type: ignore[arg-type]
-    for batch in tqdm(loader, desc="latents", disable=not progress, leave=False):
-        encoded = vae.encode(batch.to(vae.device, vae.dtype)).float().cpu().numpy()
-        if latents is None:
-            shape = (len(images), *encoded.shape[1:])
-            if 4 * np.prod(shape) > limit_mb * 2**20:
-                path = folder / LATENTS_FILE
-                latents = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-            else:
-                latents = np.empty(shape, np.float32)
-        latents[done : done + len(encoded)] = encoded
-        done += len(encoded)
-    assert latents is not None
+    some = vae.encode(images[0][None].to(vae.device, vae.dtype))
+    shape = (len(images), *some.shape[1:])
+    starts = list(range(0, len(images), batch_size))
+    on_disk = 4 * np.prod(shape) > limit_mb * 2**20
+    latents: np.ndarray
+    if on_disk:
+        state = process_state()
+        path = folder / LATENTS_FILE
+        if state.is_main_process:
+            np.lib.format.open_memmap(path, "w+", np.float32, shape)
+        state.wait_for_everyone()
+        latents = np.lib.format.open_memmap(path, "r+")
+        with state.split_between_processes(starts) as mine:
+            starts = mine
+    else:
+        latents = np.empty(shape, np.float32)
+    batches = [list(range(s, min(s + batch_size, len(images)))) for s in starts]
+    loader = DataLoader(images, batch_sampler=batches, collate_fn=collate)  # type: ignore[arg-type]
+    bar = tqdm(loader, desc="latents", disable=not progress, leave=False)
+    for indices, batch in zip(batches, bar, strict=True):
+        encoded = vae.encode(batch.to(vae.device, vae.dtype))
+        latents[indices] = encoded.float().cpu().numpy()
+    if isinstance(latents, np.memmap):
+        latents.flush()
+        state.wait_for_everyone()
     return latents

@@ -17,6 +17,7 @@ from equivae.operators import (
     save_operators,
 )
 from equivae.operators.transform import default_name
+from equivae.processes import process_state
 from equivae.training.config import FinetuneConfig
 from equivae.transforms import Transform
 
@@ -65,7 +66,8 @@ def with_operators(
                 progress=progress,
             )
             fitted = fit_operators(vae, plain, images, options) if plain else {}
-            save_operators(fitted.values(), output_dir / OPERATORS)
+            if process_state().is_main_process:
+                save_operators(fitted.values(), output_dir / OPERATORS)
         for made in fitted.values():
             made.module.to(vae.device)
         found = [fitted.get(t.name, t) for t in found]

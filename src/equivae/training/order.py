@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import cycle, islice
 
 import numpy as np
 import torch
@@ -12,10 +13,15 @@ __all__ = ["Order", "draws_of"]
 
 
 class Order(Sampler[int]):
-    """A shuffle that depends on seed and epoch alone, and can begin in the middle of an epoch."""
+    """A shuffle that depends on seed and epoch alone, and can begin in the middle of an epoch.
 
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch, self.skip = length, seed, 0, 0
+    An epoch is filled up with its first images to a `multiple`, so that several processes get as many
+    batches each. Left to accelerate, a resumed epoch would be filled up with those where it resumed.
+    """
+
+    def __init__(self, images: int, seed: int, multiple: int = 1) -> None:
+        self.images, self.seed, self.epoch, self.skip = images, seed, 0, 0
+        self.length = -(-images // multiple) * multiple
 
     def start(self, epoch: int, skip: int) -> None:
         self.epoch, self.skip = epoch, skip
@@ -25,8 +31,8 @@ class Order(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.length, generator=generator).tolist()
-        return iter(order[self.skip :])
+        order = torch.randperm(self.images, generator=generator).tolist()
+        return islice(cycle(order), self.skip, self.length)
 
 
 def draws_of(seed: int, epoch: int, sample: int, rank: int) -> torch.Generator:
