@@ -132,6 +132,12 @@ def check_command(words: list[str]) -> None:
         parsed = launch_command_parser().parse_args(arguments[1:])
         assert parsed.module, "accelerate launch -m equivae is what the docs show"
         program, arguments = parsed.training_script, parsed.training_script_args
+    if program == "torchrun":
+        from torch.distributed.run import get_args_parser
+
+        parsed = get_args_parser().parse_args(arguments)
+        assert parsed.module, "torchrun -m equivae is what the docs show"
+        program, arguments = parsed.training_script, parsed.training_script_args
     if program == "equivae":
         _check_equivae(arguments)
     elif program == "python":
