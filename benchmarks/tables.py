@@ -183,7 +183,7 @@ def downstream(content: dict[str, Any]) -> list[str]:
     head = ["", "reconstruction", "rot180 round trip"]
     head += [f"loss, {s} steps" for s in (steps[0], *sampled)]
     head += ["floor", *(f"distance, {s} steps" for s in sampled)]
-    real = f"Two numbers are two seeds. Real training crops lie at {content['real_distance']:.2f}."
+    real = f"Numbers side by side are seeds. Real training crops lie at {content['real_distance']:.2f}."
     return [*rows(head, body), "", real, *origin(content)]
 
 
