@@ -356,7 +356,7 @@ def option(name: str, help: str) -> Any:
 def main(
     data: Annotated[Path, option("data", "the folder that holds photos/")] = DATA,
     steps: Annotated[int, option("steps", "of each diffusion model")] = Budget.steps,
-    seeds: Annotated[int, option("seeds", "diffusion models for each VAE")] = 2,
+    seeds: Annotated[int, option("seeds", "diffusion models for each VAE")] = 1,
     finetune_steps: Annotated[int, option("finetune_steps", "of the fine-tuned VAE")] = 150,
     samples: Annotated[int, option("samples", "drawn at half the steps and the end")] = 256,
 ) -> None:

@@ -183,7 +183,9 @@ def downstream(content: dict[str, Any]) -> list[str]:
     head = ["", "reconstruction", "rot180 round trip"]
     head += [f"loss, {s} steps" for s in (steps[0], *sampled)]
     head += ["floor", *(f"distance, {s} steps" for s in sampled)]
-    real = f"Two numbers are two seeds. Real training crops lie at {content['real_distance']:.2f}."
+    seeds = len(next(iter(vaes.values()))["runs"])
+    counted = "One seed." if seeds == 1 else f"{seeds} seeds, side by side."
+    real = f"{counted} Real training crops lie at {content['real_distance']:.2f}."
     return [*rows(head, body), "", real, *origin(content)]
 
 
