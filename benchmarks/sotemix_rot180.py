@@ -238,7 +238,9 @@ def curve_of(arm: dict[str, Any]) -> list[Point]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The arms at the end, and the seconds to each level as a ratio to the published loop."""
+    """The arms at the end, the seconds to each level, and how many times faster than the published loop."""
+    published_curve = curve_of(results["arms"]["published"])
+    alone: set[str] = set()
     base = results["untouched"]["reconstruction_psnr"]
     levels = [base - below for below in LEVELS_BELOW_RECONSTRUCTION]
     head = ["", "seconds", "images seen", "reconstruction", "round trip"]
@@ -256,12 +258,20 @@ def table(results: dict[str, Any]) -> str:
             cells = [f"{first.seconds:.0f}", "", f"{first.reconstruction_psnr:.2f} dB"]
             cells += [f"{first.round_trip_psnr:.2f} dB", *[""] * len(levels)]
             name = arm["name"].split(",")[0]
-            lines.append(f"| {name} alone | {' | '.join(cells)} |")
+            if name not in alone:
+                lines.append(f"| {name} alone | {' | '.join(cells)} |")
+            alone.add(name)
         cells = [f"{last.seconds:.0f}", f"{last.images_seen}", f"{last.reconstruction_psnr:.2f} dB"]
         cells.append(f"{last.round_trip_psnr:.2f} dB")
         for level in levels:
             found = time_to(curve, level)
-            cells.append("not reached" if found is None else f"{found:.0f}")
+            reached = time_to(published_curve, level)
+            if found is None or arm is results["arms"]["published"]:
+                cells.append("not reached" if found is None else f"{found:.0f}")
+                continue
+            more = "" if reached else "over "
+            ratio = (reached or published_curve[-1].seconds) / found
+            cells.append(f"{found:.0f} ({more}{ratio:.{0 if ratio > 3 else 1}f}x)")
         lines.append(f"| {arm['name']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
