@@ -53,6 +53,7 @@ def cache_latents(
     some = vae.encode(images[0][None].to(vae.device, vae.dtype))
     shape = (len(images), *some.shape[1:])
     starts = list(range(0, len(images), batch_size))
+    latents: np.ndarray
     on_disk = 4 * np.prod(shape) > limit_mb * 2**20
     latents: np.ndarray
     if on_disk:
@@ -74,5 +75,5 @@ def cache_latents(
         latents[indices] = encoded.float().cpu().numpy()
     if isinstance(latents, np.memmap):
         latents.flush()
-        state.wait_for_everyone()
+        process_state().wait_for_everyone()
     return latents
