@@ -163,7 +163,7 @@ def _check_equivae(arguments: list[str]) -> None:
     if name == "finetune":
         fields = FinetuneConfig.__dataclass_fields__
         given = {k: v for k, v in parameters.items() if k in fields and v is not None}
-        make_config(parameters["recipe"], given)
+        make_config(parameters["recipe"] or "equivae", given)
 
 
 def _check_script(path: Path, arguments: list[str]) -> None:
