@@ -23,8 +23,8 @@ def test_every_table_is_shown_somewhere():
 
 
 def test_a_changed_result_is_noticed(tmp_path):
-    for file, _ in tables.TABLES.values():
-        (tmp_path / file).write_text((tables.RESULTS / file).read_text())
+    for path in tables.RESULTS.glob("*.json"):
+        (tmp_path / path.name).write_text(path.read_text())
     text = (tables.ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
     assert tables.render(text, tmp_path) == text
     path = tmp_path / "latent_operators.json"
