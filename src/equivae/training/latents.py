@@ -55,7 +55,6 @@ def cache_latents(
     starts = list(range(0, len(images), batch_size))
     latents: np.ndarray
     on_disk = 4 * np.prod(shape) > limit_mb * 2**20
-    latents: np.ndarray
     if on_disk:
         state = process_state()
         path = folder / LATENTS_FILE
