@@ -25,6 +25,7 @@ import torch
 import typer
 from torch import Tensor, nn
 
+import comparison
 import equivae
 import record
 import sotemix_rot180
@@ -194,7 +195,7 @@ def main(
         budgets = {"fitted": finetune}
         if published:
             budgets |= {"published": published, "published_best": published}
-        print(sotemix_rot180.table(sotemix_rot180.compare(model, vae, setting, budgets)))
+        print(comparison.table(sotemix_rot180.compare(model, vae, setting, budgets)))
     if RESULTS.is_file():
         print_table(json.loads(RESULTS.read_text()))
 

@@ -124,7 +124,7 @@ def symmetrize(content: dict[str, Any]) -> list[str]:
 
 
 def training_curves(content: dict[str, Any]) -> list[str]:
-    from sotemix_rot180 import table as curves
+    from comparison import table as curves
 
     return [*curves(content).splitlines(), *origin(content)]
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import islice
-from pathlib import Path
 
 import pytest
 import torch
 
 import equivae
+from doc_blocks import ROOT, load_script
 from models import tiny_kl
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-import cached_latents
+cached_latents = load_script(ROOT / "examples" / "cached_latents.py")
 
 
 def test_the_three_ways() -> None:
