@@ -47,12 +47,12 @@ class Budget:
         steps: of training.
         batch_size: latents in a step.
         learning_rate: of AdamW, constant; samples come from the averaged weights.
-        points: how often the loss is measured along the way.
-        samples: drawn at half the steps and at the end.
+        points: how often loss and samples are measured: at the end, at half the steps, a quarter and so on.
+        samples: drawn every time.
         inference_steps: of DDIM.
     """
 
-    steps: int = 300
+    steps: int = 2000
     batch_size: int = 16
     learning_rate: float = 1e-3
     points: int = 4
@@ -61,14 +61,8 @@ class Budget:
 
     @property
     def measured_at(self) -> list[int]:
-        """Steps after which the loss is measured, half of all and the last one among them."""
-        halfway = max(1, self.steps // 2)
-        even = {max(1, self.steps * i // self.points) for i in range(1, self.points + 1)}
-        return sorted(even | {halfway})
-
-    @property
-    def sampled_at(self) -> list[int]:
-        return sorted({max(1, self.steps // 2), self.steps})
+        """Steps after which loss and samples are measured, each twice the one before."""
+        return sorted({max(1, self.steps // 2**i) for i in range(self.points)})
 
 
 def random_crops(photos: Tensor, per_photo: int, seed: int) -> Tensor:
@@ -199,8 +193,7 @@ def train(
         averaged.store(model.parameters())
         averaged.copy_to(model.parameters())
         losses[step] = validation_loss(model, validation)
-        if step in budget.sampled_at:
-            samples[step] = sample(model, latents.shape[1:], budget)
+        samples[step] = sample(model, latents.shape[1:], budget)
         averaged.restore(model.parameters())
     return losses, samples
 
@@ -315,24 +308,29 @@ def compare(
 
 
 def draw(results: dict[str, Any], pictures: Mapping[str, Tensor], path: Path) -> None:
-    """Loss and distance against steps, a line for every seed, and samples below."""
+    """Loss and distance against steps, mean and range over the seeds, and samples below."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
     figure = Figure(figsize=(11, 8.2), dpi=110, facecolor="white", layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1.1, 1))
     loss_axis, distance_axis = above.subplots(1, 2)
     for name, one in results["vaes"].items():
-        for i, run in enumerate(one["runs"]):
-            style: dict[str, Any] = {"color": COLOURS[name], "ms": 4, "lw": 1.6}
-            style["label"] = name if i == 0 else None
-            for axis, key in ((loss_axis, "validation_loss"), (distance_axis, "distance")):
-                axis.plot([int(s) for s in run[key]], list(run[key].values()), "o-", **style)
+        for axis, key in ((loss_axis, "validation_loss"), (distance_axis, "distance")):
+            runs = torch.tensor([list(run[key].values()) for run in one["runs"]])
+            steps = [int(step) for step in one["runs"][0][key]]
+            axis.plot(steps, runs.mean(0), "o-", color=COLOURS[name], ms=4, lw=1.6, label=name)
+            axis.fill_between(
+                steps, runs.amin(0), runs.amax(0), color=COLOURS[name], alpha=0.15, lw=0
+            )
         distance_axis.axhline(one["floor"], color=COLOURS[name], lw=1, ls="--")
     loss_axis.set_ylabel("validation loss, normalised latents")
     distance_axis.set_ylabel("Fréchet distance of samples, random features")
-    distance_axis.set_yscale("log")
+    distance_axis.set_ylim(bottom=0)
     distance_axis.set_title("dashed: the VAE's own reconstructions", fontsize=9, color="#57606a")
     for axis in (loss_axis, distance_axis):
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axis.set_xlabel("training steps")
         axis.grid(True, color="#eaeef2", lw=0.7)
         axis.spines[["top", "right"]].set_visible(False)
@@ -356,9 +354,9 @@ def option(name: str, help: str) -> Any:
 def main(
     data: Annotated[Path, option("data", "the folder that holds photos/")] = DATA,
     steps: Annotated[int, option("steps", "of each diffusion model")] = Budget.steps,
-    seeds: Annotated[int, option("seeds", "diffusion models for each VAE")] = 1,
-    finetune_steps: Annotated[int, option("finetune_steps", "of the fine-tuned VAE")] = 150,
-    samples: Annotated[int, option("samples", "drawn at half the steps and the end")] = 256,
+    seeds: Annotated[int, option("seeds", "diffusion models for each VAE")] = 3,
+    finetune_steps: Annotated[int, option("finetune_steps", "of the fine-tuned VAE")] = 400,
+    samples: Annotated[int, option("samples", "drawn at every measurement")] = 256,
 ) -> None:
     torch.set_num_threads(1)
     dataset = equivae.data.load_images(data / "photos", resolution=RESOLUTION)
