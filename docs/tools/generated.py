@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import typer.main
@@ -88,6 +89,28 @@ def glossary_groups() -> str:
         for name in equivae.list_groups()
     ]
     return _table(("group", "elements"), rows)
+
+
+def compare() -> str:
+    """The home page's slider: a turned latent decoded before, and after each of the demo's ways."""
+    untouched, *choices = _result("demo")["choices"]
+    ways = []
+    for place, one in enumerate(choices):
+        name, number = one["name"], _db(one["round_trip_psnr"])
+        picture = f"images/compare-{one['folder']}.jpg"
+        checked = " checked" if place == 0 else ""
+        ways.append(
+            f'<label><input type="radio" name="compare-after" value="{picture}"{checked}>'
+            f"<span>{name}</span><small>{number}, {one['seconds']:.0f} s</small></label>"
+        )
+    template = Template((Path(__file__).parent / "compare.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        picture=f"images/compare-{choices[0]['folder']}.jpg",
+        name=choices[0]["name"],
+        ways="\n".join(ways),
+        before=_db(untouched["round_trip_psnr"]),
+        ceiling=_db(untouched["reconstruction_psnr"]),
+    ).rstrip()
 
 
 def taef2() -> str:
@@ -177,6 +200,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "options": options,
     "commands": commands,
     "groups": glossary_groups,
+    "compare": compare,
     "taef2": taef2,
     "vae-cost": vae_cost,
     "demo-frontier": demo_frontier,

@@ -1,7 +1,7 @@
-"""Draw the pictures of the home page: a latent turned by 180° and decoded, before and after the demo.
+"""Draw the home page's pictures: a latent turned by 180° and decoded, before and after each way of the demo.
 
     equivae demo --output_dir equivae-demo
-    python docs/tools/pictures.py --vae equivae-demo
+    python docs/tools/pictures.py --demo equivae-demo
 
 Writes JPEGs to docs/images. The photograph is one of those in the package (a detail of scikit-image's
 astronaut, NASA, in the public domain); neither the embedded VAE nor the demo trained on it.
@@ -25,16 +25,25 @@ PHOTOGRAPH = 1  # of `equivae.zoo.photographs`
 
 
 def main(
-    vae: Annotated[Path, typer.Option("--vae", help="what `equivae demo` wrote")],
+    demo: Annotated[Path, typer.Option("--demo", help="the folder that `equivae demo` wrote")],
     output_dir: Annotated[Path, typer.Option("--output_dir", help="a folder")] = IMAGES,
 ) -> None:
     x = equivae.zoo.photographs()[PHOTOGRAPH : PHOTOGRAPH + 1]
-    save(x, output_dir / "compare-original.jpg")
     rot180 = equivae.get_transform("rot180")
-    for name, source in (("before", "embedded"), ("after", str(vae))):
-        model = equivae.Autoencoder(equivae.load_vae(source))
+    fitted = equivae.load_latent_op(demo / "fitted")
+    trained = equivae.load_latent_op(demo / "fitted-finetuned" / "operators" / "rot180_fitted")
+    ways: dict[str, tuple[str | Path, equivae.Transform]] = {
+        "before": ("embedded", rot180),
+        "fitted": ("embedded", fitted),
+        "symmetrized": (demo / "symmetrized", rot180),
+        "fitted-finetuned": (demo / "fitted-finetuned", trained),
+        "finetuned": (demo / "finetuned", rot180),
+    }
+    save(x, output_dir / "compare-original.jpg")
+    for name, (source, transform) in ways.items():
+        view = equivae.Autoencoder(equivae.load_vae(source))
         with torch.inference_mode():
-            save(model.decode(rot180.latent(model.encode(x))), output_dir / f"compare-{name}.jpg")
+            save(view.decode(transform.latent(view.encode(x))), output_dir / f"compare-{name}.jpg")
 
 
 def save(image: Tensor, path: Path) -> None:
