@@ -200,6 +200,20 @@ def test_auto_names_its_evidence():
     assert "| linear 3x3 |" in report.to_markdown()
 
 
+@pytest.mark.parametrize(
+    "options", [{"kernel_size": "auto"}, {"method": "network", "max_train_steps": 2}]
+)
+def test_candidates_are_decoded_under_mixed_precision(options):
+    images = equivae.data.dead_leaves(4, size=48, seed=1)
+    vae = equivae.zoo.load()
+    fitted = equivae.fit_latent_op(
+        vae, "hflip", images, mixed_precision="bf16", progress=False, **options
+    )
+    exact = equivae.fit_latent_op(vae, "hflip", images, progress=False, **options)
+    for one, other in zip(fitted.report.candidates, exact.report.candidates, strict=True):
+        assert one.decoded_psnr == pytest.approx(other.decoded_psnr, abs=0.3)
+
+
 def test_the_network_starts_at_the_convolution_and_is_trained():
     vae, images = equivae.zoo.load(), equivae.data.dead_leaves(12, 32)
     base = ConvOperator(4, 3)

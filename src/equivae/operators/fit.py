@@ -365,7 +365,7 @@ class OperatorFit:
         with evaluating(vae.module):
             for pair in self.kept:
                 target, mask = self.transform.pixel(pair.source), self.transform.mask(pair.source)
-                decoded = vae.decode(operator(pair.moved))
+                decoded = vae.decode(operator(pair.moved.to(vae.dtype)))
                 difference = (decoded.clamp(-1, 1) - target.clamp(-1, 1)).float().div(2).square()
                 inside = torch.ones_like(difference) if mask is None else mask.to(difference)
                 inside = inside.expand_as(difference)
