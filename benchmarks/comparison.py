@@ -68,7 +68,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         "haku_latent": "#e0a000",
         "reconstruction": "#afb8c1",
         "plain": "#8250df",
-        "plain_averaged": "#c297ff",
+        "plain_whole": "#c297ff",
         "fitted": "#0969da",
         "fitted_weight_1": "#54aeff",
         "symmetrized": "#1a7f37",

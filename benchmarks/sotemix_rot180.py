@@ -29,6 +29,7 @@ import record
 from comparison import draw, table
 from curves import Arm, Setting, fresh, round_trip, run
 from equivae.operators import operators_of
+from equivae.training import BottleneckOptions, train_bottleneck
 from equivae.training.config import RECIPES, FinetuneConfig
 from taef2 import load_taef2
 
@@ -103,11 +104,27 @@ def reconstruction_only(vae: nn.Module) -> Arm:
     return Arm("reconstruction only", vae, ROT180, objective, list(vae.parameters()), 3e-4)
 
 
-def plain(vae: nn.Module, **options: Any) -> Arm:
-    """equivae's default for the plain grid move."""
-    weights = list(vae.parameters())
-    name = "equivae, plain grid move" + (", weights averaged" if options else "")
-    return _by_recipe(name, vae, ROT180, "equivae", weights, **options)
+def plain(vae: nn.Module, setting: Setting, **options: Any) -> Arm:
+    """equivae's default for the plain grid move: the layers at latent resolution first, then all."""
+    config = FinetuneConfig(**{**RECIPES["equivae"].options, **options})
+    began = time.process_time()
+    if config.bottleneck_steps:
+        early = BottleneckOptions(
+            config.bottleneck_steps,
+            crop_size=setting.crop_size,
+            weight=config.weight,
+            mixed_precision=setting.mixed_precision,  # type: ignore[arg-type]
+            seed=setting.seed,
+            progress=False,
+        )
+        photos = equivae.data.load_images(setting.photos)
+        train_bottleneck(equivae.Autoencoder(vae), [ROT180], photos, early)
+    spent = time.process_time() - began
+    name = "equivae, plain grid move"
+    name += "".join(f", {key} {value}" for key, value in options.items())
+    arm = _by_recipe(name, vae, ROT180, "equivae", list(vae.parameters()), **options)
+    arm.spent = spent
+    return arm
 
 
 def symmetrized(vae: nn.Module, photos: Tensor) -> Arm:
@@ -188,8 +205,8 @@ def arms(setting: Setting) -> dict[str, Callable[[nn.Module], Arm]]:
         "eq_vae": eq_vae,
         "haku_latent": haku_latent,
         "reconstruction": reconstruction_only,
-        "plain": plain,
-        "plain_averaged": lambda vae: plain(vae, use_ema=True, ema_decay=0.98, learning_rate=2e-4),
+        "plain": lambda vae: plain(vae, setting),
+        "plain_whole": lambda vae: plain(vae, setting, bottleneck_steps=0),
         "fitted": lambda vae: fitted(vae, setting.photos, setting.mixed_precision),
         "fitted_weight_1": lambda vae: fitted(
             vae, setting.photos, setting.mixed_precision, weight=1.0, probability=0.5

@@ -6,6 +6,7 @@ holds one, and its `decode` an image, a video, a wave or an output that holds on
 """
 
 from equivae.autoencoder.adapters import register_built_in_adapters
+from equivae.autoencoder.bottleneck import Bottleneck, NoBottleneckError, find_bottleneck
 from equivae.autoencoder.calls import register_adapter
 from equivae.autoencoder.checks import (
     check_images,
@@ -22,13 +23,16 @@ from equivae.autoencoder.view import Autoencoder
 __all__ = [
     "Autoencoder",
     "Axis",
+    "Bottleneck",
     "Geometry",
     "Layout",
+    "NoBottleneckError",
     "check_images",
     "check_resolution",
     "check_transforms",
     "copy_module",
     "evaluating",
+    "find_bottleneck",
     "layout_of",
     "moves_axis",
     "register_adapter",

@@ -34,6 +34,7 @@ class RunState:
         epoch: passes begun before this one.
         samples: samples of this pass, on this process, that are done.
         seconds: training time so far.
+        bottleneck_steps: steps that the layers at latent resolution had before, by themselves.
         history: the records of the loss.
     """
 
@@ -42,6 +43,7 @@ class RunState:
     epoch: int = 0
     samples: int = 0
     seconds: float = 0.0
+    bottleneck_steps: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
 

@@ -50,6 +50,11 @@ class FinetuneConfig:
         "Share of the untouched decoder's image in what decodes are compared with, a guard against "
         "forgetting where training images differ from those the VAE is for; needs train='decoder'.",
     )
+    bottleneck_steps: int = _option(
+        500,
+        "Steps that train the layers at latent resolution alone, before all layers learn; for "
+        "train='all', at most two for each of the other steps. 0 leaves them out.",
+    )
     weight: float = _option(1.0, "Weight of the equivariance term.")
     reconstruction: Any = _option("mse", "Reconstruction loss: mse or l1 (a callable from Python).")
     reconstruction_weight: float = _option(1.0, "Weight of the reconstruction term.")
@@ -215,6 +220,7 @@ _NOT_NEGATIVE = [
     "max_grad_norm",
     "adam_weight_decay",
     "lr_warmup_steps",
+    "bottleneck_steps",
     "dataloader_num_workers",
     "latent_cache_mb",
 ]
@@ -235,8 +241,9 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         Recipe(
             "equivae",
-            "The default for the plain grid move: one decode per image, all weights, cosine schedule.",
-            "EQ-VAE's draw (arXiv 2502.09509); benchmarks/finetune_taef2.py",
+            "The default for the plain grid move: the layers at latent resolution first, then all weights, "
+            "one decode per image.",
+            "EQ-VAE's draw (arXiv 2502.09509); benchmarks/sotemix_rot180.py",
             {},
         ),
         Recipe(
@@ -246,6 +253,7 @@ RECIPES: dict[str, Recipe] = {
             {
                 "schedule": "dual",
                 "train": "all",
+                "bottleneck_steps": 0,
                 "train_batch_size": 3,
                 "num_train_epochs": 5,
                 "learning_rate": 5e-5,

@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 
 from equivae.autoencoder import (
     Autoencoder,
+    NoBottleneckError,
     check_images,
     check_resolution,
     check_transforms,
@@ -45,6 +46,7 @@ from equivae.padding import set_padding_mode
 from equivae.pretrained import load_vae, save_vae
 from equivae.processes import process_state
 from equivae.symmetrize import SymmetrizedVAE
+from equivae.training.bottleneck import BottleneckOptions, train_bottleneck
 from equivae.training.card import base_model_of, model_card
 from equivae.training.checkpoints import (
     RunState,
@@ -187,6 +189,10 @@ def finetune(
     trainable = _select(tuned, config.train)
     operators = operators_of(wanted) if config.train_operator else []
     moving = [p for operator in operators for p in operator.requires_grad_(True).parameters()]
+    early, began = 0, time.perf_counter()
+    if checkpoint is None:
+        early = _train_bottleneck(tuned, wanted, training, config, progress)
+    early_seconds = time.perf_counter() - began
     if config.gradient_checkpointing:
         some = training[0][None, ..., : config.crop_size, : config.crop_size]
         _enable_gradient_checkpointing(tuned, some.to(accelerator.device))
@@ -247,7 +253,8 @@ def finetune(
     if ema is not None:
         ema.to(accelerator.device)
 
-    state = RunState(settings=_fixed_settings(config, recipe, wanted, training, max_steps))
+    settled = _fixed_settings(config, recipe, wanted, training, max_steps)
+    state = RunState(settled, seconds=early_seconds, bottleneck_steps=early)
     if checkpoint is not None:
         state = load_checkpoint(accelerator, checkpoint, state.settings, ema)
     history = state.history
@@ -335,6 +342,7 @@ def finetune(
         "device": str(accelerator.device),
         **config.to_dict(),
         "max_train_steps": max_steps,
+        "bottleneck_steps": state.bottleneck_steps,
         "training_images": len(training),
         "measured_on": "training images" if validation is training else "images not trained on",
         **space.settings(),
@@ -459,6 +467,35 @@ def _accelerator(config: FinetuneConfig, output_dir: Path) -> Accelerator:
         # accelerate would train in float32 without a word.
         raise InputError("mixed_precision='fp16' needs a GPU; use 'bf16' or 'no' on the CPU.")
     return accelerator
+
+
+def _train_bottleneck(
+    vae: Autoencoder,
+    transforms: Sequence[Transform],
+    images: ImageDataset,
+    config: FinetuneConfig,
+    progress: bool,
+) -> int:
+    """Train the layers at latent resolution first, where there are some; gives the steps they had."""
+    batch = config.train_batch_size * config.gradient_accumulation_steps
+    per_epoch = math.ceil(len(images) / (batch * process_state().num_processes))
+    following = config.max_train_steps or config.num_train_epochs * per_epoch
+    steps = min(config.bottleneck_steps, 2 * following)
+    if not steps or config.train != "all":
+        return 0
+    options = BottleneckOptions(
+        steps=steps,
+        crop_size=config.crop_size,
+        weight=config.weight,
+        mixed_precision=config.mixed_precision,
+        seed=config.seed,
+        progress=progress,
+    )
+    try:
+        train_bottleneck(vae, transforms, images, options)
+    except NoBottleneckError:
+        return 0
+    return steps
 
 
 def _select(vae: Autoencoder, train: str) -> list[nn.Parameter]:

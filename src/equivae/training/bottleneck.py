@@ -1,0 +1,250 @@
+r"""The layers at latent resolution, trained first and by themselves.
+
+Under the plain grid move most of what a VAE has to learn sits in the few layers between encoder and
+decoder, and most of the time of a step is spent everywhere else. So they get steps of their own: with
+`E_0 = tail_0 ∘ front`, `D_0 = back ∘ head_0` the untouched VAE, `z = tail(front(x))` and `T` a transform
+with latent op `ρ`,
+
+.. math:: L = \lVert head(z) - head_0(E_0(x)) \rVert^2 + w \lVert head(\rho z) - head_0(E_0(T x)) \rVert^2
+
+which asks the decoder's first features for what the untouched decoder is used to, upright and moved. The
+features `front(x)` and the latents `E_0` are computed once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equivae.autoencoder import (
+    Autoencoder,
+    NoBottleneckError,
+    copy_module,
+    evaluating,
+    find_bottleneck,
+)
+from equivae.autoencoder.bottleneck import Bottleneck
+from equivae.data.sources import ImageDataset
+from equivae.errors import NonFiniteLossError
+from equivae.training.config import Precision
+from equivae.training.crops import random_crop
+from equivae.transforms import Transform
+from equivae.transforms.base import mask_of_cells
+
+__all__ = ["BottleneckOptions", "BottleneckResult", "train_bottleneck"]
+
+
+@dataclass(frozen=True)
+class BottleneckOptions:
+    """How the layers at latent resolution are trained.
+
+    Attributes:
+        steps: optimiser steps.
+        learning_rate: peak of AdamW's, with a warm-up of 20 steps and a cosine to zero.
+        train_batch_size: images per step.
+        max_images: how many images are used at most; their features are kept in memory.
+        crop_size: side in pixels of the one crop that is taken of each image; `None` takes it whole.
+        weight: `w`.
+        mixed_precision: `"bf16"`, or float32 for all else: gradients are not scaled here, as fp16 needs.
+        seed: of crops, draws and order.
+        progress: show a progress bar.
+    """
+
+    steps: int = 500
+    learning_rate: float = 1e-3
+    train_batch_size: int = 8
+    max_images: int = 256
+    crop_size: int | None = None
+    weight: float = 1.0
+    mixed_precision: Precision = "no"
+    seed: int = 0
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class BottleneckResult:
+    """What `train_bottleneck` did.
+
+    Attributes:
+        images: how many were used.
+        parameters: how many weights learned.
+        losses: of every step, relative to the power of the features.
+    """
+
+    images: int
+    parameters: int
+    losses: list[float]
+
+
+@dataclass
+class _Batch:
+    """What is known of some images before training."""
+
+    features: Tensor  # front(x)
+    latents: Tensor  # E_0(x)
+    transform: Transform | None
+    moved: Tensor | None  # E_0(T x)
+    mask: Tensor | None  # cells that count
+
+
+def train_bottleneck(
+    vae: Autoencoder,
+    transforms: Sequence[Transform],
+    images: ImageDataset,
+    options: BottleneckOptions | None = None,
+) -> BottleneckResult:
+    """Train the layers at latent resolution in place, the others left as they are.
+
+    Args:
+        vae: an image autoencoder in float32.
+        transforms: as in `EquivarianceLoss`; each batch of images keeps one of them, in turn.
+        images: to learn from, all of one size.
+        options: see `BottleneckOptions`.
+
+    Raises `NoBottleneckError` if the autoencoder has no such layers that can be run by themselves, and
+    `NonFiniteLossError` when the loss stops being a number.
+
+    ```python
+    import equivae
+    from equivae.training import BottleneckOptions, train_bottleneck
+
+    vae = equivae.Autoencoder(equivae.zoo.load())
+    images = equivae.data.load_images(equivae.data.dead_leaves(16, size=64))
+    options = BottleneckOptions(steps=20, progress=False)
+    result = train_bottleneck(vae, [equivae.get_transform("rot180")], images, options)
+    assert result.losses[-1] < result.losses[0]
+    ```
+    """
+    from tqdm.auto import tqdm
+
+    options = options or BottleneckOptions()
+    generator = torch.Generator().manual_seed(options.seed)
+    size = options.crop_size
+    example = images[0][None, ..., :size, :size] if size else images[0][None]
+    teacher = Autoencoder(copy_module(vae.module).requires_grad_(False).eval())
+    bottleneck = find_bottleneck(vae, example.to(vae.device, vae.dtype))
+    taught = find_bottleneck(teacher, example.to(vae.device, vae.dtype))
+    with evaluating(vae.module):
+        batches = _look(taught, transforms, images, options, generator)
+        with _lowered(vae, options):
+            learned = _learning(bottleneck, batches[0])
+        optimizer = torch.optim.AdamW(
+            learned, options.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+        )
+        schedule = _cosine(optimizer, options.steps)
+        losses: list[float] = []
+        bar = tqdm(range(options.steps), desc="bottleneck", disable=not options.progress)
+        for _ in bar:
+            batch = batches[int(torch.randint(len(batches), (), generator=generator))]
+            with _lowered(
+                vae, options
+            ):  # not around the loop: autocast keeps the weights that it cast
+                loss = _loss(bottleneck, taught, batch, options.weight)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            torch.nn.utils.clip_grad_norm_(learned, 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(float(loss.detach()))
+            if not math.isfinite(losses[-1]):
+                raise NonFiniteLossError(
+                    f"the loss of the layers at latent resolution became {losses[-1]} at step "
+                    f"{len(losses)}, before all layers learn; lower their learning rate, or set "
+                    "bottleneck_steps=0.",
+                    len(losses),
+                )
+            bar.set_postfix(loss=f"{losses[-1]:.3f}")
+    used = sum(len(batch.latents) for batch in batches)
+    return BottleneckResult(used, sum(p.numel() for p in learned), losses)
+
+
+def _lowered(vae: Autoencoder, options: BottleneckOptions) -> Any:
+    if options.mixed_precision != "bf16":
+        return nullcontext()
+    return torch.autocast(vae.device.type, torch.bfloat16)
+
+
+@torch.no_grad()
+def _look(
+    taught: Bottleneck,
+    transforms: Sequence[Transform],
+    images: ImageDataset,
+    options: BottleneckOptions,
+    generator: torch.Generator,
+) -> list[_Batch]:
+    """Features and latents of the images, of each batch under one transform as well."""
+    from tqdm.auto import tqdm
+
+    vae = taught.vae
+    order = torch.randperm(len(images), generator=generator)[: options.max_images].tolist()
+    size = min(options.train_batch_size, len(order))
+    whole = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
+    batches = []
+    for place, rows in enumerate(
+        tqdm(whole, desc="features", disable=not options.progress, leave=False)
+    ):
+        x = torch.stack(
+            [random_crop(images[row], options.crop_size, generator) for row in rows]
+        ).to(vae.device, vae.dtype)
+        with _lowered(vae, options):
+            features = taught.front(x)
+            batch = _Batch(features, taught.tail(features), None, None, None)
+        if transforms:
+            drawn = vae.place(transforms[place % len(transforms)]).draw(len(x), generator)
+            with _lowered(vae, options):
+                moved = vae.encode(drawn.pixel(x))
+            if moved.shape == drawn.latent(batch.latents).shape:
+                mask = drawn.mask(x)
+                batch.transform, batch.moved = drawn, moved
+                batch.mask = None if mask is None else mask_of_cells(mask, moved.shape[-2:])
+        batches.append(batch)
+    return batches
+
+
+def _loss(student: Bottleneck, taught: Bottleneck, batch: _Batch, weight: float) -> Tensor:
+    latents = student.tail(batch.features)
+    loss = _relative(student.head(latents), _wanted(taught, batch.latents), None)
+    if batch.transform is not None and batch.moved is not None:
+        moved = student.head(batch.transform.latent(latents))
+        loss = loss + weight * _relative(moved, _wanted(taught, batch.moved), batch.mask)
+    return loss
+
+
+@torch.no_grad()
+def _wanted(taught: Bottleneck, latents: Tensor) -> Tensor:
+    return taught.head(latents)
+
+
+def _relative(features: Tensor, wanted: Tensor, mask: Tensor | None) -> Tensor:
+    """Squared error over the power of each channel, so that none is drowned by another."""
+    wanted = wanted.float()
+    power = wanted.square().mean(dim=(0, 2, 3), keepdim=True).clamp_min(1e-8)
+    error = (features.float() - wanted).square() / power
+    if mask is None:
+        return error.mean()
+    inside = mask.to(error).expand_as(error)
+    return (error * inside).sum() / inside.sum().clamp_min(1.0)
+
+
+def _learning(bottleneck: Bottleneck, batch: _Batch) -> list[torch.nn.Parameter]:
+    """The weights that gradients reach."""
+    every = list(bottleneck.vae.module.parameters())
+    wanted = [p for p in every if p.requires_grad]
+    output = bottleneck.head(bottleneck.tail(batch.features)).float().square().mean()
+    gradients = torch.autograd.grad(output, wanted, allow_unused=True)
+    found = [p for p, g in zip(wanted, gradients, strict=True) if g is not None]
+    if not found:
+        raise NoBottleneckError("no weights at latent resolution learn; set bottleneck_steps=0.")
+    return found
+
+
+def _cosine(optimizer: Any, steps: int) -> Any:
+    from diffusers.optimization import get_cosine_schedule_with_warmup
+
+    return get_cosine_schedule_with_warmup(optimizer, min(20, max(1, steps // 4)), steps)

@@ -1,0 +1,187 @@
+"""The layers at latent resolution: found in any image autoencoder, run by themselves, trained first."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import equivae
+import matrix_models
+from equivae.autoencoder import Autoencoder, NoBottleneckError, find_bottleneck
+from equivae.training import BottleneckOptions, train_bottleneck
+from models import tiny_kl
+
+ROT180 = equivae.get_transform("rot180")
+WITH = [
+    "AsymmetricAutoencoderKL",
+    "AutoencoderDC",
+    "AutoencoderKL",
+    "AutoencoderKLFlux2",
+    "AutoencoderKLHunyuanImage",
+    "AutoencoderKLKVAE",
+    "AutoencoderTiny",
+    "VQModel",
+]
+WITHOUT = ["AutoencoderKLQwenImage21", "AutoencoderRAE", "ConsistencyDecoderVAE"]
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+@pytest.mark.parametrize("name", WITH)
+def test_front_and_tail_are_the_encoder(name: str) -> None:
+    module = matrix_models.make(name).eval()
+    vae, x = Autoencoder(module), matrix_models.inputs(name)
+    found = find_bottleneck(vae, x)
+    with torch.no_grad():
+        z, h = vae.encode(x), found.front(x)
+        assert torch.allclose(found.tail(h), z, atol=1e-5)
+        assert found.head(z).shape[2:] == z.shape[2:]
+        # Half of what is written as `D = back ∘ head`: the head depends on the latent.
+        assert not torch.allclose(found.head(z), found.head(z + 1))
+    assert all("forward" not in part.__dict__ for part in module.modules())
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_those_that_have_none_say_so(name: str) -> None:
+    x = matrix_models.inputs(name)
+    with pytest.raises(NoBottleneckError, match=r"latent resolution"):
+        find_bottleneck(Autoencoder(matrix_models.make(name).eval()), x)
+
+
+def test_audio_has_none() -> None:
+    wave = matrix_models.inputs("AutoencoderOobleck")
+    with pytest.raises(NoBottleneckError, match="audio"):
+        find_bottleneck(Autoencoder(matrix_models.make("AutoencoderOobleck")), wave)
+
+
+def test_gradients_reach_the_layers_at_latent_resolution_alone() -> None:
+    vae = Autoencoder(tiny_kl())
+    x = noise(2, 3, 32, 32)
+    found = find_bottleneck(vae, x)
+    with torch.no_grad():
+        features = found.front(x)
+    found.head(found.tail(features)).square().mean().backward()
+    reached = {n for n, p in vae.module.named_parameters() if p.grad is not None}
+    entry = found.entry.rsplit(".", 1)[0]
+    assert reached
+    assert not any(
+        name.startswith((entry, "encoder.conv_in", "decoder.conv_out")) for name in reached
+    )
+    assert any(name.startswith("encoder.mid_block") for name in reached)
+    assert any(name.startswith("decoder.mid_block") for name in reached)
+
+
+def test_an_own_forward_comes_back_after_an_error() -> None:
+    vae = Autoencoder(tiny_kl())
+    found = find_bottleneck(vae, noise(1, 3, 32, 32))
+    entry = vae.module.get_submodule(found.entry)
+    own = entry.forward
+    entry.forward = own  # as accelerate's hooks do it
+    with pytest.raises(RuntimeError):
+        found.tail(torch.zeros(1, 3, 5, 5))
+    assert entry.__dict__["forward"] is own
+
+
+def test_it_teaches_the_round_trip_and_leaves_the_rest() -> None:
+    images = equivae.data.load_images(equivae.data.dead_leaves(48, size=64, seed=3))
+    tested = equivae.zoo.photographs(64)
+    module = equivae.zoo.load()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    untouched = equivae.evaluate(module, tested, "rot180", progress=False).metrics
+    state = torch.get_rng_state()
+    options = BottleneckOptions(steps=60, progress=False)
+    result = train_bottleneck(Autoencoder(module), [ROT180], images, options)
+    assert torch.get_rng_state().equal(state)
+    trained = equivae.evaluate(module, tested, "rot180", progress=False).metrics
+    gained = (
+        trained.transforms["rot180"].round_trip_psnr
+        - untouched.transforms["rot180"].round_trip_psnr
+    )
+    assert gained > 1.0
+    assert sum(result.losses[-10:]) < 0.7 * sum(result.losses[:10])
+    after = module.state_dict()
+    changed = sum(value.numel() for name, value in after.items() if not value.equal(before[name]))
+    assert 0 < changed <= result.parameters < sum(v.numel() for v in after.values())
+    assert after["encoder.conv_in.weight"].equal(before["encoder.conv_in.weight"])
+    assert after["decoder.conv_out.weight"].equal(before["decoder.conv_out.weight"])
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_equal_seeds_give_equal_weights(precision: str) -> None:
+    images = equivae.data.load_images(noise(9, 3, 48, 48))
+
+    def trained(seed: int) -> nn.Module:
+        module = tiny_kl()
+        options = BottleneckOptions(
+            steps=3, crop_size=32, mixed_precision=precision, seed=seed, progress=False
+        )
+        result = train_bottleneck(Autoencoder(module), [ROT180], images, options)
+        assert result.images == 8
+        return module
+
+    one, again, other = (list(trained(seed).parameters()) for seed in (0, 0, 1))
+    assert all(a.equal(b) for a, b in zip(one, again, strict=True))
+    assert not all(a.equal(b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("transforms", [["rotate(angle=30)"], ["rot90", "hflip"], ["random_affine"], []])
+def test_any_transform_can_be_taught(transforms: list[str]) -> None:
+    images = equivae.data.load_images(noise(8, 3, 32, 32))
+    wanted = [equivae.get_transform(name) for name in transforms]
+    options = BottleneckOptions(steps=2, train_batch_size=4, progress=False)
+    result = train_bottleneck(Autoencoder(tiny_kl()), wanted, images, options)
+    assert len(result.losses) == 2
+    assert all(loss >= 0 for loss in result.losses)
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"max_train_steps": 2}, 4),
+        ({"max_train_steps": 2, "bottleneck_steps": 3}, 3),
+        ({"max_train_steps": 2, "bottleneck_steps": 0}, 0),
+        ({"max_train_steps": 2, "train": "decoder"}, 0),
+        ({"max_train_steps": 2, "recipe": "published", "resolution": None}, 0),
+    ],
+)
+def test_a_fine_tune_begins_with_it(tmp_path, options, steps) -> None:
+    result = equivae.finetune(
+        tiny_kl(), noise(6, 3, 32, 32), "rot180", tmp_path / "out", progress=False, **options
+    )
+    assert result.report.settings["bottleneck_steps"] == steps
+
+
+def test_a_fine_tune_without_such_layers_trains_as_a_whole(tmp_path) -> None:
+    vae = matrix_models.make("AutoencoderKLQwenImage21")
+    result = equivae.finetune(
+        vae,
+        matrix_models.inputs("AutoencoderKLQwenImage21"),
+        "hflip",
+        tmp_path / "out",
+        max_train_steps=1,
+        progress=False,
+        validation_split=0.0,
+    )
+    assert result.report.settings["bottleneck_steps"] == 0
+
+
+def test_a_resumed_run_does_not_begin_again(tmp_path) -> None:
+    options = {"max_train_steps": 3, "checkpointing_steps": 2, "progress": False, "seed": 3}
+    images, out = noise(6, 3, 32, 32), tmp_path / "out"
+    whole = equivae.finetune(tiny_kl(), images, "rot180", out, **options)
+    again = tmp_path / "again"
+    resumed = equivae.finetune(
+        tiny_kl(),
+        images,
+        "rot180",
+        again,
+        resume_from_checkpoint=str(out / "checkpoint-2"),
+        **options,
+    )
+    for a, b in zip(whole.vae.parameters(), resumed.vae.parameters(), strict=True):
+        assert a.equal(b)
+    assert resumed.report.settings["bottleneck_steps"] == 6
