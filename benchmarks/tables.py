@@ -53,6 +53,13 @@ def origin(content: dict[str, Any]) -> list[str]:
     return ["", f"{', '.join(words)}."]
 
 
+def origins(content: dict[str, Any], parts: Sequence[dict[str, Any]]) -> list[str]:
+    """The same for rows that several commands made."""
+    commands = list(dict.fromkeys(f"`{part['command']}`" for part in parts))
+    days = " and ".join(dict.fromkeys(part["date"] for part in parts))
+    return ["", f"{'; '.join(commands)}; {content['machine']}, {days}."]
+
+
 @table("demo-frontier", "demo_frontier.json")
 def demo_frontier(content: dict[str, Any]) -> list[str]:
     body = [
@@ -93,7 +100,8 @@ def latent_operators_fit(content: dict[str, Any]) -> list[str]:
     body = [
         [
             f"{row['vae']}, {row['transform']}",
-            f"{row['kernel_size']}x{row['kernel_size']}, {row['images']} images",
+            f"{row['kernel_size']}x{row['kernel_size']}"
+            f"{', then a small network' if row['method'] == 'network' else ''}, {row['images']} images",
             f"{row['grid_move_psnr']:.2f} dB",
             f"{row['fitted_psnr']:.2f} dB",
             f"{row['ceiling_psnr']:.2f} dB",
@@ -103,7 +111,7 @@ def latent_operators_fit(content: dict[str, Any]) -> list[str]:
         for row in content["fit"]
     ]
     head = ["", "operator", "grid move", "fitted", "ceiling", "reconstruction", "core seconds"]
-    return [*rows(head, body), *origin(content)]
+    return [*rows(head, body), *origins(content, content["fit"])]
 
 
 @table("symmetrize", "latent_operators.json")
@@ -120,7 +128,7 @@ def symmetrize(content: dict[str, Any]) -> list[str]:
         for row in content["symmetrize"]
     ]
     head = ["", "untouched", "symmetrized", "averaged", "law broken by", "cost: cells, time"]
-    return [*rows(head, body), *origin(content)]
+    return [*rows(head, body), *origins(content, content["symmetrize"])]
 
 
 def training_curves(content: dict[str, Any]) -> list[str]:
