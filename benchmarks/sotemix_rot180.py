@@ -120,8 +120,7 @@ def plain(vae: nn.Module, setting: Setting, **options: Any) -> Arm:
         photos = equivae.data.load_images(setting.photos)
         train_bottleneck(equivae.Autoencoder(vae), [ROT180], photos, early)
     spent = time.process_time() - began
-    name = "equivae, plain grid move"
-    name += "".join(f", {key} {value}" for key, value in options.items())
+    name = "bottleneck, then all weights" if config.bottleneck_steps else "all weights at once"
     arm = _by_recipe(name, vae, ROT180, "equivae", list(vae.parameters()), **options)
     arm.spent = spent
     return arm
