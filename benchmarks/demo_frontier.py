@@ -16,9 +16,10 @@ from equivae import demo
 # Each beside the demo's own options.
 TRIALS: dict[str, dict[str, Any]] = {
     "as it ships": {},
+    "all weights at once": {"bottleneck_steps": 0},
     "weight 1": {"weight": 1.0},
+    "weight 0.17": {"weight": 0.17},
     "weight 1, 100 steps": {"weight": 1.0, "max_train_steps": 100},
-    "weight 0.1": {"weight": 0.1},
     "decoder alone": {"train": "decoder"},
 }
 

@@ -128,7 +128,9 @@ def test_equal_seeds_give_equal_weights(precision: str) -> None:
     assert not all(a.equal(b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("transforms", [["rotate(angle=30)"], ["rot90", "hflip"], ["random_affine"], []])
+@pytest.mark.parametrize(
+    "transforms", [["rotate(angle=30)"], ["rot90", "hflip"], ["random_affine"], []]
+)
 def test_any_transform_can_be_taught(transforms: list[str]) -> None:
     images = equivae.data.load_images(noise(8, 3, 32, 32))
     wanted = [equivae.get_transform(name) for name in transforms]

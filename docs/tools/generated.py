@@ -172,7 +172,7 @@ def vae_cost() -> str:
 
 def demo_frontier() -> str:
     """What the demo's settings give."""
-    labels = {"as it ships": "as the demo ships: weight 0.17, 400 steps"}
+    labels = {"as it ships": "as the demo ships: weight 0.5, 300 steps"}
     rows = [
         (
             labels.get(name, name),

@@ -31,11 +31,11 @@ __all__ = ["Choice", "DemoResult", "demo", "finetune_fitted", "finetune_plain", 
 TRAINING_IMAGES, RESOLUTION = 400, 64
 # The points that benchmarks/demo_frontier.py found best in the time.
 PLAIN: dict[str, Any] = {
-    "max_train_steps": 400,
+    "max_train_steps": 300,
     "train_batch_size": 4,
     "learning_rate": 1e-3,
     # Reconstruction counts more: the gap closes fast, what reconstruction loses comes back slowly.
-    "weight": 0.17,
+    "weight": 0.5,
     "sweep_samples": 1,
 }
 FITTED: dict[str, Any] = {
@@ -132,7 +132,7 @@ def demo(
     Args:
         output_dir: a new or empty folder.
         seed: of images and draws.
-        max_train_steps: of each of the two fine-tunes, instead of 150 and 400.
+        max_train_steps: of each of the two fine-tunes, instead of 150 and 300.
         progress: show progress bars.
 
     Raises `InputError` if the folder holds files already.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +13,7 @@ from torch import nn
 from equivae.autoencoder import Autoencoder
 from equivae.data.sources import ImagesLike
 from equivae.errors import InputError
-from equivae.evaluation.content import command_line, json_types, save_files, versions
+from equivae.evaluation.content import command_line, json_types, save_files, timestamp, versions
 from equivae.evaluation.evaluate import choose_samples, describe
 from equivae.evaluation.features import BackboneLike, LpipsLike
 from equivae.evaluation.metrics import MeasureOptions, measure
@@ -53,11 +52,7 @@ class Comparison:
     panels: dict[str, list[Panel]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
-    created: str = field(
-        default_factory=lambda: datetime.datetime.now(datetime.timezone.utc).isoformat(
-            timespec="seconds"
-        )
-    )
+    created: str = field(default_factory=timestamp)
     command: str = field(default_factory=command_line)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import platform
 import re
@@ -18,13 +19,18 @@ from equivae.files import write_beside
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["command_line", "file_name", "json_types", "save_files", "versions"]
+__all__ = ["command_line", "file_name", "json_types", "save_files", "timestamp", "versions"]
 
 
 def command_line() -> str:
     """The command that this process was started with."""
     program, *arguments = sys.argv or [""]
     return shlex.join([Path(program).name or "python", *arguments])
+
+
+def timestamp() -> str:
+    """The time in UTC, to the second, as ISO 8601 writes it."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equivae.evaluation.content import command_line, file_name, json_types, save_files, versions
+from equivae.evaluation.content import (
+    command_line,
+    file_name,
+    json_types,
+    save_files,
+    timestamp,
+    versions,
+)
 from equivae.evaluation.results import Metrics, Panel
 from equivae.evaluation.tables import count_images, markdown_table, rows_of
 
@@ -52,11 +58,7 @@ class Report:
     history: list[dict[str, float]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
-    created: str = field(
-        default_factory=lambda: datetime.datetime.now(datetime.timezone.utc).isoformat(
-            timespec="seconds"
-        )
-    )
+    created: str = field(default_factory=timestamp)
     command: str = field(default_factory=command_line)
 
     @property
