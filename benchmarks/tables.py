@@ -180,25 +180,29 @@ def demo(content: dict[str, Any]) -> list[str]:
 @table("downstream", "downstream.json")
 def downstream(content: dict[str, Any]) -> list[str]:
     vaes = content["vaes"]
-    steps = list(next(iter(vaes.values()))["runs"][0]["validation_loss"])
-    sampled = list(next(iter(vaes.values()))["runs"][0]["distance"])
+    steps = list(next(iter(vaes.values()))["runs"][0]["distance"])
     body = []
     for name, one in vaes.items():
         psnrs = (f"{one[key]:.2f} dB" for key in ("reconstruction_psnr", "round_trip_psnr"))
-        losses = (_seeds(one["runs"], "validation_loss", s, ".4f") for s in (steps[0], *sampled))
-        distances = (_seeds(one["runs"], "distance", s, ".2f") for s in sampled)
-        body.append([name, *psnrs, *losses, f"{one['floor']:.2f}", *distances])
+        losses = (_seeds(one["runs"], "validation_loss", s, ".4f") for s in steps[-2:])
+        distances = (_seeds(one["runs"], "distance", s, ".2f") for s in steps)
+        body.append([name, *psnrs, *losses, *distances, f"{one['floor']:.2f}"])
     head = ["", "reconstruction", "rot180 round trip"]
-    head += [f"loss, {s} steps" for s in (steps[0], *sampled)]
-    head += ["floor", *(f"distance, {s} steps" for s in sampled)]
+    head += [f"loss, {step} steps" for step in steps[-2:]]
+    head += [*(f"distance, {step} steps" for step in steps), "floor"]
     seeds = len(next(iter(vaes.values()))["runs"])
-    counted = "One seed." if seeds == 1 else f"{seeds} seeds, side by side."
+    counted = "One seed." if seeds == 1 else f"Mean of {seeds} seeds ± the farthest from it."
     real = f"{counted} Real training crops lie at {content['real_distance']:.2f}."
     return [*rows(head, body), "", real, *origin(content)]
 
 
 def _seeds(runs: Sequence[dict[str, Any]], key: str, step: str, digits: str) -> str:
-    return " / ".join(format(run[key][step], digits) for run in runs)
+    values = [run[key][step] for run in runs]
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return format(mean, digits)
+    spread = max(abs(value - mean) for value in values)
+    return f"{mean:{digits}} ± {spread:{digits}}"
 
 
 def render(text: str, results: Path = RESULTS) -> str:

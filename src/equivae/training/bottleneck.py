@@ -48,7 +48,8 @@ class BottleneckOptions:
         steps: optimiser steps.
         learning_rate: peak of AdamW's, with a warm-up of 20 steps and a cosine to zero.
         train_batch_size: images per step.
-        max_images: how many images are used at most; their features are kept in memory.
+        max_images: how many images are used at most.
+        memory_mb: fewer of them, if their features take more than that of the computer's memory.
         crop_size: side in pixels of the one crop that is taken of each image; `None` takes it whole.
         weight: `w`.
         mixed_precision: `"bf16"`, or float32 for all else: gradients are not scaled here, as fp16 needs.
@@ -60,6 +61,7 @@ class BottleneckOptions:
     learning_rate: float = 1e-3
     train_batch_size: int = 8
     max_images: int = 256
+    memory_mb: int = 2048
     crop_size: int | None = None
     weight: float = 1.0
     mixed_precision: Precision = "no"
@@ -86,7 +88,7 @@ class BottleneckResult:
 class _Batch:
     """What is known of some images before training."""
 
-    features: Tensor  # front(x)
+    features: Tensor  # front(x), in the computer's memory
     latents: Tensor  # E_0(x)
     transform: Transform | None
     moved: Tensor | None  # E_0(T x)
@@ -194,7 +196,7 @@ def _look(
         ).to(vae.device, vae.dtype)
         with _lowered(vae, options):
             features = taught.front(x)
-            batch = _Batch(features, taught.tail(features), None, None, None)
+            batch = _Batch(features.cpu(), taught.tail(features), None, None, None)
         if transforms:
             drawn = vae.place(transforms[place % len(transforms)]).draw(len(x), generator)
             with _lowered(vae, options):
@@ -204,11 +206,14 @@ def _look(
                 batch.transform, batch.moved = drawn, moved
                 batch.mask = None if mask is None else mask_of_cells(mask, moved.shape[-2:])
         batches.append(batch)
+        taken = len(batches) * features.numel() * features.element_size()
+        if taken > options.memory_mb * 2**20:
+            break
     return batches
 
 
 def _loss(student: Bottleneck, taught: Bottleneck, batch: _Batch, weight: float) -> Tensor:
-    latents = student.tail(batch.features)
+    latents = student.tail(batch.features.to(student.vae.device))
     loss = _relative(student.head(latents), _wanted(taught, batch.latents), None)
     if batch.transform is not None and batch.moved is not None:
         moved = student.head(batch.transform.latent(latents))
@@ -236,7 +241,8 @@ def _learning(bottleneck: Bottleneck, batch: _Batch) -> list[torch.nn.Parameter]
     """The weights that gradients reach."""
     every = list(bottleneck.vae.module.parameters())
     wanted = [p for p in every if p.requires_grad]
-    output = bottleneck.head(bottleneck.tail(batch.features)).float().square().mean()
+    features = batch.features.to(bottleneck.vae.device)
+    output = bottleneck.head(bottleneck.tail(features)).float().square().mean()
     gradients = torch.autograd.grad(output, wanted, allow_unused=True)
     found = [p for p, g in zip(wanted, gradients, strict=True) if g is not None]
     if not found:
