@@ -36,7 +36,7 @@ def main(
         before, after = result.report.before, result.report.metrics
         assert before is not None
         rows[name] = {
-            "options": options,
+            "options": {**demo.PLAIN, **options},
             "seconds": result.report.settings["seconds"],
             "reconstruction_change_db": after.reconstruction_psnr - before.reconstruction_psnr,
             "gap_before_db": before.transforms["rot180"].equivariance_gap_db,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import equivae
 import matrix_models
 from equivae.autoencoder import Autoencoder, NoBottleneckError, find_bottleneck
 from equivae.training import BottleneckOptions, train_bottleneck
+from equivae.training.bottleneck import _look
 from models import tiny_kl
 
 ROT180 = equivae.get_transform("rot180")
@@ -120,12 +122,112 @@ def test_equal_seeds_give_equal_weights(precision: str) -> None:
             steps=3, crop_size=32, mixed_precision=precision, seed=seed, progress=False
         )
         result = train_bottleneck(Autoencoder(module), [ROT180], images, options)
-        assert result.images == 8
+        assert result.images == 9
         return module
 
     one, again, other = (list(trained(seed).parameters()) for seed in (0, 0, 1))
     assert all(a.equal(b) for a, b in zip(one, again, strict=True))
     assert not all(a.equal(b) for a, b in zip(one, other, strict=True))
+
+
+def test_no_gradient_is_left_behind() -> None:
+    module = tiny_kl()
+    options = BottleneckOptions(steps=2, progress=False)
+    images = equivae.data.load_images(noise(4, 3, 32, 32))
+    train_bottleneck(Autoencoder(module), [ROT180], images, options)
+    assert all(p.grad is None for p in module.parameters())
+
+
+def test_slices_are_no_bottleneck() -> None:
+    module = tiny_kl()
+    module.enable_slicing()
+    with pytest.raises(NoBottleneckError):
+        find_bottleneck(Autoencoder(module), noise(1, 3, 32, 32))
+
+
+class Custom(nn.Module):
+    """A small autoencoder whose encoder works in place, or checkpoints as a whole."""
+
+    def __init__(self, checkpointing: bool = False) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1), nn.LeakyReLU(0.1, inplace=True), nn.Conv2d(8, 4, 3, 1, 1)
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv2d(4, 8, 3, 1, 1), nn.Upsample(scale_factor=2), nn.Conv2d(8, 3, 3, 1, 1)
+        )
+        self.checkpointing = checkpointing
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(self.encoder, images, use_reentrant=False)
+        return self.encoder(images)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.decoder(latents)
+
+
+def test_an_activation_in_place_leaves_the_features_alone() -> None:
+    vae, x = Autoencoder(Custom()), noise(2, 3, 16, 16)
+    found = find_bottleneck(vae, x)
+    with torch.no_grad():
+        features, z = found.front(x).clone(), vae.encode(x)
+        for _ in range(3):
+            assert torch.allclose(found.tail(features), z, atol=1e-6)
+
+
+def test_an_encoder_that_is_computed_again_trains_as_a_whole(tmp_path) -> None:
+    result = equivae.finetune(
+        Custom(checkpointing=True),
+        noise(6, 3, 16, 16),
+        "rot180",
+        tmp_path / "out",
+        max_train_steps=1,
+        progress=False,
+    )
+    assert result.report.settings["bottleneck_steps"] == 0
+
+
+def test_every_transform_has_its_batch() -> None:
+    images = equivae.data.load_images(noise(16, 3, 32, 32))
+    vae = Autoencoder(tiny_kl())
+    d4 = [t for t in equivae.get_group("d4") if t.name != "identity"]
+    batches = _look(
+        find_bottleneck(vae, images[0][None]),
+        d4,
+        images,
+        BottleneckOptions(progress=False),
+        torch.Generator().manual_seed(0),
+    )
+    assert {b.transform.name for b in batches} == {t.name for t in d4}
+    assert sum(len(b.latents) for b in batches) == 16
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_weights_have_to_learn_in_float32(frozen: bool) -> None:
+    module = tiny_kl().requires_grad_(not frozen)
+    if not frozen:
+        module.half()
+    images = equivae.data.load_images(noise(4, 3, 32, 32))
+    options = BottleneckOptions(steps=1, progress=False)
+    with pytest.raises(equivae.InputError, match="learn"):
+        train_bottleneck(Autoencoder(module), [ROT180], images, options)
+
+
+def test_weights_come_back_when_the_loss_is_lost() -> None:
+    module = tiny_kl()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    images = equivae.data.load_images(noise(4, 3, 32, 32))
+    options = BottleneckOptions(steps=30, learning_rate=1e18, progress=False)
+    with pytest.raises(equivae.NonFiniteLossError, match="bottleneck_learning_rate"):
+        train_bottleneck(Autoencoder(module), [ROT180], images, options)
+    assert all(value.equal(before[name]) for name, value in module.state_dict().items())
+
+
+def test_features_stay_within_the_memory_given() -> None:
+    images = equivae.data.load_images(noise(12, 3, 32, 32))
+    options = BottleneckOptions(steps=1, train_batch_size=2, memory_mb=0, progress=False)
+    assert train_bottleneck(Autoencoder(tiny_kl()), [ROT180], images, options).images == 2
 
 
 @pytest.mark.parametrize(

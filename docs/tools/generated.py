@@ -172,7 +172,10 @@ def vae_cost() -> str:
 
 def demo_frontier() -> str:
     """What the demo's settings give."""
-    labels = {"as it ships": "as the demo ships: weight 0.5, 300 steps"}
+    trials = _result("demo_frontier")["trials"]
+    shipped = trials["as it ships"]["options"]
+    own = f"weight {shipped['weight']:g}, {shipped['max_train_steps']} steps"
+    labels = {"as it ships": f"as the demo ships: {own}"}
     rows = [
         (
             labels.get(name, name),
@@ -180,7 +183,7 @@ def demo_frontier() -> str:
             _db(trial["reconstruction_change_db"]),
             f"{trial['seconds']:.0f}",
         )
-        for name, trial in _result("demo_frontier")["trials"].items()
+        for name, trial in trials.items()
     ]
     return _table(("setting", "gap after", "reconstruction", "seconds"), rows)
 

@@ -88,7 +88,7 @@ def find_bottleneck(vae: Autoencoder, images: Tensor) -> Bottleneck:
             f"only image autoencoders have a bottleneck; this one takes {vae.layout}."
         )
     with evaluating(vae.module):
-        some = images[:1]
+        some = images[:1].expand(2, *images.shape[1:])  # two, since one is never sliced
         encoding, latents = _watch(vae.module, vae.encode, some)
         decoding, _ = _watch(vae.module, vae.decode, latents)
         cells = tuple(latents.shape[2:])
@@ -183,7 +183,7 @@ def _last_before_upsampling(calls: Sequence[_Call], cells: tuple[int, ...]) -> s
 
 
 def _agrees(found: Bottleneck, images: Tensor, latents: Tensor) -> bool:
-    """Whether the tail gives the latents, and has weights that learn."""
+    """Whether the tail gives the latents, and listens to its features."""
     try:
         features = found.front(images)
         given = found.tail(features)
@@ -208,6 +208,7 @@ def _until(vae: Autoencoder, name: str, call: Any, given: Tensor) -> Tensor:
     def stop(part: nn.Module, args: Any, output: Tensor) -> None:
         raise _Reached(output)
 
+    _ = vae.geometry  # found by whole calls, so before
     handle = vae.module.get_submodule(name).register_forward_hook(stop)
     try:
         call(given)
@@ -226,7 +227,7 @@ def _answering(
     parts = {name: module.get_submodule(name) for name in (entry, *skipped)}
     empty = features.new_zeros(())
     answers = {name: empty.expand(len(features), *shape) for name, shape in skipped.items()}
-    answers[entry] = features
+    answers[entry] = features.clone()  # an activation behind it may work in place
     # A wrapped forward, such as accelerate's, is the instance's own and comes back afterwards.
     own = {name: part.__dict__.get("forward") for name, part in parts.items()}
     try:

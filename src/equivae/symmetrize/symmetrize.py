@@ -58,7 +58,7 @@ def symmetrize(
             that `equivae.data.load_images` takes. Without them the context is the plain grid move.
         kernel_size: of these latent ops, see `fit_latent_op`.
         margin: cells around the domain that are encoded and decoded with it. `"auto"` measures which of
-            4, 6 and 8 is enough (within 0.02 dB) on four of the images, and takes the whole grid when
+            4, 6 and 8 is enough (within 0.1 dB) on four of the images, and takes the whole grid when
             there are none; `None` takes the whole grid.
         passes: how often the context is translated, see `SymmetrizedVAE`.
         resolution: resize and centre-crop the images to this side in pixels.

@@ -14,9 +14,9 @@ features `front(x)` and the latents `E_0` are computed once.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ from equivae.autoencoder import (
 )
 from equivae.autoencoder.bottleneck import Bottleneck
 from equivae.data.sources import ImageDataset
-from equivae.errors import NonFiniteLossError
+from equivae.errors import InputError, NonFiniteLossError
 from equivae.training.config import Precision
 from equivae.training.crops import random_crop
 from equivae.transforms import Transform
@@ -48,6 +48,7 @@ class BottleneckOptions:
         steps: optimiser steps.
         learning_rate: peak of AdamW's, with a warm-up of 20 steps and a cosine to zero.
         train_batch_size: images per step.
+        eval_batch_size: images per encoder call before that.
         max_images: how many images are used at most.
         memory_mb: fewer of them, if their features take more than that of the computer's memory.
         crop_size: side in pixels of the one crop that is taken of each image; `None` takes it whole.
@@ -60,6 +61,7 @@ class BottleneckOptions:
     steps: int = 500
     learning_rate: float = 1e-3
     train_batch_size: int = 8
+    eval_batch_size: int = 4
     max_images: int = 256
     memory_mb: int = 2048
     crop_size: int | None = None
@@ -104,13 +106,14 @@ def train_bottleneck(
     """Train the layers at latent resolution in place, the others left as they are.
 
     Args:
-        vae: an image autoencoder in float32.
+        vae: an image autoencoder in float32, with weights that may learn.
         transforms: as in `EquivarianceLoss`; each batch of images keeps one of them, in turn.
         images: to learn from, all of one size.
         options: see `BottleneckOptions`.
 
-    Raises `NoBottleneckError` if the autoencoder has no such layers that can be run by themselves, and
-    `NonFiniteLossError` when the loss stops being a number.
+    Raises `NoBottleneckError` if the autoencoder has no such layers that can be run by themselves,
+    `InputError` if it is not in float32, and `NonFiniteLossError`, the weights as they were before, when the
+    loss stops being a number.
 
     ```python
     import equivae
@@ -129,9 +132,11 @@ def train_bottleneck(
     generator = torch.Generator().manual_seed(options.seed)
     size = options.crop_size
     example = images[0][None, ..., :size, :size] if size else images[0][None]
+    if vae.dtype != torch.float32:
+        raise InputError(f"the weights have to be in float32 to learn, these are {vae.dtype}.")
+    bottleneck = find_bottleneck(vae, example.to(vae.device))
     teacher = Autoencoder(copy_module(vae.module).requires_grad_(False).eval())
-    bottleneck = find_bottleneck(vae, example.to(vae.device, vae.dtype))
-    taught = find_bottleneck(teacher, example.to(vae.device, vae.dtype))
+    taught = replace(bottleneck, vae=teacher)
     with evaluating(vae.module):
         batches = _look(taught, transforms, images, options, generator)
         with _lowered(vae, options):
@@ -148,19 +153,20 @@ def train_bottleneck(
                 vae, options
             ):  # not around the loop: autocast keeps the weights that it cast
                 loss = _loss(bottleneck, taught, batch, options.weight)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(learned, 1.0)
-            optimizer.step()
-            schedule.step()
             losses.append(float(loss.detach()))
             if not math.isfinite(losses[-1]):
+                vae.module.load_state_dict(teacher.module.state_dict())
                 raise NonFiniteLossError(
                     f"the loss of the layers at latent resolution became {losses[-1]} at step "
-                    f"{len(losses)}, before all layers learn; lower their learning rate, or set "
+                    f"{len(losses)}, before all layers learn; lower bottleneck_learning_rate, or set "
                     "bottleneck_steps=0.",
                     len(losses),
                 )
+            torch.autograd.backward(loss)
+            torch.nn.utils.clip_grad_norm_(learned, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
             bar.set_postfix(loss=f"{losses[-1]:.3f}")
     used = sum(len(batch.latents) for batch in batches)
     return BottleneckResult(used, sum(p.numel() for p in learned), losses)
@@ -185,30 +191,39 @@ def _look(
 
     vae = taught.vae
     order = torch.randperm(len(images), generator=generator)[: options.max_images].tolist()
-    size = min(options.train_batch_size, len(order))
-    whole = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
-    batches = []
-    for place, rows in enumerate(
-        tqdm(whole, desc="features", disable=not options.progress, leave=False)
-    ):
-        x = torch.stack(
-            [random_crop(images[row], options.crop_size, generator) for row in rows]
-        ).to(vae.device, vae.dtype)
-        with _lowered(vae, options):
-            features = taught.front(x)
-            batch = _Batch(features.cpu(), taught.tail(features), None, None, None)
-        if transforms:
-            drawn = vae.place(transforms[place % len(transforms)]).draw(len(x), generator)
-            with _lowered(vae, options):
-                moved = vae.encode(drawn.pixel(x))
-            if moved.shape == drawn.latent(batch.latents).shape:
-                mask = drawn.mask(x)
-                batch.transform, batch.moved = drawn, moved
-                batch.mask = None if mask is None else mask_of_cells(mask, moved.shape[-2:])
-        batches.append(batch)
-        taken = len(batches) * features.numel() * features.element_size()
+    # Every transform gets a batch, where there are images enough.
+    size = max(1, min(options.train_batch_size, len(order) // max(1, len(transforms))))
+    parts = [order[i : i + size] for i in range(0, len(order), size)]
+    batches: list[_Batch] = []
+    taken = 0
+    for rows in tqdm(parts, desc="features", disable=not options.progress, leave=False):
         if taken > options.memory_mb * 2**20:
             break
+        x = torch.stack(
+            [random_crop(images[row], options.crop_size, generator) for row in rows]
+        ).to(vae.device)
+
+        def each(call: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+            with _lowered(vae, options):
+                return torch.cat(
+                    [call(part) for part in torch.split(given, options.eval_batch_size)]
+                )
+
+        features = each(taught.front, x)
+        batch = _Batch(features.cpu(), each(taught.tail, features), None, None, None)
+        taken += features.numel() * features.element_size()
+        if transforms:
+            transform = transforms[len(batches) % len(transforms)]
+            drawn = vae.place(transform).draw(len(x), generator)
+            moved, mask = each(vae.encode, drawn.pixel(x)), drawn.mask(x)
+            if moved.shape != drawn.latent(batch.latents).shape:
+                raise NoBottleneckError(
+                    f"images under {drawn.name!r} encode to {tuple(moved.shape[2:])} cells, their moved "
+                    f"latents have {tuple(drawn.latent(batch.latents).shape[2:])}."
+                )
+            batch.transform, batch.moved = drawn, moved
+            batch.mask = None if mask is None else mask_of_cells(mask, moved.shape[-2:])
+        batches.append(batch)
     return batches
 
 
@@ -243,8 +258,17 @@ def _learning(bottleneck: Bottleneck, batch: _Batch) -> list[torch.nn.Parameter]
     wanted = [p for p in every if p.requires_grad]
     features = batch.features.to(bottleneck.vae.device)
     output = bottleneck.head(bottleneck.tail(features)).float().square().mean()
-    gradients = torch.autograd.grad(output, wanted, allow_unused=True)
-    found = [p for p, g in zip(wanted, gradients, strict=True) if g is not None]
+    found = []
+    if wanted and output.requires_grad:
+        try:
+            gradients = torch.autograd.grad(output, wanted, allow_unused=True)
+        except (
+            RuntimeError
+        ) as error:  # checkpointing computes again, when the layers are no longer alone
+            raise NoBottleneckError(
+                f"no gradient of the layers at latent resolution alone: {error}"
+            ) from error
+        found = [p for p, g in zip(wanted, gradients, strict=True) if g is not None]
     if not found:
         raise NoBottleneckError("no weights at latent resolution learn; set bottleneck_steps=0.")
     return found

@@ -55,6 +55,7 @@ class FinetuneConfig:
         "Steps that train the layers at latent resolution alone, before all layers learn; for "
         "train='all', at most two for each of the other steps. 0 leaves them out.",
     )
+    bottleneck_learning_rate: float = _option(1e-3, "Peak learning rate of those steps.")
     weight: float = _option(1.0, "Weight of the equivariance term.")
     reconstruction: Any = _option("mse", "Reconstruction loss: mse or l1 (a callable from Python).")
     reconstruction_weight: float = _option(1.0, "Weight of the reconstruction term.")
@@ -158,7 +159,12 @@ class FinetuneConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}.")
-        for name in ("learning_rate", "operator_learning_rate", "adam_epsilon"):
+        for name in (
+            "learning_rate",
+            "bottleneck_learning_rate",
+            "operator_learning_rate",
+            "adam_epsilon",
+        ):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name} must be above 0, got {value}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 import time
@@ -66,6 +67,8 @@ from equivae.transforms import Transform, resolve_transforms
 from equivae.transforms.groups import TransformsLike
 
 __all__ = ["FinetuneResult", "finetune"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -481,10 +484,13 @@ def _train_bottleneck(
     per_epoch = math.ceil(len(images) / (batch * process_state().num_processes))
     following = config.max_train_steps or config.num_train_epochs * per_epoch
     steps = min(config.bottleneck_steps, 2 * following)
-    if not steps or config.train != "all":
+    if not steps or config.train != "all" or not config.weight:
         return 0
     options = BottleneckOptions(
         steps=steps,
+        learning_rate=config.bottleneck_learning_rate,
+        train_batch_size=2 * config.train_batch_size,
+        eval_batch_size=config.eval_batch_size,
         crop_size=config.crop_size,
         weight=config.weight,
         mixed_precision=config.mixed_precision,
@@ -493,7 +499,8 @@ def _train_bottleneck(
     )
     try:
         train_bottleneck(vae, transforms, images, options)
-    except NoBottleneckError:
+    except NoBottleneckError as error:
+        logger.info("All layers learn from the first step: %s", error)
         return 0
     return steps
 
