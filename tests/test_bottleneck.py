@@ -60,9 +60,10 @@ def test_audio_has_none() -> None:
         find_bottleneck(Autoencoder(matrix_models.make("AutoencoderOobleck")), wave)
 
 
-def test_gradients_reach_the_layers_at_latent_resolution_alone() -> None:
-    vae = Autoencoder(tiny_kl())
-    x = noise(2, 3, 32, 32)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_reach_the_layers_at_latent_resolution_alone(layout: torch.memory_format) -> None:
+    vae = Autoencoder(tiny_kl().to(memory_format=layout))
+    x = noise(2, 3, 32, 32).contiguous(memory_format=layout)
     found = find_bottleneck(vae, x)
     with torch.no_grad():
         features = found.front(x)

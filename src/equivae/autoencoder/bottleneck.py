@@ -227,7 +227,9 @@ def _answering(
     parts = {name: module.get_submodule(name) for name in (entry, *skipped)}
     empty = features.new_zeros(())
     answers = {name: empty.expand(len(features), *shape) for name, shape in skipped.items()}
-    answers[entry] = features.clone()  # an activation behind it may work in place
+    # A copy, since an activation behind it may work in place. Never channels-last: on a CPU, torch 2.13's
+    # group norm crashes in its backward pass when such an input needs no gradient.
+    answers[entry] = features.clone(memory_format=torch.contiguous_format)
     # A wrapped forward, such as accelerate's, is the instance's own and comes back afterwards.
     own = {name: part.__dict__.get("forward") for name, part in parts.items()}
     try:
