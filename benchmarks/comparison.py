@@ -49,6 +49,9 @@ def table(results: dict[str, Any]) -> str:
             reached = time_to(published_curve, level)
             more = "" if reached else "over "
             ratio = (reached or published_curve[-1].seconds) / found
+            if more and ratio < 1:  # it had less time
+                cells.append(f"{found:.0f}")
+                continue
             cells.append(f"{found:.0f} ({more}{ratio:.{0 if ratio > 3 else 1}f}x)")
         lines.append(f"| {arm['name']} | {' | '.join(cells)} |")
     return "\n".join(lines)

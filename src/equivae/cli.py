@@ -153,9 +153,11 @@ def demo(
         "A latent turned by 180° shall decode to the image turned by 180°: every way to it."
     )
     result = run(output_dir, seed=seed, max_train_steps=max_train_steps)
-    table = Table(
-        "", "reconstruction", "round trip", "gap", "seconds", "latent op", "old latents valid"
-    )
+    # Without lines, so that nothing is cut off in a terminal of 80.
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    heads = ("", "recon-\nstruction", "round\ntrip", "gap", "seconds", "latent\nop")
+    for head in (*heads, "old latents\nvalid"):
+        table.add_column(head, no_wrap=True)
     for one in result.choices:
         table.add_row(
             one.name,
@@ -163,7 +165,7 @@ def demo(
             f"{one.round_trip_psnr:.2f} dB",
             f"{one.gap_db:.2f} dB",
             f"{one.seconds:.0f}",
-            one.latent_op,
+            one.latent_op.removesuffix(" grid move"),
             "yes" if one.latents_stay_valid else "no",
         )
     console.print(table)
