@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from equivae.autoencoder import (
     Autoencoder,
@@ -30,12 +30,13 @@ from equivae.autoencoder import (
     find_bottleneck,
 )
 from equivae.autoencoder.bottleneck import Bottleneck
-from equivae.data.sources import ImageDataset
+from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError, NonFiniteLossError
 from equivae.training.config import Precision
 from equivae.training.crops import random_crop
-from equivae.transforms import Transform
+from equivae.transforms import Transform, resolve_transforms
 from equivae.transforms.base import mask_of_cells
+from equivae.transforms.groups import TransformsLike
 
 __all__ = ["BottleneckOptions", "BottleneckResult", "train_bottleneck"]
 
@@ -98,17 +99,18 @@ class _Batch:
 
 
 def train_bottleneck(
-    vae: Autoencoder,
-    transforms: Sequence[Transform],
-    images: ImageDataset,
+    vae: nn.Module | Autoencoder,
+    transforms: TransformsLike,
+    images: ImagesLike,
     options: BottleneckOptions | None = None,
 ) -> BottleneckResult:
     """Train the layers at latent resolution in place, the others left as they are.
 
     Args:
         vae: an image autoencoder in float32, with weights that may learn.
-        transforms: as in `EquivarianceLoss`; each batch of images keeps one of them, in turn.
-        images: to learn from, all of one size.
+        transforms: names, groups, transforms or a list of those; each batch of images keeps one of them, in
+            turn.
+        images: anything that `equivae.data.load_images` takes, all of one size.
         options: see `BottleneckOptions`.
 
     Raises `NoBottleneckError` if the autoencoder has no such layers that can be run by themselves,
@@ -119,16 +121,18 @@ def train_bottleneck(
     import equivae
     from equivae.training import BottleneckOptions, train_bottleneck
 
-    vae = equivae.Autoencoder(equivae.zoo.load())
-    images = equivae.data.load_images(equivae.data.dead_leaves(16, size=64))
+    images = equivae.data.dead_leaves(16, size=64)
     options = BottleneckOptions(steps=20, progress=False)
-    result = train_bottleneck(vae, [equivae.get_transform("rot180")], images, options)
+    result = train_bottleneck(equivae.zoo.load(), "rot180", images, options)
     assert result.losses[-1] < result.losses[0]
     ```
     """
     from tqdm.auto import tqdm
 
     options = options or BottleneckOptions()
+    vae = vae if isinstance(vae, Autoencoder) else Autoencoder(vae)
+    wanted = resolve_transforms(transforms)
+    images = images if isinstance(images, ImageDataset) else load_images(images)
     generator = torch.Generator().manual_seed(options.seed)
     size = options.crop_size
     example = images[0][None, ..., :size, :size] if size else images[0][None]
@@ -138,7 +142,7 @@ def train_bottleneck(
     teacher = Autoencoder(copy_module(vae.module).requires_grad_(False).eval())
     taught = replace(bottleneck, vae=teacher)
     with evaluating(vae.module):
-        batches = _look(taught, transforms, images, options, generator)
+        batches = _look(taught, wanted, images, options, generator)
         with _lowered(vae, options):
             learned = _learning(bottleneck, batches[0])
         optimizer = torch.optim.AdamW(
@@ -149,9 +153,8 @@ def train_bottleneck(
         bar = tqdm(range(options.steps), desc="bottleneck", disable=not options.progress)
         for _ in bar:
             batch = batches[int(torch.randint(len(batches), (), generator=generator))]
-            with _lowered(
-                vae, options
-            ):  # not around the loop: autocast keeps the weights that it cast
+            # Not around the loop: autocast keeps the weights that it cast.
+            with _lowered(vae, options):
                 loss = _loss(bottleneck, taught, batch, options.weight)
             losses.append(float(loss.detach()))
             if not math.isfinite(losses[-1]):
@@ -163,7 +166,7 @@ def train_bottleneck(
                     len(losses),
                 )
             torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(learned, 1.0)
+            nn.utils.clip_grad_norm_(learned, 1.0)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
@@ -252,7 +255,7 @@ def _relative(features: Tensor, wanted: Tensor, mask: Tensor | None) -> Tensor:
     return (error * inside).sum() / inside.sum().clamp_min(1.0)
 
 
-def _learning(bottleneck: Bottleneck, batch: _Batch) -> list[torch.nn.Parameter]:
+def _learning(bottleneck: Bottleneck, batch: _Batch) -> list[nn.Parameter]:
     """The weights that gradients reach."""
     every = list(bottleneck.vae.module.parameters())
     wanted = [p for p in every if p.requires_grad]
