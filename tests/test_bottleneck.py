@@ -139,11 +139,15 @@ def test_no_gradient_is_left_behind() -> None:
     assert all(p.grad is None for p in module.parameters())
 
 
-def test_slices_are_no_bottleneck() -> None:
+def test_slices_are_no_bottleneck_and_are_left_out() -> None:
     module = tiny_kl()
     module.enable_slicing()
     with pytest.raises(NoBottleneckError):
         find_bottleneck(Autoencoder(module), noise(1, 3, 32, 32))
+    images = equivae.data.load_images(noise(4, 3, 32, 32))
+    result = train_bottleneck(module, "rot180", images, BottleneckOptions(steps=2, progress=False))
+    assert result.images == 4
+    assert module.use_slicing
 
 
 class Custom(nn.Module):

@@ -14,8 +14,8 @@ features `front(x)` and the latents `E_0` are computed once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -138,41 +138,57 @@ def train_bottleneck(
     example = images[0][None, ..., :size, :size] if size else images[0][None]
     if vae.dtype != torch.float32:
         raise InputError(f"the weights have to be in float32 to learn, these are {vae.dtype}.")
-    bottleneck = find_bottleneck(vae, example.to(vae.device))
-    teacher = Autoencoder(copy_module(vae.module).requires_grad_(False).eval())
-    taught = replace(bottleneck, vae=teacher)
-    with evaluating(vae.module):
-        batches = _look(taught, wanted, images, options, generator)
-        with _lowered(vae, options):
-            learned = _learning(bottleneck, batches[0])
-        optimizer = torch.optim.AdamW(
-            learned, options.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
-        )
-        schedule = _cosine(optimizer, options.steps)
-        losses: list[float] = []
-        bar = tqdm(range(options.steps), desc="bottleneck", disable=not options.progress)
-        for _ in bar:
-            batch = batches[int(torch.randint(len(batches), (), generator=generator))]
-            # Not around the loop: autocast keeps the weights that it cast.
+    with _whole_batches(vae.module) as sliced:
+        if sliced:  # its images go one by one through the encoder all the same
+            options = replace(options, eval_batch_size=1)
+        bottleneck = find_bottleneck(vae, example.to(vae.device))
+        teacher = Autoencoder(copy_module(vae.module).requires_grad_(False).eval())
+        taught = replace(bottleneck, vae=teacher)
+        with evaluating(vae.module):
+            batches = _look(taught, wanted, images, options, generator)
             with _lowered(vae, options):
-                loss = _loss(bottleneck, taught, batch, options.weight)
-            losses.append(float(loss.detach()))
-            if not math.isfinite(losses[-1]):
-                vae.module.load_state_dict(teacher.module.state_dict())
-                raise NonFiniteLossError(
-                    f"the loss of the layers at latent resolution became {losses[-1]} at step "
-                    f"{len(losses)}, before all layers learn; lower bottleneck_learning_rate, or set "
-                    "bottleneck_steps=0.",
-                    len(losses),
-                )
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(learned, 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-            bar.set_postfix(loss=f"{losses[-1]:.3f}")
+                learned = _learning(bottleneck, batches[0])
+            optimizer = torch.optim.AdamW(
+                learned, options.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+            )
+            schedule = _cosine(optimizer, options.steps)
+            losses: list[float] = []
+            bar = tqdm(range(options.steps), desc="bottleneck", disable=not options.progress)
+            for _ in bar:
+                batch = batches[int(torch.randint(len(batches), (), generator=generator))]
+                # Not around the loop: autocast keeps the weights that it cast.
+                with _lowered(vae, options):
+                    loss = _loss(bottleneck, taught, batch, options.weight)
+                losses.append(float(loss.detach()))
+                if not math.isfinite(losses[-1]):
+                    vae.module.load_state_dict(teacher.module.state_dict())
+                    raise NonFiniteLossError(
+                        f"the loss of the layers at latent resolution became {losses[-1]} at step "
+                        f"{len(losses)}, before all layers learn; lower bottleneck_learning_rate, or set "
+                        "bottleneck_steps=0.",
+                        len(losses),
+                    )
+                torch.autograd.backward(loss)
+                nn.utils.clip_grad_norm_(learned, 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+                schedule.step()
+                bar.set_postfix(loss=f"{losses[-1]:.3f}")
     used = sum(len(batch.latents) for batch in batches)
     return BottleneckResult(used, sum(p.numel() for p in learned), losses)
+
+
+@contextmanager
+def _whole_batches(module: nn.Module) -> Iterator[bool]:
+    """Within it nothing slices its batches, which calls the same layers many times; gives whether it did."""
+    slicing: list[Any] = [part for part in module.modules() if getattr(part, "use_slicing", False)]
+    for part in slicing:
+        part.use_slicing = False
+    try:
+        yield bool(slicing)
+    finally:
+        for part in slicing:
+            part.use_slicing = True
 
 
 def _lowered(vae: Autoencoder, options: BottleneckOptions) -> Any:
