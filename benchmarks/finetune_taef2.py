@@ -49,8 +49,9 @@ def main(
     report.settings |= result.report.settings | {"tested on": "kodak, 256 px"}
     report.save(output_dir / "kodak")
     print(report.to_markdown())
-    content = {"seconds": result.report.settings["seconds"], "recipe": recipe}
-    print(record.save(f"finetune_taef2_{recipe}", content | report.to_dict()))
+    content = {"seconds": result.report.settings["seconds"], "recipe": recipe, **report.to_dict()}
+    del content["command"]  # the record's own says it whole
+    print(record.save(f"finetune_taef2_{recipe}", content))
 
 
 if __name__ == "__main__":
