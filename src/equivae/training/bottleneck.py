@@ -41,6 +41,9 @@ from equivae.transforms.groups import TransformsLike
 __all__ = ["BottleneckOptions", "BottleneckResult", "train_bottleneck"]
 
 
+_READ_EVERY = 10  # steps
+
+
 @dataclass(frozen=True)
 class BottleneckOptions:
     """How the layers at latent resolution are trained.
@@ -153,26 +156,32 @@ def train_bottleneck(
             )
             schedule = _cosine(optimizer, options.steps)
             losses: list[float] = []
+            unread: list[Tensor] = []
             bar = tqdm(range(options.steps), desc="bottleneck", disable=not options.progress)
-            for _ in bar:
+            for step in bar:
                 batch = batches[int(torch.randint(len(batches), (), generator=generator))]
                 # Not around the loop: autocast keeps the weights that it cast.
                 with _lowered(vae, options):
                     loss = _loss(bottleneck, taught, batch, options.weight)
-                losses.append(float(loss.detach()))
-                if not math.isfinite(losses[-1]):
-                    vae.module.load_state_dict(teacher.module.state_dict())
-                    raise NonFiniteLossError(
-                        f"the loss of the layers at latent resolution became {losses[-1]} at step "
-                        f"{len(losses)}, before all layers learn; lower bottleneck_learning_rate, or set "
-                        "bottleneck_steps=0.",
-                        len(losses),
-                    )
                 torch.autograd.backward(loss)
                 nn.utils.clip_grad_norm_(learned, 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
                 schedule.step()
+                unread.append(loss.detach())
+                if len(unread) < _READ_EVERY and step + 1 < options.steps:
+                    continue
+                losses += torch.stack(unread).tolist()  # the one place that waits for the device
+                unread = []
+                bad = next((i for i, value in enumerate(losses) if not math.isfinite(value)), None)
+                if bad is not None:
+                    vae.module.load_state_dict(teacher.module.state_dict())
+                    raise NonFiniteLossError(
+                        f"the loss of the layers at latent resolution became {losses[bad]} at step "
+                        f"{bad + 1}, before all layers learn; lower bottleneck_learning_rate, or set "
+                        "bottleneck_steps=0.",
+                        bad + 1,
+                    )
                 bar.set_postfix(loss=f"{losses[-1]:.3f}")
     used = sum(len(batch.latents) for batch in batches)
     return BottleneckResult(used, sum(p.numel() for p in learned), losses)
