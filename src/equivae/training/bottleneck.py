@@ -290,9 +290,8 @@ def _learning(bottleneck: Bottleneck, batch: _Batch) -> list[nn.Parameter]:
     if wanted and output.requires_grad:
         try:
             gradients = torch.autograd.grad(output, wanted, allow_unused=True)
-        except (
-            RuntimeError
-        ) as error:  # checkpointing computes again, when the layers are no longer alone
+        except RuntimeError as error:
+            # Checkpointing computes again, when the layers are no longer alone.
             raise NoBottleneckError(
                 f"no gradient of the layers at latent resolution alone: {error}"
             ) from error
