@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import equivae
 import record
-from equivae.padding import PaddingMode
+from equivae.autoencoder.padding import PaddingMode
 from taef2 import load_taef2
 
 TRANSFORMS = ("rot180", "hflip", "rot90")

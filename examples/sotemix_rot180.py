@@ -26,7 +26,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 import equivae
-from equivae.evaluation.figures import draw_losses, draw_panels
+from equivae.reporting.figures import draw_losses, draw_panels
 
 SOTEMIX = "Disty0/SoteMix"
 

@@ -82,7 +82,7 @@ result = equivae.finetune(
 print(result.report.verdict)
 
 # %% alt="Training and validation loss per epoch on a logarithmic scale"
-from equivae.evaluation.figures import draw_losses
+from equivae.reporting.figures import draw_losses
 
 draw_losses(result.history, by="epoch").savefig(folder / "loss_per_epoch.png", dpi=110)
 Image(folder / "loss_per_epoch.png", width=640)
@@ -94,7 +94,7 @@ Image(folder / "loss_per_epoch.png", width=640)
 # untouched VAE above, the fine-tuned one below.
 
 # %% alt="Two photographs, each before and after: before, the turned latent decodes to a scrambled picture; after, to the turned photograph"
-from equivae.evaluation.figures import draw_panels
+from equivae.reporting.figures import draw_panels
 
 figure = draw_panels(result.report.panels[:2], result.report.panels_before[:2])
 figure.savefig(folder / "four_panels.png", dpi=80)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import equivae
 from equivae.autoencoder import check_images, check_transforms, layout_of
-from equivae.pretrained import save_vae
+from equivae.files.pretrained import save_vae
 
 DOCS = Path(__file__).parents[1] / "docs" / "autoencoders.md"
 BEGIN, END = "<!-- the matrix begins -->", "<!-- the matrix ends -->"

@@ -21,7 +21,7 @@ from torch import nn
 import equivae
 from equivae import InputError
 from equivae.autoencoder import check_images
-from equivae.pretrained import save_vae
+from equivae.files.pretrained import save_vae
 from models import ConvAE, PoolAE, noise, tiny_kl
 
 BLOCKS = {

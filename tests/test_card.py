@@ -19,9 +19,9 @@ from torch import nn
 
 import equivae
 from equivae import InputError, UploadError
-from equivae.evaluation.report import Report
-from equivae.training.card import base_model_of, torch_expression
-from equivae.training.hub import files_to_upload
+from equivae.files.hub import files_to_upload
+from equivae.reporting.card import base_model_of, torch_expression
+from equivae.reporting.report import Report
 from models import ConvAE, noise, tiny_kl
 from tiny_pipeline import save_tiny_pipeline
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from equivae import InputError
-from equivae.files import claim_folder, write_beside, write_folder_beside
+from equivae.files.writing import claim_folder, write_beside, write_folder_beside
 
 
 def test_claim_a_new_or_empty_folder(tmp_path):

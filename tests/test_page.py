@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 import equivae
-from equivae.evaluation.quality import psnr
+from equivae.units import psnr
 from models import ConvAE, MarkedAE, PoolAE, cells, noise
 
 

@@ -9,7 +9,8 @@ import torch
 from pytorch_msssim import ms_ssim
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
-from equivae.evaluation.quality import mean_inside, psnr, similarity, unit
+from equivae.evaluation.quality import mean_inside, similarity
+from equivae.units import psnr, unit
 from models import noise
 
 

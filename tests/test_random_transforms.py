@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import equivae
-from equivae.evaluation.metrics import _mean_inside
+from equivae.evaluation.quality import mean_inside
 from equivae.losses.reconstruction import masked, mse
 from equivae.transforms import Choice, LatticeTransform, choice, compose, maybe
 
@@ -228,7 +228,7 @@ def test_masks_of_both_forms_restrict_losses_and_metrics(shape):
     a, b = images(3, 8), images(3, 8, seed=1)
     full = mask.expand(3, 1, 8, 8).expand(3, 3, 8, 8)
     assert torch.allclose(masked(mse, a, b, mask), (a - b)[full].square().mean())
-    per_image = _mean_inside((a - b).square(), mask)
+    per_image = mean_inside((a - b).square(), mask)
     expected = torch.stack([(a - b)[i][full[i]].square().mean() for i in range(3)])
     assert torch.allclose(per_image, expected)
 

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 import equivae
-from equivae.evaluation import report as report_module
+from equivae.reporting import report as report_module
 from models import ConvAE, PoolAE, cells, noise
 
 SCHEMA = json.loads(

@@ -18,15 +18,15 @@ import equivae
 
 ROOT = Path(__file__).parents[1]
 ROOMS = [
-    "analysis",
+    "autoencoder.padding",
+    "autoencoder.scaling",
     "data",
     "evaluation",
-    "latents",
+    "files",
     "losses",
     "operators",
-    "padding",
-    "single_file",
-    "symmetrize",
+    "reporting",
+    "symmetry",
     "testing",
     "training",
     "transforms",
@@ -34,7 +34,7 @@ ROOMS = [
 ]
 # Constants and types of options, which have no page entry of their own.
 UNDOCUMENTED = {
-    "equivae.padding.PaddingMode",
+    "equivae.autoencoder.padding.PaddingMode",
     "equivae.testing.LAWS",
     "equivae.training.RECIPES",
 }

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import equivae
-from equivae.symmetrize import SymmetrizedVAE, domain_weights
-from equivae.symmetrize.domain import lattice_group
+from equivae.symmetry import SymmetrizedVAE, domain_weights
+from equivae.symmetry.domain import lattice_group
 
 GROUPS = ["c2", "hflip", "vflip", "d2", "c4", "d4"]
 METHODS = ["fundamental-domain", "average"]

@@ -37,15 +37,15 @@ def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
     }
     for name in (
         "py.typed",
-        "evaluation/report.schema.json",
-        "evaluation/templates/report.html",
+        "reporting/report.schema.json",
+        "reporting/templates/report.html",
         "zoo/embedded/config.json",
         "zoo/embedded/diffusion_pytorch_model.safetensors",
         "zoo/photographs/astronaut.png",
     ):
         assert f"equivae/{name}" in names
     kinds = {Path(name).suffix for name in names if name.startswith("equivae/")}
-    assert kinds <= {".py", ".typed", ".json", ".html", ".md", ".png", ".safetensors"}
+    assert kinds <= {".py", ".pyi", ".typed", ".json", ".html", ".md", ".png", ".safetensors"}
     assert wheel.stat().st_size < 5 * 2**20
 
 

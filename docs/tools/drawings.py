@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import equivae
-from equivae.symmetrize import domain_weights
+from equivae.symmetry import domain_weights
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"

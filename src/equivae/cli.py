@@ -239,7 +239,7 @@ def evaluate(
     model_config_name_or_path: ModelConfig = None,
 ) -> None:
     """Measure reconstruction and equivariance of a VAE, on its own or against a baseline."""
-    from equivae.files import claim_folder
+    from equivae.files.writing import claim_folder
 
     source = _source(data_dir, dataset_name, "data_dir")
     wanted: list[Any] = [*_split(transforms)]
@@ -290,7 +290,7 @@ def compare(
     seed: Annotated[int, _opt("seed", "Of that draw.")] = 0,
 ) -> None:
     """Measure several VAEs on the same images, side by side in one table and one figure."""
-    from equivae.files import claim_folder
+    from equivae.files.writing import claim_folder
 
     source = _source(data_dir, dataset_name, "data_dir")
     wanted = _split(transforms)
@@ -359,7 +359,7 @@ def fit(
     model_config_name_or_path: ModelConfig = None,
 ) -> None:
     """Fit a latent op in closed form, in seconds, the VAE untouched; `evaluate --latent_op` measures it."""
-    from equivae.files import claim_folder
+    from equivae.files.writing import claim_folder
 
     source = _source(train_data_dir, dataset_name, "train_data_dir")
     names = _split(transforms)

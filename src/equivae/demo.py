@@ -16,10 +16,10 @@ from equivae import zoo
 from equivae.autoencoder import Autoencoder
 from equivae.data import DeadLeaves, ImageDataset, load_images
 from equivae.evaluation.metrics import MeasureOptions, measure
-from equivae.evaluation.pictures import picture
-from equivae.files import claim_folder, write_beside
+from equivae.files.writing import claim_folder, write_beside
 from equivae.operators import fit_latent_op
-from equivae.symmetrize import symmetrize
+from equivae.reporting.pictures import picture
+from equivae.symmetry import symmetrize
 from equivae.training import FinetuneResult, finetune
 from equivae.transforms import Transform, get_transform
 

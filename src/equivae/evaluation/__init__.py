@@ -1,9 +1,8 @@
-"""Measuring equivariance, and showing it."""
+"""Measuring equivariance: a VAE and images in, numbers out."""
 
-from equivae.evaluation.compare import Comparison, compare
-from equivae.evaluation.evaluate import evaluate
-from equivae.evaluation.metrics import psnr
-from equivae.evaluation.report import Report
+from equivae._moved import moved_names
+from equivae.evaluation.latent_statistics import latent_statistics
+from equivae.evaluation.metrics import MeasureOptions, measure
 from equivae.evaluation.results import (
     GroupMetrics,
     LatentStatistics,
@@ -13,18 +12,23 @@ from equivae.evaluation.results import (
     Sweep,
     TransformMetrics,
 )
+from equivae.units import psnr
 
 __all__ = [
-    "Comparison",
     "GroupMetrics",
     "LatentStatistics",
+    "MeasureOptions",
     "Metrics",
     "Panel",
-    "Report",
     "Spread",
     "Sweep",
     "TransformMetrics",
-    "compare",
-    "evaluate",
+    "latent_statistics",
+    "measure",
     "psnr",
 ]
+
+__getattr__ = moved_names(
+    __name__,
+    dict.fromkeys(("Comparison", "Report", "compare", "evaluate"), "equivae.reporting"),
+)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -25,16 +22,14 @@ from equivae.data.sources import ImageDataset, collate
 from equivae.errors import InputError
 from equivae.evaluation.features import (
     BackboneLike,
-    FeatureSums,
     LpipsLike,
     check_features,
-    frechet_distance,
     resolve_features,
     resolve_lpips,
 )
-from equivae.evaluation.latents import Latents, LatentSums, relative_drift
-from equivae.evaluation.quality import mean_inside, psnr, similarity
-from equivae.evaluation.results import GroupMetrics, Metrics, Panel, Spread, TransformMetrics
+from equivae.evaluation.latents import Latents, relative_drift
+from equivae.evaluation.quality import mean_inside, similarity
+from equivae.evaluation.results import Metrics, Panel, TransformMetrics
 from equivae.evaluation.roundtrip import (
     Reconstruction,
     RoundTrip,
@@ -43,15 +38,15 @@ from equivae.evaluation.roundtrip import (
     seed_of,
     travel,
 )
-from equivae.evaluation.statistics import Resampling, psnr_of
+from equivae.evaluation.summary import Found, Summary
 from equivae.evaluation.sweeps import measure_sweeps, sweep_images
 from equivae.processes import process_state
-from equivae.transforms import Transform, get_group, list_groups
+from equivae.transforms import Transform
 from equivae.transforms.base import mask_of_cells
+from equivae.units import psnr
 
 __all__ = ["MeasureOptions", "Metrics", "Panel", "TransformMetrics", "measure", "psnr"]
 
-_mean_inside = mean_inside
 _KEPT_LATENTS = 256 * 2**20  # bytes of the baseline's latents held for the drift
 
 
@@ -76,26 +71,6 @@ class MeasureOptions:
     lpips: LpipsLike | None = None
     seed: int = 0
     progress: bool = True
-
-
-@dataclass
-class _Found:
-    """What one process found: numbers by name and image, and sums over its images."""
-
-    numbers: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
-    latents: LatentSums = field(default_factory=LatentSums)
-    features: dict[str, FeatureSums] = field(default_factory=lambda: defaultdict(FeatureSums))
-
-    def add(self, name: str, values: Tensor | None, indices: Sequence[int]) -> None:
-        if values is not None:
-            self.numbers[name].update(zip(indices, values.float().tolist(), strict=True))
-
-    def merge(self, other: _Found) -> None:
-        for name, values in other.numbers.items():
-            self.numbers[name].update(values)
-        self.latents.merge(other.latents)
-        for name, sums in other.features.items():
-            self.features[name].merge(sums)
 
 
 @torch.no_grad()
@@ -152,7 +127,7 @@ def measure(
                 if keep_latents is not None and kept < _KEPT_LATENTS:
                     keep_latents[index] = latent.float().cpu()
                     kept += latent.numel() * 4
-    found = _Found()
+    found = Found()
     for part, some in gather_object([(meter.found, drifts)]):
         found.merge(part)
         drifts |= some
@@ -162,7 +137,7 @@ def measure(
         with evaluating(vae.module), vae.full_precision():
             sweeps = measure_sweeps(vae, [images[i][None] for i in swept])
     ordered = [drifts[index] for index in sorted(drifts)]
-    summary = _Summary(found, images.names, [t.name for t in transforms], options.seed)
+    summary = Summary(found, images.names, [t.name for t in transforms], options.seed)
     return summary.metrics(sweeps=sweeps, latents=found.latents.statistics(ordered))
 
 
@@ -175,7 +150,7 @@ class _Meter:
         self.vae, self.transforms, self.options = vae, transforms, options
         self.backbone = resolve_features(options.features, vae.device)
         self.lpips = resolve_lpips(options.lpips, vae.device)
-        self.found = _Found()
+        self.found = Found()
 
     def see(self, x: Tensor, indices: Sequence[int]) -> Reconstruction:
         batch, found = reconstruct(self.vae, x), self.found
@@ -276,129 +251,3 @@ def _encoder_side(encoded: Tensor, trip: RoundTrip, x: Tensor) -> tuple[Tensor, 
     blank = (encoded.norm(dim=1) < 1e-12) & (expected.norm(dim=1) < 1e-12)
     cosine = F.cosine_similarity(encoded, expected, dim=1, eps=1e-12)
     return relative, torch.where(blank, 1.0, cosine)
-
-
-class _Summary:
-    """From the numbers of every image to those of all."""
-
-    def __init__(
-        self, found: _Found, names: Sequence[str], transforms: Sequence[str], seed: int
-    ) -> None:
-        self.names, self.transforms, self.features = list(names), transforms, found.features
-        count = len(self.names)
-        self.per_image = {
-            key: [values[i] for i in range(count)]
-            for key, values in found.numbers.items()
-            if len(values) == count
-        }
-        self.resampling = Resampling(self.names, self.per_image, seed)
-
-    def metrics(self, **more: Any) -> Metrics:
-        spreads: dict[str, Spread] = {}
-        plain = ["reconstruction_mse"]
-        spreads["reconstruction_psnr"] = self._psnr(plain)
-        self._spread(spreads, "reconstruction_ssim")
-        reconstruction = self._mean("reconstruction_mse")
-        transforms = {name: self._transform(name, spreads) for name in self.transforms}
-        return Metrics(
-            images=len(self.names),
-            reconstruction_mse=reconstruction,
-            reconstruction_psnr=psnr(reconstruction),
-            reconstruction_ssim=self._maybe("reconstruction_ssim"),
-            transforms=transforms,
-            per_image=self.per_image,
-            names=self.names,
-            reconstruction_ms_ssim=self._maybe("reconstruction_ms_ssim"),
-            groups={name: self._group(name, found) for name, found in _groups(transforms)},
-            spreads=spreads,
-            reconstruction_feature_cosine=self._maybe("reconstruction/feature_cosine"),
-            reconstruction_rfid=self._rfid("reconstruction"),
-            reconstruction_lpips=self._maybe("reconstruction/lpips"),
-            **more,
-        )
-
-    def _transform(self, name: str, spreads: dict[str, Spread]) -> TransformMetrics:
-        error = self._mean(f"round_trip_mse/{name}")
-        reference = self._mean(f"reconstruction_mse/{name}")
-        ceiling = self._maybe(f"ceiling_mse/{name}")
-        spreads[f"round_trip_psnr/{name}"] = self._psnr([f"round_trip_mse/{name}"])
-        self._spread(spreads, f"round_trip_ssim/{name}")
-        spreads[f"equivariance_gap_db/{name}"] = self._gap(name)
-        self._spread(spreads, f"encoder_relative_error/{name}", larger_is_better=False)
-        return TransformMetrics(
-            round_trip_mse=error,
-            round_trip_psnr=psnr(error),
-            round_trip_ssim=self._maybe(f"round_trip_ssim/{name}"),
-            equivariance_gap_db=_difference(psnr(reference), psnr(error)),
-            encoder_relative_error=self._mean(f"encoder_relative_error/{name}"),
-            round_trip_ms_ssim=self._maybe(f"round_trip_ms_ssim/{name}"),
-            encoder_cosine=self._mean(f"encoder_cosine/{name}"),
-            ceiling_mse=ceiling,
-            ceiling_psnr=None if ceiling is None else psnr(ceiling),
-            reconstruction_psnr=psnr(reference),
-            round_trip_feature_cosine=self._maybe(f"round_trip/{name}/feature_cosine"),
-            round_trip_rfid=self._rfid(f"round_trip/{name}"),
-            round_trip_lpips=self._maybe(f"round_trip/{name}/lpips"),
-        )
-
-    def _group(self, name: str, found: Mapping[str, TransformMetrics]) -> GroupMetrics:
-        error = math.fsum(one.round_trip_mse for one in found.values()) / len(found)
-        reference = math.fsum(self._mean(f"reconstruction_mse/{t}") for t in found) / len(found)
-        worst = max(found, key=lambda t: found[t].equivariance_gap_db)
-        return GroupMetrics(
-            elements=list(found),
-            round_trip_mse=error,
-            round_trip_psnr=psnr(error),
-            equivariance_gap_db=_difference(psnr(reference), psnr(error)),
-            worst_gap_db=found[worst].equivariance_gap_db,
-            worst_element=worst,
-        )
-
-    def _mean(self, key: str) -> float:
-        values = self.per_image[key]
-        return math.fsum(values) / len(values)
-
-    def _maybe(self, key: str) -> float | None:
-        return self._mean(key) if key in self.per_image else None
-
-    def _rfid(self, key: str) -> float | None:
-        if f"{key}/seen" not in self.features or len(self.names) < 2:
-            return None
-        return frechet_distance(self.features[f"{key}/seen"], self.features[f"{key}/target"])
-
-    def _psnr(self, keys: list[str]) -> Spread:
-        return self._of(keys, lambda means: psnr_of(means[..., 0]), larger_is_better=True)
-
-    def _gap(self, name: str) -> Spread:
-        keys = [f"reconstruction_mse/{name}", f"round_trip_mse/{name}"]
-        return self._of(
-            keys,
-            lambda means: psnr_of(means[..., 0]) - psnr_of(means[..., 1]),
-            larger_is_better=False,
-        )
-
-    def _spread(
-        self, spreads: dict[str, Spread], key: str, *, larger_is_better: bool = True
-    ) -> None:
-        if key in self.per_image:
-            spreads[key] = self._of(
-                [key], lambda means: means[..., 0], larger_is_better=larger_is_better
-            )
-
-    def _of(self, keys: list[str], number: Any, *, larger_is_better: bool) -> Spread:
-        return self.resampling.spread(keys, number, larger_is_better=larger_is_better)
-
-
-def _groups(
-    transforms: Mapping[str, TransformMetrics],
-) -> Iterator[tuple[str, dict[str, TransformMetrics]]]:
-    """The groups with more than one element beside the identity, all of which were measured."""
-    for name in list_groups():
-        members = [t.name for t in get_group(name) if t.name != "identity"]
-        if len(members) > 1 and all(member in transforms for member in members):
-            yield name, {member: transforms[member] for member in members}
-
-
-def _difference(a: float, b: float) -> float:
-    # Two infinite PSNRs, a perfect VAE, have no gap.
-    return 0.0 if a == b else a - b

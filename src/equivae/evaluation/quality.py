@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 from torch import Tensor
 
-__all__ = ["mean_inside", "psnr", "similarity", "unit"]
+__all__ = ["mean_inside", "similarity"]
 
 # Wang, Simoncelli, Bovik: Multiscale structural similarity (2003), the weights of its five scales.
 _SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
-
-
-def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB of an error in [0, 1] units (peak 1): `-10 log10(MSE)`."""
-    return -10 * math.log10(mse) if mse > 0 else math.inf
-
-
-def unit(images: Tensor) -> Tensor:
-    """From [-1, 1] to [0, 1], clamped, in float32."""
-    return images.float().clamp(-1, 1).add(1).div(2)
 
 
 def mean_inside(error: Tensor, mask: Tensor | None) -> Tensor:

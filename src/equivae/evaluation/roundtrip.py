@@ -9,8 +9,9 @@ from torch import Tensor
 
 from equivae.autoencoder import Autoencoder
 from equivae.errors import InputError
-from equivae.evaluation.quality import mean_inside, unit
+from equivae.evaluation.quality import mean_inside
 from equivae.transforms import Transform
+from equivae.units import unit
 
 __all__ = [
     "Reconstruction",

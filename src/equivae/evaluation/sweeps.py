@@ -9,11 +9,12 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from equivae.autoencoder import Autoencoder
-from equivae.evaluation.quality import mean_inside, psnr
+from equivae.evaluation.quality import mean_inside
 from equivae.evaluation.results import Sweep
 from equivae.evaluation.roundtrip import fix_draws, reconstruct, travel
 from equivae.processes import process_state
 from equivae.transforms import get_transform
+from equivae.units import psnr
 
 __all__ = ["SWEEPS", "Range", "measure_sweeps", "sweep_images"]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from equivae.autoencoder import Autoencoder, evaluating, moves_axis
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError, did_you_mean
-from equivae.evaluation.metrics import psnr
+from equivae.files.pretrained import load_vae
 from equivae.operators.modules import (
     ConvOperator,
     LatentOperator,
@@ -33,8 +33,8 @@ from equivae.operators.regression import Kernel, Padding, PatchRegression
 from equivae.operators.report import Candidate, FitReport
 from equivae.operators.structure import nearest_involution
 from equivae.operators.transform import FittedTransform, inverse_consistency, is_involution
-from equivae.pretrained import load_vae
 from equivae.transforms import Transform, resolve_transforms
+from equivae.units import psnr
 
 __all__ = [
     "AUTO_KERNEL_SIZES",

@@ -14,10 +14,10 @@ from torch import nn
 from equivae.autoencoder import Autoencoder, evaluating
 from equivae.data.sources import ImagesLike, load_images
 from equivae.errors import InputError, did_you_mean
+from equivae.files.pretrained import load_vae
 from equivae.operators.fit import FitOptions, KernelSize, fit_operators
 from equivae.operators.regression import Padding
 from equivae.operators.structure import closure_error
-from equivae.pretrained import load_vae
 from equivae.transforms import Group, Transform, get_group
 
 __all__ = ["FittedGroup", "fit_latent_group"]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from equivae.errors import InputError
-from equivae.files import write_beside
+from equivae.files.writing import write_beside
 from equivae.operators.modules import LatentOperator, build_operator
 from equivae.operators.report import FitReport
 from equivae.transforms import ComposedTransform, Transform, get_transform, register_transform

@@ -19,7 +19,7 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
 from equivae.errors import InputError
-from equivae.files import partial_folder, write_folder_beside
+from equivae.files.writing import partial_folder, write_folder_beside
 
 __all__ = ["RunState", "find_checkpoint", "list_checkpoints", "load_checkpoint", "save_checkpoint"]
 

@@ -10,11 +10,11 @@ from diffusers.optimization import SchedulerType
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
+from equivae.autoencoder.padding import PaddingMode, check_padding_mode
 from equivae.errors import InputError, did_you_mean
 from equivae.losses.equivariance import Schedule
 from equivae.losses.reconstruction import resolve_reconstruction
 from equivae.operators.modules import check_kernel_size
-from equivae.padding import PaddingMode, check_padding_mode
 
 __all__ = ["RECIPES", "FinetuneConfig", "Recipe", "make_config"]
 

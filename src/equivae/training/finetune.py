@@ -34,21 +34,23 @@ from equivae.autoencoder import (
     copy_module,
     layout_of,
 )
+from equivae.autoencoder.padding import set_padding_mode
 from equivae.data.sources import ImageDataset, ImagesLike, collate, load_images
 from equivae.errors import InputError
+from equivae.evaluation.latent_space import settle_latent_space
 from equivae.evaluation.latents import Latents
 from equivae.evaluation.metrics import MeasureOptions, Metrics, measure
-from equivae.evaluation.pictures import choose_images, picture
-from equivae.evaluation.report import Report
-from equivae.files import claim_folder, write_beside
+from equivae.files.hub import open_repo
+from equivae.files.pretrained import load_vae, save_vae
+from equivae.files.writing import claim_folder, write_beside
 from equivae.losses.equivariance import EquivarianceLoss
 from equivae.operators import operators_of, save_operators
-from equivae.padding import set_padding_mode
-from equivae.pretrained import load_vae, save_vae
 from equivae.processes import process_state
-from equivae.symmetrize import SymmetrizedVAE
+from equivae.reporting.card import base_model_of, model_card
+from equivae.reporting.pictures import choose_images, picture
+from equivae.reporting.report import Report
+from equivae.symmetry import SymmetrizedVAE
 from equivae.training.bottleneck import BottleneckOptions, train_bottleneck
-from equivae.training.card import base_model_of, model_card
 from equivae.training.checkpoints import (
     RunState,
     find_checkpoint,
@@ -57,8 +59,6 @@ from equivae.training.checkpoints import (
 )
 from equivae.training.config import FinetuneConfig, make_config
 from equivae.training.crops import check_crop, random_crop
-from equivae.training.hub import open_repo
-from equivae.training.latent_space import settle_latent_space
 from equivae.training.latents import LATENTS_FILE, WithLatents, cache_latents
 from equivae.training.operators import OPERATORS, check_operators, with_operators
 from equivae.training.order import Order, draws_of
@@ -165,7 +165,10 @@ def finetune(
     checkpoint = find_checkpoint(output_dir, config.resume_from_checkpoint)
     if checkpoint is None or checkpoint.resolve().parent != output_dir.resolve():
         claim_folder(output_dir, ours=("logs", LATENTS_FILE, OPERATORS))
-    repo = open_repo(config, output_dir) if process_state().is_main_process else None
+    repo = None
+    if config.push_to_hub and process_state().is_main_process:
+        name = config.hub_model_id or output_dir.resolve().name
+        repo = open_repo(name, token=config.hub_token, private=config.hub_private)
 
     accelerator = _accelerator(config, output_dir)
     set_seed(config.seed)
@@ -366,7 +369,9 @@ def finetune(
         report.save(output_dir, overwrite=True)
         title = repo.repo_id if repo else output_dir.resolve().name
         base = base_model_of(vae, original)
-        card = model_card(title, model, base, wanted, recipe, config, report, space)
+        options = config.to_dict()
+        usual = FinetuneConfig().to_dict()
+        card = model_card(title, model, base, wanted, recipe, options, usual, report, space)
         write_beside(output_dir / "README.md", card.save)
         if repo is not None:
             repo.upload(output_dir)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from equivae.files.pretrained import EMBEDDED
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
@@ -15,7 +17,7 @@ __all__ = ["folder", "load", "photographs"]
 
 def folder() -> Path:
     """The diffusers folder of the embedded VAE: `config.json`, safetensors and its card."""
-    return Path(__file__).parent / "embedded"
+    return EMBEDDED
 
 
 def load(**options: Any) -> AutoencoderKL:

@@ -13,8 +13,6 @@ from equivae.errors import InputError, UploadError, first_line
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-    from equivae.training.config import FinetuneConfig
-
 __all__ = ["HubRepo", "files_to_upload", "open_repo"]
 
 _SUFFIXES = frozenset({".html", ".json", ".md", ".png", ".safetensors"})
@@ -47,14 +45,12 @@ class HubRepo:
             ) from error
 
 
-def open_repo(config: FinetuneConfig, output_dir: Path) -> HubRepo | None:
-    """The repository that `push_to_hub` asks for, made if it is not there; `None` if it was not asked for.
+def open_repo(name: str, *, token: str | None = None, private: bool = False) -> HubRepo:
+    """The repository of that name, made if it is not there.
 
     Raises `InputError` when the token is missing or not accepted, or the repository cannot be made.
     """
-    if not config.push_to_hub:
-        return None
-    api = huggingface_hub.HfApi(token=config.hub_token)
+    api = huggingface_hub.HfApi(token=token)
     try:
         api.whoami()
     except Exception as error:
@@ -62,9 +58,8 @@ def open_repo(config: FinetuneConfig, output_dir: Path) -> HubRepo | None:
             f"push_to_hub=True needs a token that the hub accepts: {first_line(error)}. Log in with "
             "`hf auth login`, or pass hub_token."
         ) from error
-    name = config.hub_model_id or output_dir.resolve().name
     try:
-        made = api.create_repo(name, private=config.hub_private, exist_ok=True)
+        made = api.create_repo(name, private=private, exist_ok=True)
     except Exception as error:
         raise InputError(
             f"the hub does not give the repository {name!r}: {first_line(error)}. Pass a hub_model_id that "

@@ -9,9 +9,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from equivae.evaluation.charts import AFTER, BEFORE, INK, MUTED, draw_losses
-from equivae.evaluation.quality import psnr
 from equivae.evaluation.results import Panel
+from equivae.reporting.charts import AFTER, BEFORE, INK, MUTED, draw_losses
+from equivae.units import psnr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

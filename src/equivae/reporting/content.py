@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equivae.errors import InputError
-from equivae.files import write_beside
+from equivae.files.writing import write_beside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

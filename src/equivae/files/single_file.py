@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from equivae.autoencoder.padding import get_padding_mode
 from equivae.errors import InputError, did_you_mean, first_line
-from equivae.files import write_beside
-from equivae.ldm_config import FAMILIES, PREFIXES, detect_config, family_config
-from equivae.padding import get_padding_mode
+from equivae.files.ldm_config import FAMILIES, PREFIXES, detect_config, family_config
+from equivae.files.writing import write_beside
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

@@ -16,15 +16,15 @@ from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
-from equivae.evaluation import charts
-from equivae.evaluation.content import versions
-from equivae.evaluation.figures import error_of, latent_colours
 from equivae.evaluation.results import Metrics, Panel, Spread
-from equivae.evaluation.tables import count_images, number, rows_of
+from equivae.reporting import charts
+from equivae.reporting.content import versions
+from equivae.reporting.figures import error_of, latent_colours
+from equivae.reporting.tables import count_images, number, rows_of
 
 if TYPE_CHECKING:
-    from equivae.evaluation.compare import Comparison
-    from equivae.evaluation.report import Report
+    from equivae.reporting.compare import Comparison
+    from equivae.reporting.report import Report
 
 __all__ = ["comparison_page", "report_page"]
 

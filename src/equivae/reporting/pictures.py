@@ -9,10 +9,10 @@ from torch import Tensor
 
 from equivae.autoencoder import Autoencoder, evaluating
 from equivae.data.sources import ImageDataset
-from equivae.evaluation.quality import unit
 from equivae.evaluation.results import Metrics, Panel
 from equivae.evaluation.roundtrip import fix_draws, reconstruct, seed_of, travel
 from equivae.transforms import Transform
+from equivae.units import unit
 
 __all__ = ["choose_images", "picture"]
 

@@ -14,9 +14,9 @@ from equivae.errors import InputError
 from equivae.evaluation.features import BackboneLike, LpipsLike
 from equivae.evaluation.latents import Latents
 from equivae.evaluation.metrics import MeasureOptions, measure
-from equivae.evaluation.pictures import choose_images, picture
-from equivae.evaluation.report import Report
-from equivae.pretrained import load_vae
+from equivae.files.pretrained import load_vae
+from equivae.reporting.pictures import choose_images, picture
+from equivae.reporting.report import Report
 from equivae.transforms import resolve_transforms
 from equivae.transforms.groups import TransformsLike
 

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from equivae.autoencoder.padding import check_padding_mode, get_padding_mode, set_padding_mode
 from equivae.errors import InputError, first_line
-from equivae.padding import check_padding_mode, get_padding_mode, set_padding_mode
-from equivae.single_file import load_single_file
+from equivae.files.single_file import load_single_file
 
-__all__ = ["load_vae", "save_vae"]
+__all__ = ["EMBEDDED", "load_vae", "register_loader", "save_vae"]
+
+EMBEDDED = Path(__file__).parents[1] / "zoo" / "embedded"
+"""The diffusers folder of the VAE that comes in the wheel."""
+
+# Imported when such a folder is met, as diffusers imports the class that a config names.
+_LOADERS = {"symmetrize.json": "equivae.symmetry.module:load_symmetrized"}
+
+
+def register_loader(config_name: str, loader: str) -> None:
+    """Teach `load_vae` the folders of another kind of autoencoder.
+
+    Args:
+        config_name: the file by which such a folder is known.
+        loader: `"module:function"`, called with the folder and the options of `load_vae`.
+
+    ```python
+    from equivae.files import register_loader
+
+    register_loader("my_codec.json", "my_package.codec:load_codec")
+    ```
+    """
+    _LOADERS[config_name] = loader
 
 
 def load_vae(model: str | Path | nn.Module, **options: Any) -> nn.Module:
@@ -36,19 +59,15 @@ def load_vae(model: str | Path | nn.Module, **options: Any) -> nn.Module:
     """
     if isinstance(model, nn.Module):
         return model
-    if model == "embedded":
-        from equivae import zoo
-
-        embedded: nn.Module = zoo.load(**options)
-        return embedded
-    path = Path(model)
-    if (path / "symmetrize.json").is_file():
-        from equivae.symmetrize import SymmetrizedVAE  # which loads the VAE inside through here
-
-        return SymmetrizedVAE.from_pretrained(path).to(options.get("torch_dtype"))
+    path = EMBEDDED if model == "embedded" else Path(model)
+    for config_name, loader in _LOADERS.items():
+        if (path / config_name).is_file():
+            module, _, function = loader.partition(":")
+            return getattr(import_module(module), function)(path, **options)  # type: ignore[no-any-return]
     if path.suffix == ".safetensors" or path.is_file():
         return _pad_as_noted(load_single_file(path, options))
-    return _pad_as_noted(_load_pretrained(str(model), path.is_dir(), options))
+    name = str(path if model == "embedded" else model)
+    return _pad_as_noted(_load_pretrained(name, path.is_dir(), options))
 
 
 def _pad_as_noted(vae: nn.Module) -> nn.Module:

@@ -13,16 +13,16 @@ from torch import nn
 from equivae.autoencoder import Autoencoder
 from equivae.data.sources import ImagesLike
 from equivae.errors import InputError
-from equivae.evaluation.content import command_line, json_types, save_files, timestamp, versions
-from equivae.evaluation.evaluate import choose_samples, describe
 from equivae.evaluation.features import BackboneLike, LpipsLike
 from equivae.evaluation.metrics import MeasureOptions, measure
-from equivae.evaluation.pictures import choose_images, picture
-from equivae.evaluation.report import SCHEMA, UNITS
 from equivae.evaluation.results import Metrics, Panel
-from equivae.evaluation.tables import count_images, markdown_table, rows_of
-from equivae.pretrained import load_vae
+from equivae.files.pretrained import load_vae
 from equivae.processes import process_state
+from equivae.reporting.content import command_line, json_types, save_files, timestamp, versions
+from equivae.reporting.evaluate import choose_samples, describe
+from equivae.reporting.pictures import choose_images, picture
+from equivae.reporting.report import SCHEMA, UNITS
+from equivae.reporting.tables import count_images, markdown_table, rows_of
 from equivae.transforms import resolve_transforms
 from equivae.transforms.groups import TransformsLike
 
@@ -111,13 +111,13 @@ class Comparison:
 
     def to_html(self) -> str:
         """One page with everything in it."""
-        from equivae.evaluation.page import comparison_page
+        from equivae.reporting.page import comparison_page
 
         return comparison_page(self)
 
     def charts(self) -> Iterator[tuple[str, Figure]]:
         """The curves by name: `comparison`, `sweep_<transform>` of sweeps, `spectrum`."""
-        from equivae.evaluation import charts
+        from equivae.reporting import charts
 
         colours = charts.series_colours(len(self.metrics))
         yield "comparison", charts.draw_comparison(self.metrics, colours)

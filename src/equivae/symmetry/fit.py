@@ -10,14 +10,14 @@ from torch import nn
 from equivae.autoencoder import Autoencoder, check_images, check_transforms, evaluating
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
-from equivae.evaluation.metrics import psnr
+from equivae.files.pretrained import load_vae
 from equivae.operators import fit_latent_group
 from equivae.operators.fit import KernelSize
-from equivae.pretrained import load_vae
-from equivae.symmetrize.domain import Method, lattice_group
-from equivae.symmetrize.module import SymmetrizedVAE
-from equivae.symmetrize.report import SymmetrizeReport
+from equivae.symmetry.domain import Method, lattice_group
+from equivae.symmetry.module import SymmetrizedVAE
+from equivae.symmetry.report import SymmetrizeReport
 from equivae.transforms import Group, Transform
+from equivae.units import psnr
 
 __all__ = ["symmetrize"]
 

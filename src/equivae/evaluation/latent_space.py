@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from equivae.autoencoder import Autoencoder
+from equivae.autoencoder.padding import get_padding_mode
+from equivae.autoencoder.scaling import scales_by_itself
 from equivae.data.sources import ImageDataset
 from equivae.errors import InputError
-from equivae.latents import LatentStatistics, latent_statistics, scales_by_itself
-from equivae.padding import get_padding_mode
+from equivae.evaluation.latent_statistics import LatentStatistics, latent_statistics
 
 __all__ = ["LatentSpace", "settle_latent_space"]
 

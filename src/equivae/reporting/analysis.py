@@ -15,16 +15,16 @@ from torch.utils.data import DataLoader
 from equivae.autoencoder import Autoencoder, evaluating
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
-from equivae.evaluation.metrics import psnr
 from equivae.evaluation.spectrum import block_energy, spectrum_of
-from equivae.files import write_beside
+from equivae.files.pretrained import load_vae
+from equivae.files.writing import write_beside
 from equivae.operators import ConvOperator, FitOptions, SignSignature, sign_signature
 from equivae.operators.fit import INVISIBLE_DB, OperatorFit, accumulate
 from equivae.operators.regression import Solution
 from equivae.operators.transform import is_involution
-from equivae.pretrained import load_vae
 from equivae.transforms import resolve_transforms
 from equivae.transforms.groups import TransformsLike
+from equivae.units import psnr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

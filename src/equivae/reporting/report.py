@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equivae.evaluation.content import (
+from equivae.evaluation.results import Metrics, Panel
+from equivae.reporting.content import (
     command_line,
     file_name,
     json_types,
@@ -16,8 +17,7 @@ from equivae.evaluation.content import (
     timestamp,
     versions,
 )
-from equivae.evaluation.results import Metrics, Panel
-from equivae.evaluation.tables import count_images, markdown_table, rows_of
+from equivae.reporting.tables import count_images, markdown_table, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -124,7 +124,7 @@ class Report:
 
     def to_html(self) -> str:
         """One page with everything in it: numbers, pictures, curves, and how it was made."""
-        from equivae.evaluation.page import report_page
+        from equivae.reporting.page import report_page
 
         return report_page(self)
 
@@ -153,7 +153,7 @@ class Report:
         `panels_<transform>.png` and `latents_<transform>.png`, `sweep_<transform>.png` of sweeps,
         `spectrum.png`, and `loss.png` after a training.
         """
-        from equivae.evaluation.figures import draw_latents, draw_panels
+        from equivae.reporting.figures import draw_latents, draw_panels
 
         drawn: dict[str, Figure] = {}
         for transform in self._pictured():
@@ -165,7 +165,7 @@ class Report:
 
     def charts(self) -> Iterator[tuple[str, Figure]]:
         """The curves by name."""
-        from equivae.evaluation import charts
+        from equivae.reporting import charts
 
         colours = [charts.BEFORE, charts.AFTER] if self.before else [charts.AFTER]
         measured = self._measured()

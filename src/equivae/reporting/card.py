@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 from torch import nn
 
-from equivae.evaluation.report import Report
-from equivae.symmetrize import SymmetrizedVAE
-from equivae.training.config import FinetuneConfig
-from equivae.training.latent_space import LatentSpace
+from equivae.evaluation.latent_space import LatentSpace
+from equivae.reporting.report import Report
+from equivae.symmetry import SymmetrizedVAE
 from equivae.transforms import Transform
 from equivae.transforms.lattice import LatticeTransform
 
@@ -64,15 +64,28 @@ def model_card(
     base: BaseModel,
     transforms: Sequence[Transform],
     recipe: str,
-    config: FinetuneConfig,
+    options: Mapping[str, Any],
+    usual: Mapping[str, Any],
     report: Report,
     space: LatentSpace,
 ) -> ModelCard:
-    """The card of a fine-tuned VAE; `title` is the name of its repository or folder."""
+    """The card of a fine-tuned VAE.
+
+    Args:
+        title: the name of its repository or folder.
+        model: the VAE.
+        base: what it was fine-tuned from.
+        transforms: those that it was fine-tuned for.
+        recipe: its name.
+        options: of the run, by name.
+        usual: their defaults, which are not told.
+        report: the numbers.
+        space: what became of the latents.
+    """
     of_diffusers = hasattr(model, "save_pretrained")
     library = "equivae" if isinstance(model, SymmetrizedVAE) else "diffusers"
     data = ModelCardData(
-        license=config.license or "unknown",
+        license=options["license"] or "unknown",
         library_name=library if of_diffusers else None,
         base_model=base.hub_name,
         tags=list(_TAGS),
@@ -93,7 +106,7 @@ def model_card(
         *(f"![{alt}]({name})" for name, alt in report.figure_captions().items()),
         "## Latents\n\n" + _latents(space),
         "## Padding\n\n" + _padding(space),
-        "## How it was made\n\n" + _making(base, names, recipe, config, report, space),
+        "## How it was made\n\n" + _making(base, names, recipe, options, usual, report, space),
     ]
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
 
@@ -226,7 +239,8 @@ def _making(
     base: BaseModel,
     names: Sequence[str],
     recipe: str,
-    config: FinetuneConfig,
+    given: Mapping[str, Any],
+    usual: Mapping[str, Any],
     report: Report,
     space: LatentSpace,
 ) -> str:
@@ -238,8 +252,7 @@ def _making(
         "training images": settings["training_images"],
         "seconds": settings["seconds"],
     }
-    usual = FinetuneConfig().to_dict()
-    options = config.to_dict() | {"max_train_steps": settings["max_train_steps"]}
+    options = {**given, "max_train_steps": settings["max_train_steps"]}
     options["padding_mode"] = space.padding_mode
     rows |= {
         name: value

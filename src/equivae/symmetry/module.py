@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from equivae.autoencoder import Autoencoder
 from equivae.errors import InputError, did_you_mean
-from equivae.files import write_beside
+from equivae.files.pretrained import load_vae, save_vae
+from equivae.files.writing import write_beside
 from equivae.operators import FittedTransform, load_latent_op
-from equivae.pretrained import load_vae, save_vae
-from equivae.symmetrize.domain import Domain, Method, domain_weights, lattice_group
-from equivae.symmetrize.report import SymmetrizeReport
+from equivae.symmetry.domain import Domain, Method, domain_weights, lattice_group
+from equivae.symmetry.report import SymmetrizeReport
 from equivae.transforms import Group, Transform
 
-__all__ = ["SymmetrizedVAE"]
+__all__ = ["SymmetrizedVAE", "load_symmetrized"]
 
 _CONFIG, _VAE = "symmetrize.json", "wrapped"
 _SCHEMA = 1
@@ -283,6 +283,11 @@ class SymmetrizedVAE(nn.Module):
         return cls(
             vae, content["group"], content["method"], context, content["margin"], content["passes"]
         )
+
+
+def load_symmetrized(folder: Path, **options: Any) -> SymmetrizedVAE:
+    """What `load_vae` calls for a folder of a symmetrized VAE."""
+    return SymmetrizedVAE.from_pretrained(folder).to(options.get("torch_dtype"))
 
 
 def _by_shape(domains: Mapping[Transform, Domain]) -> list[tuple[Domain, list[Transform]]]:
