@@ -358,7 +358,7 @@ def test_cached_latents_in_memory_and_on_disk_agree(tmp_path, monkeypatch):
     assert changed(weights(memory), weights(disk)) == set()
     assert not (tmp_path / "memory" / "latents.npy").exists()
     # Without a cache the same latents are encoded at every step.
-    module = sys.modules["equivae.training.finetune"]  # the package has its function by that name
+    module = sys.modules["equivae.training.stages"]
     monkeypatch.setattr(module, "cache_latents", lambda *_, **__: None)
     fresh = finetune(tmp_path / "fresh", train="decoder").vae
     for name, tensor in fresh.state_dict().items():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from equivae.errors import InputError
 
-__all__ = ["claim_folder", "partial_folder", "write_beside", "write_folder_beside"]
+__all__ = ["check_claim", "claim_folder", "partial_folder", "write_beside", "write_folder_beside"]
 
 
 def claim_folder(folder: str | Path, *, ours: Collection[str] = ()) -> Path:
@@ -19,6 +19,13 @@ def claim_folder(folder: str | Path, *, ours: Collection[str] = ()) -> Path:
     Raises `InputError` if it holds other files or is no folder.
     """
     folder = Path(folder)
+    check_claim(folder, ours=ours)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def check_claim(folder: Path, *, ours: Collection[str] = ()) -> None:
+    """Raise `InputError` if `claim_folder` could not have it; nothing is written."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output folder {folder} is a file; choose another name.")
     if folder.is_dir():
@@ -31,8 +38,6 @@ def claim_folder(folder: str | Path, *, ours: Collection[str] = ()) -> Path:
                 f"output folder {folder} holds files already ({shown}); choose an empty or new folder, "
                 "so that nothing in it is overwritten."
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _leftover(path: Path) -> bool:

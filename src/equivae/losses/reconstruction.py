@@ -11,7 +11,13 @@ from torch import Tensor
 from equivae.errors import InputError, did_you_mean
 from equivae.transforms.base import mask_like
 
-__all__ = ["RECONSTRUCTION_LOSSES", "ReconstructionLike", "masked", "resolve_reconstruction"]
+__all__ = [
+    "RECONSTRUCTION_LOSSES",
+    "Reconstruction",
+    "ReconstructionLike",
+    "masked",
+    "resolve_reconstruction",
+]
 
 Reconstruction = Callable[[Tensor, Tensor], Tensor]
 ReconstructionLike = Union[str, Reconstruction]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +18,18 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
-from equivae.errors import InputError
+from equivae.errors import InputError, first_line
 from equivae.files.writing import partial_folder, write_folder_beside
+from equivae.training.state import RunState
 
-__all__ = ["RunState", "find_checkpoint", "list_checkpoints", "load_checkpoint", "save_checkpoint"]
-
-
-@dataclass
-class RunState:
-    """Where a run stands.
-
-    Attributes:
-        settings: what must not change between the parts of one run.
-        step: optimiser steps done.
-        epoch: passes begun before this one.
-        samples: samples of this pass, on this process, that are done.
-        seconds: training time so far.
-        bottleneck_steps: steps that the layers at latent resolution had before, by themselves.
-        history: the records of the loss.
-    """
-
-    settings: dict[str, Any]
-    step: int = 0
-    epoch: int = 0
-    samples: int = 0
-    seconds: float = 0.0
-    bottleneck_steps: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
+__all__ = [
+    "check_settings",
+    "find_checkpoint",
+    "list_checkpoints",
+    "load_checkpoint",
+    "read_state",
+    "save_checkpoint",
+]
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -97,18 +82,29 @@ def save_checkpoint(
             shutil.rmtree(old)
 
 
-def load_checkpoint(
-    accelerator: Accelerator, path: Path, settings: dict[str, Any], ema: EMAModel | None
-) -> RunState:
-    """Bring a run back. Raises `InputError` if the checkpoint is of a run with other settings."""
-    state = RunState(**json.loads((path / "run.json").read_text(encoding="utf-8")))
-    plain = json.loads(json.dumps(settings))
-    for name, value in plain.items():
+def read_state(path: Path) -> RunState:
+    """What a checkpoint says of its run; `InputError` if it cannot be read."""
+    try:
+        return RunState(**json.loads((path / "run.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path.name} cannot be resumed from: its run.json is damaged or of another version "
+            f"({first_line(error)})."
+        ) from error
+
+
+def check_settings(path: Path, state: RunState, settings: dict[str, Any]) -> None:
+    """Raise `InputError` if a checkpoint is of a run with other settings."""
+    for name, value in json.loads(json.dumps(settings)).items():
         if state.settings.get(name) != value:
             raise InputError(
                 f"{path.name} is of a run with {name}={state.settings.get(name)!r}, this one has "
                 f"{value!r}; resume with the same options or choose another output folder."
             )
+
+
+def load_checkpoint(accelerator: Accelerator, path: Path, ema: EMAModel | None, step: int) -> None:
+    """Bring weights, optimiser, schedule and random states back to where they were at `step`."""
     try:
         accelerator.load_state(str(path))
     except RuntimeError as error:
@@ -121,5 +117,4 @@ def load_checkpoint(
         with torch.no_grad():
             for i, shadow in enumerate(ema.shadow_params):
                 shadow.copy_(weights[str(i)])
-        ema.optimization_step = state.step
-    return state
+        ema.optimization_step = step
