@@ -109,7 +109,9 @@ def dual_parts(
     reconstruction_weight: float,
 ) -> list[Part]:
     """Every transform beside the identity: `n + 1` decodes per image."""
-    parts = [Part("reconstruction", get_transform("identity"), None, reconstruction_weight)]
+    parts = []
+    if reconstruction_weight or not (transforms and weight):
+        parts = [Part("reconstruction", get_transform("identity"), None, reconstruction_weight)]
     for transform in transforms:
         drawn = transform.draw(batch, generator)
         parts.append(Part(f"equivariance/{transform.name}", drawn, None, weight / len(transforms)))

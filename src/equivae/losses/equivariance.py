@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from equivae.autoencoder import Autoencoder, check_transforms, layout_of
 from equivae.errors import InputError, did_you_mean
@@ -44,7 +45,7 @@ class EquivarianceLoss:
     With `R` the reconstruction loss, `z = E(x)` and `n` transforms,
 
     .. math:: L = w_r\, R(D(z), x) + \frac{w}{n} \sum_t R(D(\rho_t z), T_t x)
-                + \frac{w_e}{n} \sum_t \frac{\lVert E(T_t x) - \rho_t z \rVert^2}{\lVert z \rVert^2}
+                + \frac{w_e}{n} \sum_t \frac{\lVert E(T_t x) - \rho_t E(x) \rVert^2}{P_0}
 
     With one transform, `w = w_r = 1` and `w_e = 0` this is the published 180° objective.
 
@@ -63,9 +64,12 @@ class EquivarianceLoss:
         reconstruction_weight: `w_r`.
         schedule: `"dual"` or `"sampled"`.
         probability: `p`, for the sampled schedule.
-        encoder_weight: `w_e`, the encoder-side term.
+        encoder_weight: `w_e`, the encoder-side term; see `equivae.losses.EncoderTerm`.
+        encoder_reference: `P_0`, the power of the untouched VAE's latents; the first call takes that of its
+            own latents where it is not given.
         sample_posterior: encode to a draw from the posterior instead of its mode.
-        chunk_size: images per decoder call at most; `None` decodes all of a step at once.
+        chunk_size: images per decoder call at most, each call computed again in the backward pass to save
+            memory; `None` decodes all of a step at once.
 
     Raises `InputError` for an unknown name or an option outside its range.
 
@@ -92,6 +96,7 @@ class EquivarianceLoss:
         schedule: Schedule = "dual",
         probability: float = 0.5,
         encoder_weight: float = 0.0,
+        encoder_reference: float | None = None,
         sample_posterior: bool = False,
         chunk_size: int | None = None,
     ) -> None:
@@ -119,7 +124,7 @@ class EquivarianceLoss:
         self.sample_posterior = sample_posterior
         self.chunk_size = chunk_size
         self._image_term = ImageTerm(self.reconstruction)
-        self._encoder_term = EncoderTerm()
+        self._encoder_term = EncoderTerm(encoder_reference)
 
     def __call__(
         self,
@@ -153,19 +158,37 @@ class EquivarianceLoss:
         if latents is None:
             latents = autoencoder.encode(images, sample=self.sample_posterior, generator=generator)
         transforms = _placed(self.transforms, autoencoder, images, latents)
+        shown = transforms if self.weight else []  # what has no weight is not decoded
         weights = {"weight": self.weight, "reconstruction_weight": self.reconstruction_weight}
-        if self.schedule == "sampled" and transforms:
+        if self.schedule == "sampled" and shown:
             self.check_size(images.shape[-2], images.shape[-1])
-            parts = sampled_parts(
-                transforms, images, generator, probability=self.probability, **weights
-            )
+            probability = self.probability if self.reconstruction_weight else 1.0
+            parts = sampled_parts(shown, images, generator, probability=probability, **weights)
         else:
-            parts = dual_parts(transforms, images.shape[0], generator, **weights)
+            parts = dual_parts(shown, images.shape[0], generator, **weights)
         decoding = Decoding(
             autoencoder, images, latents, sampled, self.transforms, transforms, generator
         )
-        decoding.decode(parts, lambda batch: autoencoder.decode(batch, chunk_size=self.chunk_size))
+        decoding.decode(parts, self._decode_with(autoencoder))
         return decoding
+
+    def _decode_with(self, autoencoder: Autoencoder) -> Callable[[Tensor], Tensor]:
+        """Chunk by chunk, each computed again in the backward pass, so that one at a time is held."""
+        size = self.chunk_size
+        if size is None:
+            return autoencoder.decode
+
+        def decode(latents: Tensor) -> Tensor:
+            if not torch.is_grad_enabled():
+                return autoencoder.decode(latents, chunk_size=size)
+            return torch.cat(
+                [
+                    checkpoint(autoencoder.decode, part, use_reentrant=False)
+                    for part in torch.split(latents, size)
+                ]
+            )
+
+        return decode
 
     def sum_up(self, decoding: Decoding) -> LossOutput:
         """The loss of what was decoded."""
@@ -179,6 +202,11 @@ class EquivarianceLoss:
                 terms[one.name] = one.value.detach()
                 loss = loss + weight * one.weight * one.value
         return LossOutput(loss, terms)
+
+    def with_encoder_reference(self, power: float) -> EquivarianceLoss:
+        """The same loss, its encoder-side term divided by this power of the untouched VAE's latents."""
+        self._encoder_term = EncoderTerm(power)
+        return self
 
     def check_size(self, height: int, width: int) -> None:
         """Raise `InputError` for non-square images whose axes the sampled schedule would mix."""

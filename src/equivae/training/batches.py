@@ -25,7 +25,7 @@ class ImageBatches:
     """Batches of images for an `Objective`, shared out among the processes.
 
     Args:
-        images: items `{"images": (C, H, W)}`, with `"latents"` where they are cached.
+        images: items `{"images": (C, H, W)}`, with `"latents"` and `"taught"` where they are cached.
         order: of the images in every pass.
         config: batch size, accumulation, crops, seed, workers.
         accelerator: shares the batches out, and moves them to its device.
@@ -67,7 +67,7 @@ class ImageBatches:
             draws = draws_of(config.seed, epoch, samples, self.rank)
             crops = random_crop(images, config.crop_size, draws)
             yield Batch(
-                content=(crops, batch.get("latents"), draws),
+                content=(crops, batch.get("latents"), draws, batch.get("taught")),
                 size=size,
                 share=size / self._images_of_step(place // together),
                 closes=(place + 1) % together == 0 or place + 1 == self.batches,

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from equivae.errors import RunInterrupted
+from equivae.processes import gathered
 from equivae.training.checkpoints import save_checkpoint
+from equivae.training.signals import StopRequest
 from equivae.training.state import RunState
 from equivae.training.trainer import Hook
 from equivae.training.watch import Watch, check_weights
@@ -69,6 +72,10 @@ class Recording(Hook):
         self.learning_rate, self.output_dir, self.bar = learning_rate, output_dir, bar
         self.watch = Watch(accelerator.device)
 
+    def on_start(self, state: RunState) -> None:
+        self.watch.go_on(state.pending, self.accelerator.process_index)
+        state.pending = []
+
     def on_batch(self, loss: Tensor, terms: dict[str, Tensor], state: RunState) -> None:
         self.watch.see(loss, terms, state.step + 1)
 
@@ -88,12 +95,14 @@ class Recording(Hook):
 
 
 class Validation(Hook):
-    """The objective on held-out images.
+    """The objective on held-out images, under the weights that would be saved.
 
     Args:
         validate: measures it.
         accelerator: has the trackers.
-        every: steps between two validations; `None` validates after every epoch.
+        every: steps between two validations; `None` validates after an epoch, unless so few steps came
+            since the last time that validating would take much of the time.
+        at_least: those steps.
         max_steps: of the run, which ends with a validation.
     """
 
@@ -101,18 +110,21 @@ class Validation(Hook):
         self,
         validate: Callable[[], float],
         accelerator: Accelerator,
+        *,
         every: int | None,
+        at_least: int,
         max_steps: int,
     ) -> None:
         self.validate, self.accelerator = validate, accelerator
-        self.every, self.max_steps = every, max_steps
+        self.every, self.at_least, self.max_steps = every, at_least, max_steps
 
     def on_step(self, state: RunState) -> None:
         if self.every and state.step % self.every == 0 and state.step < self.max_steps:
             self._record(state)
 
     def on_epoch(self, state: RunState) -> None:
-        if not self.every:
+        last = max((r["step"] for r in state.history if "validation_loss" in r), default=0)
+        if not self.every and state.step - last >= self.at_least:
             self._record(state)
 
     def on_end(self, state: RunState) -> None:
@@ -127,16 +139,19 @@ class Validation(Hook):
 
 
 class Checkpointing(Hook):
-    """Saves the run every so many steps, and after the last one.
+    """Saves the run every so many steps and minutes, after the last step, and when a signal asks it to end.
 
     Args:
         accelerator: saves what was prepared.
         parameters: the weights that learn, which must be finite to be saved.
         ema: their average.
         output_dir: where `checkpoint-<step>` is written.
+        stop: whether a signal asked the run to stop.
         every: steps between two checkpoints.
+        minutes: at most between two checkpoints; `None` or 0 for no such limit.
         max_steps: of the run.
         limit: how many checkpoints are kept at most.
+        agree_every: steps between two looks at clock and signals where several processes have to agree.
     """
 
     def __init__(
@@ -145,23 +160,61 @@ class Checkpointing(Hook):
         parameters: Sequence[nn.Parameter],
         ema: EMAModel | None,
         output_dir: Path,
+        stop: StopRequest,
         *,
         every: int,
+        minutes: float | None,
         max_steps: int,
         limit: int | None,
+        agree_every: int,
     ) -> None:
         self.accelerator, self.parameters, self.ema = accelerator, parameters, ema
-        self.output_dir, self.every, self.max_steps = output_dir, every, max_steps
-        self.limit = limit
+        self.output_dir, self.stop = output_dir, stop
+        self.every, self.minutes, self.max_steps = every, minutes, max_steps
+        self.limit, self.agree_every = limit, agree_every
+        self.recording: Recording | None = None
+        self._saved = time.monotonic()
 
     def due(self, state: RunState) -> bool:
-        """Whether this step is saved."""
+        """Whether this step is saved whatever clock and signals say."""
         return state.step == self.max_steps or state.step % self.every == 0
 
+    def on_start(self, state: RunState) -> None:
+        self.stop.can_save = True
+
     def on_step(self, state: RunState) -> None:
-        if self.due(state):
-            check_weights(self.parameters, state.step, self.output_dir)
-            save_checkpoint(self.accelerator, self.output_dir, state, self.ema, self.limit)
+        asked, late = self._asked(state)
+        if not (asked or late or self.due(state)):
+            return
+        check_weights(self.parameters, state.step, self.output_dir)
+        if self.recording is not None:
+            state.pending = self.recording.watch.pending(self.output_dir)
+        path = save_checkpoint(self.accelerator, self.output_dir, state, self.ema, self.limit)
+        state.pending = []
+        self._saved = time.monotonic()
+        if asked and state.step < self.max_steps:
+            raise RunInterrupted(
+                f"the run was {self.stop.words(asked)} and is saved in {path}; go on with "
+                "resume_from_checkpoint='latest'.",
+                asked,
+                path,
+            )
+
+    def on_end(self, state: RunState) -> None:
+        self.stop.can_save = False
+
+    def _asked(self, state: RunState) -> tuple[int, bool]:
+        """The signal that asked for an end, or 0, and whether the last checkpoint is too long ago."""
+        several = self.accelerator.num_processes > 1
+        if several and state.step % self.agree_every:
+            return 0, False
+        age = time.monotonic() - self._saved
+        late = bool(self.minutes) and age > 60 * (self.minutes or 0)
+        asked = self.stop.signal or 0
+        if several:
+            told = gathered((asked, late))
+            asked, late = max(one for one, _ in told), any(one for _, one in told)
+        return asked, late
 
 
 def _short(record: dict[str, float]) -> dict[str, str]:

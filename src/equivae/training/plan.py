@@ -19,6 +19,7 @@ from equivae.autoencoder import (
 )
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
+from equivae.files.fingerprint import fingerprint_of
 from equivae.files.pretrained import load_vae
 from equivae.files.writing import check_claim
 from equivae.losses.equivariance import EquivarianceLoss
@@ -29,7 +30,6 @@ from equivae.symmetry import SymmetrizedVAE
 from equivae.training.checkpoints import check_settings, find_checkpoint, read_state
 from equivae.training.config import FinetuneConfig, make_config
 from equivae.training.crops import check_crop
-from equivae.training.latents import LATENTS_FILE
 from equivae.training.operators import OPERATORS, check_operators
 from equivae.training.order import Order
 from equivae.training.state import RunState
@@ -38,7 +38,10 @@ from equivae.transforms.groups import TransformsLike
 
 __all__ = ["Plan", "make_plan"]
 
-OURS = ("logs", LATENTS_FILE, OPERATORS)
+WORK_DIR = ".equivae"
+"""The hidden folder, in a run's output folder, of what lasts only as long as the run."""
+
+OURS = ("logs", OPERATORS, WORK_DIR)
 """What a run may find of its own in its output folder."""
 
 
@@ -59,6 +62,8 @@ class Plan:
         checkpoint: the checkpoint that the run goes on from.
         resumed: what that checkpoint says of the run so far.
         max_steps: optimiser steps in all.
+        warmup_steps: of the learning rate.
+        vae_fingerprint: of the original's weights.
         progress: whether to show progress bars.
     """
 
@@ -74,7 +79,15 @@ class Plan:
     checkpoint: Path | None
     resumed: RunState | None
     max_steps: int
+    warmup_steps: int
+    vae_fingerprint: str
     progress: bool
+
+    @property
+    def starts_in_folder(self) -> bool:
+        """Whether the output folder has to be new: no checkpoint in it is resumed."""
+        here = self.output_dir.resolve()
+        return self.checkpoint is None or self.checkpoint.resolve().parent != here
 
     @property
     def measured(self) -> ImageDataset:
@@ -92,6 +105,8 @@ class Plan:
             "transforms": _names_when_fitted(self.transforms, self.config),
             "images": len(self.training),
             "max_train_steps": self.max_steps,
+            "vae_fingerprint": self.vae_fingerprint,
+            "images_fingerprint": self.training.fingerprint(),
         }
 
 
@@ -132,7 +147,9 @@ def make_plan(
         output_dir=folder,
         checkpoint=checkpoint,
         resumed=None if checkpoint is None else read_state(checkpoint),
-        max_steps=_max_steps(config, training),
+        max_steps=(max_steps := _max_steps(config, training)),
+        warmup_steps=_warmup_steps(config, options, max_steps),
+        vae_fingerprint=fingerprint_of(original),
         progress=progress and process_state().is_main_process,
     )
     if plan.resumed is not None and checkpoint is not None:
@@ -147,12 +164,14 @@ def recipe_for(vae: nn.Module, transforms: Sequence[Transform]) -> str:
     return "fitted" if transforms and all(operators_of([t]) for t in transforms) else "equivae"
 
 
-def loss_of(transforms: Sequence[Transform], config: FinetuneConfig) -> EquivarianceLoss:
-    """The loss that the options ask for."""
+def loss_of(
+    transforms: Sequence[Transform], config: FinetuneConfig, *, reconstruction: Any = None
+) -> EquivarianceLoss:
+    """The loss that the options ask for; `reconstruction` stands in for theirs."""
     return EquivarianceLoss(
         transforms,
         weight=config.weight,
-        reconstruction=config.reconstruction,
+        reconstruction=reconstruction or config.reconstruction,
         reconstruction_weight=config.reconstruction_weight,
         schedule=config.schedule,
         probability=config.probability,
@@ -176,6 +195,18 @@ def _max_steps(config: FinetuneConfig, images: ImageDataset) -> int:
     together = config.train_batch_size * int(process_state().num_processes)
     batches = math.ceil(len(order_of(config, images)) / together)
     return config.num_train_epochs * math.ceil(batches / config.gradient_accumulation_steps)
+
+
+def _warmup_steps(config: FinetuneConfig, options: Mapping[str, Any], max_steps: int) -> int:
+    """As many as asked for; where nobody asked, at most a quarter of a short run."""
+    if "lr_warmup_steps" not in options:
+        return min(config.lr_warmup_steps, max_steps // 4)
+    if config.lr_warmup_steps > max_steps:
+        raise InputError(
+            f"lr_warmup_steps={config.lr_warmup_steps} is more than the {max_steps} steps of the run; lower "
+            "it, or raise max_train_steps."
+        )
+    return config.lr_warmup_steps
 
 
 def _datasets(

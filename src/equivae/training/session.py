@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -18,25 +20,29 @@ from accelerate.utils import (
     GradientAccumulationPlugin,
     set_seed,
 )
+from filelock import FileLock, Timeout
 
 from equivae.errors import InputError
 from equivae.files.hub import HubRepo, open_repo
 from equivae.files.writing import claim_folder
-from equivae.processes import process_state
+from equivae.processes import on_main_process, process_state
 from equivae.training.config import FinetuneConfig
-from equivae.training.plan import OURS, Plan
+from equivae.training.plan import OURS, WORK_DIR, Plan
+from equivae.training.signals import StopRequest, stop_on_signals
 
 __all__ = ["Session"]
 
 
 class Session:
-    """A context that owns the accelerator, the random state, the output folder and the trackers.
+    """A context that owns the accelerator, the random state, signals, the folder's lock and the trackers.
 
     Outside of it everything is as it was: a user's own Accelerator with its precision and accumulation, the
-    random state of Python, numpy and torch, the process group.
+    random state of Python, numpy and torch, the process group, the handlers of signals.
 
     Attributes:
         accelerator: of this run alone.
+        stop: whether a signal asked the run to stop.
+        work_dir: a hidden folder inside the output folder, for the lock and for cached latents.
         repo: where the result is uploaded to, on the main process, or `None`.
 
     ```python
@@ -59,23 +65,24 @@ class Session:
     """
 
     accelerator: Accelerator
+    stop: StopRequest
     repo: HubRepo | None = None
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self.work_dir = plan.output_dir / WORK_DIR
         self._stack = ExitStack()
 
     def __enter__(self) -> Session:
         plan, config = self.plan, self.plan.config
         with ExitStack() as stack:
             process_state().wait_for_everyone()  # nobody plans any more when the first one writes
-            if plan.checkpoint is None or plan.checkpoint.resolve().parent != (
-                plan.output_dir.resolve()
-            ):
-                claim_folder(plan.output_dir, ours=OURS)
-            if config.push_to_hub and process_state().is_main_process:
-                name = config.hub_model_id or plan.output_dir.resolve().name
-                self.repo = open_repo(name, token=config.hub_token, private=config.hub_private)
+            lock = on_main_process(self._take_folder)
+            if lock is not None:
+                stack.callback(_release, lock, self.work_dir)
+            if config.push_to_hub:
+                self.repo = on_main_process(self._open_repo)
+            self.stop = stack.enter_context(stop_on_signals())
             stack.enter_context(_kept_random_state())
             stack.enter_context(_kept_accelerator())
             self.accelerator = _accelerator(config, plan)
@@ -92,9 +99,34 @@ class Session:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
+    def _take_folder(self) -> FileLock:
+        plan = self.plan
+        if plan.starts_in_folder:
+            claim_folder(plan.output_dir, ours=OURS)
+        self.work_dir.mkdir(exist_ok=True)
+        lock = FileLock(self.work_dir / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise InputError(
+                f"another run is writing to {plan.output_dir}; wait until it ends or choose another output "
+                "folder."
+            ) from error
+        return lock
+
+    def _open_repo(self) -> HubRepo:
+        plan, config = self.plan, self.plan.config
+        name = config.hub_model_id or plan.output_dir.resolve().name
+        return open_repo(name, token=config.hub_token, private=config.hub_private)
+
     def _finish_trackers(self) -> None:
         for tracker in self.accelerator.trackers:
             tracker.finish()
+
+
+def _release(lock: FileLock, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # before others can have the lock, and write here
+    lock.release()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,8 +21,8 @@ from equivae.training.bottleneck import BottleneckOptions, train_bottleneck
 from equivae.training.checkpoints import load_checkpoint
 from equivae.training.config import FinetuneConfig
 from equivae.training.hooks import Averaging, Checkpointing, Clock, Recording, Validation
-from equivae.training.latents import WithLatents, cache_latents
-from equivae.training.plan import Plan, loss_of, order_of
+from equivae.training.latents import WithCached, cache_latents, cache_taught
+from equivae.training.plan import Plan, order_of
 from equivae.training.rematerialise import enable_gradient_checkpointing
 from equivae.training.session import Session
 from equivae.training.state import RunState
@@ -55,7 +56,7 @@ def _train_bottleneck(plan: Plan, student: Student) -> int:
     per_epoch = math.ceil(len(plan.training) / (batch * process_state().num_processes))
     following = config.max_train_steps or config.num_train_epochs * per_epoch
     steps = min(config.bottleneck_steps, 2 * following)
-    if not steps or config.train != "all" or not config.weight:
+    if not (steps and config.weight and student.transforms) or config.train != "all":
         return 0
     options = BottleneckOptions(
         steps=steps,
@@ -79,29 +80,31 @@ def _train_bottleneck(plan: Plan, student: Student) -> int:
 def _train_all(plan: Plan, session: Session, student: Student, state: RunState) -> RunState:
     config, accelerator = plan.config, session.accelerator
     batches = ImageBatches(
-        WithLatents(plan.training, _cached_latents(plan, student)),
+        WithCached(plan.training, **_cached(plan, session, student)),
         order_of(config, plan.training),
         config,
         accelerator,
     )
     objective = Objective(
         student.vae,
-        loss_of(student.transforms, config),
+        student.loss(config),
         operators=student.operators,
         teacher=student.teacher,
         distillation=config.distillation,
     )
     optimizer = _optimizer(config, student)
     prepared, optimizer = accelerator.prepare(objective, optimizer)
-    scheduler = accelerator.prepare(_scheduler(config, optimizer, plan.max_steps))
+    state.warmup_steps = plan.warmup_steps
+    if plan.checkpoint is not None and plan.resumed is not None:
+        state = replace(plan.resumed, settings=plan.settings)
+    scheduler = accelerator.prepare(_scheduler(config, optimizer, state, plan.max_steps))
     ema = None
     if config.use_ema:
-        ema = EMAModel(student.learning, config.ema_decay, use_ema_warmup=True)
+        ema = EMAModel(student.learning, config.ema_decay, use_ema_warmup=True, foreach=True)
         ema.to(accelerator.device)
-    if plan.checkpoint is not None and plan.resumed is not None:
-        load_checkpoint(accelerator, plan.checkpoint, ema, plan.resumed.step)
-        state = plan.resumed
-    student.vae.module.train()
+    if plan.checkpoint is not None:
+        load_checkpoint(accelerator, plan.checkpoint, ema, state.step)
+    student.learn()
     player = Player(prepared, student.learning, optimizer, scheduler)
     trainer = Trainer(accelerator, [player], max_grad_norm=config.max_grad_norm)
     hooks = _hooks(plan, session, student, ema, scheduler, state)
@@ -126,9 +129,12 @@ def _hooks(
         student.learning,
         ema,
         plan.output_dir,
+        session.stop,
         every=config.checkpointing_steps,
+        minutes=config.checkpointing_minutes,
         max_steps=plan.max_steps,
         limit=config.checkpoints_total_limit,
+        agree_every=config.logging_steps,
     )
     recording = Recording(
         accelerator,
@@ -143,31 +149,42 @@ def _hooks(
             disable=not plan.progress,
         ),
     )
+    checkpointing.recording = recording
     validation = Validation(
-        lambda: validation_loss(plan, session, student),
+        lambda: validation_loss(plan, session, student, ema),
         accelerator,
-        config.validation_steps,
-        plan.max_steps,
+        every=config.validation_steps,
+        at_least=_steps_between_validations(plan, session, student),
+        max_steps=plan.max_steps,
     )
     averaging = [] if ema is None else [Averaging(ema, student.learning)]
     return [Clock(state), *averaging, recording, validation, checkpointing]
 
 
-def _cached_latents(plan: Plan, student: Student) -> Any:
-    """The latents of a frozen encoder, or `None` where they have to be encoded anew."""
+def _steps_between_validations(plan: Plan, session: Session, student: Student) -> int:
+    """So many that validating takes about a fifth of the time: an image costs a decode per transform."""
+    config = plan.config
+    decodes = len(plan.measured) * (1 + len(student.transforms))
+    per_step = config.train_batch_size * config.gradient_accumulation_steps
+    return math.ceil(decodes / (per_step * int(session.accelerator.num_processes)))
+
+
+def _cached(plan: Plan, session: Session, student: Student) -> dict[str, Any]:
+    """What a frozen encoder gives, where it need not be computed anew at every step."""
     config = plan.config
     # Crops are encoded as they come: a crop of a latent knows of pixels beyond the crop of the image.
     frozen = config.train == "decoder" and not config.sample_posterior
     if not frozen or config.encoder_weight or config.crop_size:
-        return None
-    return cache_latents(
-        student.vae,
-        plan.training,
-        plan.output_dir,
-        batch_size=config.eval_batch_size,
-        limit_mb=config.latent_cache_mb,
-        progress=plan.progress,
-    )
+        return {}
+    options: dict[str, Any] = {
+        "batch_size": config.eval_batch_size,
+        "limit_mb": config.latent_cache_mb,
+        "progress": plan.progress,
+    }
+    cached = {"latents": cache_latents(student.vae, plan.training, session.work_dir, **options)}
+    if student.teacher is not None:
+        cached["taught"] = cache_taught(student.teacher, plan.training, session.work_dir, **options)
+    return cached
 
 
 def _optimizer(config: FinetuneConfig, student: Student) -> Any:
@@ -185,10 +202,10 @@ def _optimizer(config: FinetuneConfig, student: Student) -> Any:
     )
 
 
-def _scheduler(config: FinetuneConfig, optimizer: Any, max_steps: int) -> Any:
+def _scheduler(config: FinetuneConfig, optimizer: Any, state: RunState, max_steps: int) -> Any:
     return get_scheduler(
         config.lr_scheduler,
         optimizer,
-        num_warmup_steps=min(config.lr_warmup_steps, max_steps // 4),
+        num_warmup_steps=state.warmup_steps,
         num_training_steps=max_steps,
     )

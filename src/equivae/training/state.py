@@ -19,6 +19,9 @@ class RunState:
         samples: samples of this pass, on this process, that are done.
         seconds: training time so far.
         bottleneck_steps: steps that the layers at latent resolution had before, by themselves.
+        warmup_steps: of the learning rate, which stay what they were when a run is lengthened.
+        pending: on each process, sums of losses that no record holds yet.
+        files: the SHA-256 of every other file of the checkpoint.
         history: the records of the loss.
     """
 
@@ -28,4 +31,7 @@ class RunState:
     samples: int = 0
     seconds: float = 0.0
     bottleneck_steps: int = 0
+    warmup_steps: int = 0
+    pending: list[dict[str, Any]] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)

@@ -83,6 +83,9 @@ class Player:
 class Hook:
     """What happens around the steps: a subclass overrides what it needs. Hooks run in their order."""
 
+    def on_start(self, state: RunState) -> None:
+        """Before the first step."""
+
     def on_batch(self, loss: Tensor, terms: dict[str, Tensor], state: RunState) -> None:
         """After every backward pass; tensors are detached and on the device."""
 
@@ -112,6 +115,8 @@ class Trainer:
 
     def fit(self, batches: Batches, state: RunState, max_steps: int, hooks: Sequence[Hook]) -> None:
         """Train from where the state stands to `max_steps`."""
+        for hook in hooks:
+            hook.on_start(state)
         while state.step < max_steps:
             for batch in batches.epoch(state.epoch, state.samples):
                 loss, terms = self._backward(batch)
