@@ -251,7 +251,7 @@ def finetune(
         get_scheduler(
             config.lr_scheduler,
             optimizer,
-            num_warmup_steps=min(config.lr_warmup_steps, max_steps // 4),
+            num_warmup_steps=config.warmup_steps(max_steps),
             num_training_steps=max_steps,
         )
     )
@@ -423,11 +423,11 @@ def _datasets(
     config: FinetuneConfig,
     vae: Autoencoder,
 ) -> tuple[ImageDataset, ImageDataset]:
-    options = {"resolution": config.resolution, "channels": vae.image_channels}
-    dataset = load_images(images, **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"channels": vae.image_channels, **config.reading()}
+    dataset = load_images(images, max_samples=config.max_train_samples, **options)
     check_images(dataset[0][None], vae)
     if validation_images is not None:
-        validation = load_images(validation_images, **options)  # type: ignore[arg-type]
+        validation = load_images(validation_images, **options)
         check_images(validation[0][None], vae)
         return dataset, validation
     training, validation = dataset.split(config.validation_split, config.seed)
@@ -640,40 +640,13 @@ def _fixed_settings(
     max_steps: int,
 ) -> dict[str, Any]:
     """What has to stay the same when a run is resumed."""
-    fixed = {name: value for name, value in config.to_dict().items() if name not in _FREE}
     return {
-        **fixed,
+        **config.fixed(),
         "recipe": recipe,
         "transforms": [t.name for t in transforms],
         "images": len(images),
         "max_train_steps": max_steps,
     }
-
-
-_FREE = frozenset(
-    {
-        "resume_from_checkpoint",
-        "num_train_epochs",  # max_train_steps says it
-        "checkpointing_steps",
-        "checkpoints_total_limit",
-        "validation_steps",
-        "max_eval_samples",
-        "eval_batch_size",
-        "sweep_samples",
-        "logging_steps",
-        "report_to",
-        "chunk_size",
-        "gradient_checkpointing",
-        "dataloader_num_workers",
-        "latent_cache_mb",
-        "update_scaling_factor",
-        "license",
-        "push_to_hub",
-        "hub_model_id",
-        "hub_private",
-        "hub_token",
-    }
-)
 
 
 def _short(record: dict[str, float]) -> dict[str, str]:
