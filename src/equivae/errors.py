@@ -5,10 +5,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from equivae.secrets import redact
+
 __all__ = ["InputError", "NonFiniteLossError", "UploadError", "did_you_mean", "first_line"]
 
 
-class InputError(ValueError):
+class _WithoutSecrets(Exception):
+    """An error whose message quotes others' words, which may hold a token."""
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*(redact(part) if isinstance(part, str) else part for part in parts))
+
+
+class InputError(_WithoutSecrets, ValueError):
     """Input that cannot be used, found before any work started. The command line exits with 2."""
 
 
@@ -20,7 +29,7 @@ class NonFiniteLossError(RuntimeError):
         self.step = step
 
 
-class UploadError(RuntimeError):
+class UploadError(_WithoutSecrets, RuntimeError):
     """A finished run could not be uploaded. It is saved on the disk."""
 
 

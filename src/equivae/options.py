@@ -15,6 +15,7 @@ from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from equivae.errors import InputError, did_you_mean
+from equivae.secrets import register_secret
 
 __all__ = [
     "MOST",
@@ -116,9 +117,12 @@ class Options:
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for one in fields(self):
+            if one.metadata.get("secret") and isinstance(getattr(self, one.name), str):
+                register_secret(getattr(self, one.name))
+        for one in fields(self):
             rules = {key: one.metadata.get(key) for key in ("range", "check")}
-            secret = bool(one.metadata.get("secret"))
-            check_value(one.name, getattr(self, one.name), hints[one.name], **rules, secret=secret)
+            value, secret = getattr(self, one.name), bool(one.metadata.get("secret"))
+            check_value(one.name, value, hints[one.name], **rules, secret=secret)
         for group in reversed(type(self).__mro__):
             rule: Callable[[Options], None] | None = vars(group).get("check")
             if rule is not None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from equivae.errors import InputError, did_you_mean
+from equivae.secrets import redact
 from equivae.training.options import (
     HubOptions,
     ImageOptions,
@@ -29,7 +30,11 @@ class FinetuneConfig(HubOptions, RunOptions, OptimisationOptions, ObjectiveOptio
     def to_dict(self) -> dict[str, Any]:
         """The options by name, without secrets; a callable reconstruction loss by its own name."""
         secret = {option.name for option in fields(self) if option.metadata["secret"]}
-        content = {name: value for name, value in asdict(self).items() if name not in secret}
+        content = {
+            name: redact(value) if isinstance(value, str) else value
+            for name, value in asdict(self).items()
+            if name not in secret
+        }
         if callable(self.reconstruction):
             content["reconstruction"] = getattr(
                 self.reconstruction, "__name__", type(self.reconstruction).__name__

@@ -33,9 +33,10 @@ def _check_repo_id(name: str, value: str) -> None:
 
 
 def _check_token(name: str, value: str) -> None:
-    if not re.fullmatch(r"[!-~]{1,512}", value):
+    # Nothing that JSON, HTML or a shell would write otherwise, so that it is found wherever it turns up.
+    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]{8,2048}", value):
         raise InputError(
-            f"{name} is no token: a token has no blanks and only plain letters, digits and signs."
+            f"{name} is no token: a token has at least 8 letters, digits or signs of ._~+/=- and no others."
         )
 
 
