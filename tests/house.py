@@ -12,7 +12,9 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "equivae"
 # From the ground up: a room may import the rooms before it.
 ROOMS = (
+    "secrets",
     "errors",
+    "options",
     "units",
     "processes",
     "_moved",

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+from equivae.secrets import redact
+
 __all__ = [
     "InputError",
     "NonFiniteLossError",
@@ -16,7 +18,14 @@ __all__ = [
 ]
 
 
-class InputError(ValueError):
+class _WithoutSecrets(Exception):
+    """An error whose message quotes others' words, which may hold a token."""
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*(redact(part) if isinstance(part, str) else part for part in parts))
+
+
+class InputError(_WithoutSecrets, ValueError):
     """Input that cannot be used, found before any work started. The command line exits with 2."""
 
 
@@ -46,7 +55,7 @@ class RunInterrupted(KeyboardInterrupt):
         return 128 + self.signal
 
 
-class UploadError(RuntimeError):
+class UploadError(_WithoutSecrets, RuntimeError):
     """A finished run could not be uploaded. It is saved on the disk."""
 
 

@@ -2,13 +2,70 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from equivae.errors import InputError
+from equivae.options import quoted
+from equivae.secrets import redact
 
-__all__ = ["check_claim", "claim_folder", "partial_folder", "write_beside", "write_folder_beside"]
+__all__ = [
+    "bounded_name",
+    "check_claim",
+    "check_name",
+    "child",
+    "claim_folder",
+    "hide_secrets",
+    "partial_folder",
+    "write_beside",
+    "write_folder_beside",
+]
+
+_TEXTS = frozenset({".csv", ".html", ".json", ".jsonl", ".md", ".svg", ".txt", ".yaml", ".yml"})
+_LONGEST_NAME = (
+    200  # bytes, so that what is put before and behind still fits into the file system's 255
+)
+
+
+def check_name(what: str, name: object) -> str:
+    """The name, if it can be one of a file in the folder that is meant and nowhere else.
+
+    Raises `InputError` for what leads elsewhere, is hidden, or no file system takes.
+    """
+    good = isinstance(name, str) and name.isprintable() and not set(name) & set('/\\:*?"<>|')
+    if not good or not 0 < len(str(name).encode()) <= _LONGEST_NAME or str(name)[0] in ". -":
+        raise InputError(
+            f"{what} {quoted(name)} cannot be used: it becomes the name of a file, so it may have at most "
+            f'{_LONGEST_NAME} bytes, none of / \\ : * ? " < > |, and no dot, dash or blank in front.'
+        )
+    return str(name)
+
+
+def bounded_name(name: str, most: int = 100) -> str:
+    """The name, or where it is longer its beginning and a digest of the whole."""
+    if len(name) <= most:
+        return name
+    return f"{name[: most - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def child(folder: Path, name: str, what: str = "the name") -> Path:
+    """`folder / name`, for a name that came from outside; `InputError` where it leads elsewhere."""
+    return folder / check_name(what, name)
+
+
+def hide_secrets(path: Path) -> None:
+    """Put `***` in place of the secrets in a text file, or in every text file of a folder."""
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    for file in files:
+        if file.suffix.lower() not in _TEXTS:
+            continue
+        # Whatever bytes are in it come back as they were.
+        text = file.read_bytes().decode("utf-8", "surrogateescape")
+        hidden = redact(text)
+        if hidden != text:
+            file.write_bytes(hidden.encode("utf-8", "surrogateescape"))
 
 
 def claim_folder(folder: str | Path, *, ours: Collection[str] = ()) -> Path:
@@ -45,10 +102,11 @@ def _leftover(path: Path) -> bool:
 
 
 def write_beside(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file, then rename it to `path` in one step."""
+    """Let `write` fill a temporary file, hide the secrets in it, then rename it to `path` in one step."""
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         write(temporary)
+        hide_secrets(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -60,12 +118,16 @@ def partial_folder(path: Path) -> Path:
 
 
 def write_folder_beside(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary folder, then rename it to `path`, replacing an earlier one."""
+    """Let `write` fill a temporary folder, then rename it to `path`, replacing an earlier one.
+
+    Secrets in its texts are hidden.
+    """
     temporary = partial_folder(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         write(temporary)
+        hide_secrets(temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

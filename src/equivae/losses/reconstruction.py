@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivae.errors import InputError, did_you_mean
+from equivae.options import quoted
 from equivae.transforms.base import mask_like
 
 __all__ = [
@@ -38,9 +39,10 @@ def resolve_reconstruction(loss: ReconstructionLike) -> Reconstruction:
     """The function behind `"mse"` or `"l1"`, or the callable given; `InputError` for another name."""
     if callable(loss):
         return loss
-    if loss not in RECONSTRUCTION_LOSSES:
+    if not isinstance(loss, str) or loss not in RECONSTRUCTION_LOSSES:
+        near = did_you_mean(str(loss)[:60], RECONSTRUCTION_LOSSES)
         raise InputError(
-            f"unknown reconstruction loss {loss!r}.{did_you_mean(loss, RECONSTRUCTION_LOSSES)}"
+            f"unknown reconstruction loss {quoted(loss)}.{near}"
             " Any callable (decoded, target) -> loss works too."
         )
     return RECONSTRUCTION_LOSSES[loss]

@@ -16,6 +16,7 @@ from equivae.autoencoder import Autoencoder, evaluating, moves_axis
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError, did_you_mean
 from equivae.files.pretrained import load_vae
+from equivae.files.writing import check_name
 from equivae.operators.modules import (
     ConvOperator,
     LatentOperator,
@@ -170,6 +171,8 @@ def fit_latent_op(
     report = equivae.evaluate(vae, images, transforms=["rot180", t], progress=False)
     ```
     """
+    if name is not None:
+        check_name("name", name)
     options = FitOptions(
         kernel_size=kernel_size,
         method=method,

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from equivae.errors import InputError
-from equivae.files.writing import write_beside
+from equivae.files.writing import bounded_name, check_name, child, write_beside
 from equivae.operators.modules import LatentOperator, build_operator
 from equivae.operators.report import FitReport
 from equivae.transforms import ComposedTransform, Transform, get_transform, register_transform
@@ -40,7 +40,7 @@ class FittedTransform(Transform):
         base: gives the pixel op `T`, the grid move `S` and the mask.
         operator: the map that follows the grid move.
         inverse_operator: the one that follows the inverse grid move; `operator` itself for an involution.
-        name: its name in reports.
+        name: its name in reports, which becomes that of a folder: no slashes, no dot in front.
         report: how it was fitted and how well it fits.
 
     The operators' weights are parameters of `module`; they are frozen unless `finetune` is asked to train
@@ -67,7 +67,7 @@ class FittedTransform(Transform):
         report: FitReport | None = None,
     ) -> None:
         self.base, self.operator, self.inverse_operator = base, operator, inverse_operator
-        self.name = name or default_name(base)
+        self.name = check_name("the name of a fitted transform", name or default_name(base))
         self.report = report
         self.swaps_axes, self.exact, self.layouts = base.swaps_axes, base.exact, base.layouts
 
@@ -197,7 +197,7 @@ def load_latent_op(folder: str | Path, transform: Transform | None = None) -> Fi
 
 def default_name(base: Transform) -> str:
     """`rot180_fitted`, in the letters that the registry allows."""
-    return re.sub(r"[^a-z0-9_]+", "_", base.name.lower()).strip("_") + "_fitted"
+    return bounded_name(re.sub(r"[^a-z0-9_]+", "_", base.name.lower()).strip("_")) + "_fitted"
 
 
 def is_involution(transform: Transform) -> bool:
@@ -244,7 +244,7 @@ def operators_of(transforms: Iterable[Transform]) -> list[LatentOperator]:
 def save_operators(transforms: Iterable[Transform], folder: Path) -> None:
     """Save every fitted transform in `transforms` under its name."""
     for fitted in _fitted_parts(transforms):
-        fitted.save(folder / fitted.name)
+        fitted.save(child(folder, fitted.name))
 
 
 def _fitted_parts(transforms: Iterable[Transform]) -> Iterator[FittedTransform]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equivae.errors import InputError
-from equivae.files.writing import write_beside
+from equivae.files.writing import bounded_name, child, write_beside
+from equivae.secrets import redact_arguments
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,9 +24,9 @@ __all__ = ["command_line", "file_name", "json_types", "save_files", "timestamp",
 
 
 def command_line() -> str:
-    """The command that this process was started with."""
+    """The command that this process was started with, without its secrets."""
     program, *arguments = sys.argv or [""]
-    return shlex.join([Path(program).name or "python", *arguments])
+    return shlex.join([Path(program).name or "python", *redact_arguments(arguments)])
 
 
 def timestamp() -> str:
@@ -59,7 +60,7 @@ def json_types(value: Any) -> Any:
 
 def file_name(text: str) -> str:
     """What does not belong into a file name or a link becomes `_`."""
-    return re.sub(r"[^A-Za-z0-9_.=,-]+", "_", text).strip("_")
+    return bounded_name(re.sub(r"[^A-Za-z0-9_.=,-]+", "_", text).strip("_"))
 
 
 def save_files(
@@ -83,9 +84,9 @@ def save_files(
         )
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        write_beside(folder / name, lambda path, f=figure: f.savefig(path))  # type: ignore[misc]
+        write_beside(child(folder, name), lambda path, f=figure: f.savefig(path))  # type: ignore[misc]
     for name, text in reversed(list(texts.items())):
-        write_beside(folder / name, lambda path, t=text: _write(path, t))  # type: ignore[misc]
+        write_beside(child(folder, name), lambda path, t=text: _write(path, t))  # type: ignore[misc]
     return folder
 
 

@@ -28,7 +28,7 @@ from equivae.operators.transform import default_name
 from equivae.processes import process_state
 from equivae.symmetry import SymmetrizedVAE
 from equivae.training.checkpoints import check_settings, find_checkpoint, read_state
-from equivae.training.config import FinetuneConfig, make_config
+from equivae.training.config import RECIPES, FinetuneConfig, make_config
 from equivae.training.crops import check_crop
 from equivae.training.operators import OPERATORS, check_operators
 from equivae.training.order import Order
@@ -98,9 +98,8 @@ class Plan:
     @property
     def settings(self) -> dict[str, Any]:
         """What has to stay the same when the run is resumed."""
-        fixed = {n: v for n, v in self.config.to_dict().items() if n not in _FREE}
         return {
-            **fixed,
+            **self.config.fixed(),
             "recipe": self.recipe,
             "transforms": _names_when_fitted(self.transforms, self.config),
             "images": len(self.training),
@@ -148,7 +147,7 @@ def make_plan(
         checkpoint=checkpoint,
         resumed=None if checkpoint is None else read_state(checkpoint),
         max_steps=(max_steps := _max_steps(config, training)),
-        warmup_steps=_warmup_steps(config, options, max_steps),
+        warmup_steps=_warmup_steps(config, recipe, options, max_steps),
         vae_fingerprint=fingerprint_of(original),
         progress=progress and process_state().is_main_process,
     )
@@ -197,9 +196,11 @@ def _max_steps(config: FinetuneConfig, images: ImageDataset) -> int:
     return config.num_train_epochs * math.ceil(batches / config.gradient_accumulation_steps)
 
 
-def _warmup_steps(config: FinetuneConfig, options: Mapping[str, Any], max_steps: int) -> int:
+def _warmup_steps(
+    config: FinetuneConfig, recipe: str, options: Mapping[str, Any], max_steps: int
+) -> int:
     """As many as asked for; where nobody asked, at most a quarter of a short run."""
-    if "lr_warmup_steps" not in options:
+    if "lr_warmup_steps" not in {**RECIPES[recipe].options, **options}:
         return min(config.lr_warmup_steps, max_steps // 4)
     if config.lr_warmup_steps > max_steps:
         raise InputError(
@@ -215,11 +216,11 @@ def _datasets(
     config: FinetuneConfig,
     vae: Autoencoder,
 ) -> tuple[ImageDataset, ImageDataset]:
-    options = {"resolution": config.resolution, "channels": vae.image_channels}
-    dataset = load_images(images, **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"channels": vae.image_channels, **config.reading()}
+    dataset = load_images(images, max_samples=config.max_train_samples, **options)
     check_images(dataset[0][None], vae)
     if validation_images is not None:
-        validation = load_images(validation_images, **options)  # type: ignore[arg-type]
+        validation = load_images(validation_images, **options)
         check_images(validation[0][None], vae)
         return dataset, validation
     training, validation = dataset.split(config.validation_split, config.seed)
@@ -256,29 +257,3 @@ def _names_when_fitted(transforms: Sequence[Transform], config: FinetuneConfig) 
         default_name(t) if config.fit_operator and not operators_of([t]) else t.name
         for t in transforms
     ]
-
-
-_FREE = frozenset(
-    {
-        "resume_from_checkpoint",
-        "num_train_epochs",  # max_train_steps says it
-        "checkpointing_steps",
-        "checkpoints_total_limit",
-        "validation_steps",
-        "max_eval_samples",
-        "eval_batch_size",
-        "sweep_samples",
-        "logging_steps",
-        "report_to",
-        "chunk_size",
-        "gradient_checkpointing",
-        "dataloader_num_workers",
-        "latent_cache_mb",
-        "update_scaling_factor",
-        "license",
-        "push_to_hub",
-        "hub_model_id",
-        "hub_private",
-        "hub_token",
-    }
-)

@@ -11,7 +11,7 @@ from torch import Tensor
 from equivae.errors import InputError, did_you_mean
 from equivae.transforms.base import Transform
 from equivae.transforms.plugins import load_plugins
-from equivae.transforms.spelling import parse_spelling
+from equivae.transforms.spelling import NAME, NAME_RULE, parse_spelling
 
 __all__ = [
     "FunctionTransform",
@@ -135,11 +135,8 @@ def register_transform(
     assert t.inverse.latent(t.latent(z)).equal(z)
     ```
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise InputError(
-            f"transform name {name!r} cannot be used: names are lower-case letters, digits and "
-            "underscores and start with a letter, as in 'my_flip'."
-        )
+    if not NAME.fullmatch(name):
+        raise InputError(f"transform name {name!r} cannot be used: {NAME_RULE}, as in 'my_flip'.")
     if name in _FACTORIES and not override:
         raise InputError(
             f"a transform named {name!r} is registered already; choose another name, or pass "

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import ast
+import re
 from typing import Any
 
 from torch import Tensor
 
 from equivae.errors import InputError
 
-__all__ = ["parse_spelling", "spell", "split_transforms"]
+__all__ = ["NAME", "NAME_RULE", "parse_spelling", "spell", "split_transforms"]
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+"""What a transform may be registered as: it is written in lists, and in the names of files."""
+
+NAME_RULE = (
+    "names are at most 64 lower-case letters, digits and underscores and start with a letter"
+)
 
 
 def spell(name: str, **parameters: Any) -> str:
