@@ -47,7 +47,7 @@ def test_an_accelerator_of_the_caller_stays_as_it_is(tmp_path: Path) -> None:
 def test_random_states_stay_as_they_are(tmp_path: Path) -> None:
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(5)
-    draw = np.random.rand  # noqa: NPY002
+    draw = np.random.rand
     expected = random.random(), draw(), float(torch.rand(()))
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(5)
