@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -18,6 +19,8 @@ from equivae.data.unreadable import UnreadableImage
 from equivae.errors import InputError
 
 __all__ = ["ImageDataset"]
+
+logger = logging.getLogger(__name__)
 
 _NEIGHBOURS = 16  # tried in the place of an image that cannot be read
 
@@ -61,13 +64,19 @@ class ImageDataset(Dataset[Tensor]):
         if not -count <= index < count:
             raise IndexError(f"index {index} is outside a set of {count} images")
         first: UnreadableImage | None = None
+        fresh = False
         for step in range(min(count, _NEIGHBOURS + 1)):
             place = self._places[(index + step) % count]
             try:
-                return self._read(place)
+                image = self._read(place)
             except UnreadableImage as error:
-                self._losses.note(place, self._source.names[place], error.reason)
+                fresh = self._losses.note(place, error.reason) or (fresh and step > 0)
                 first = first or error
+                continue
+            if first is not None and fresh:
+                name, other = self.names[index], self._source.names[place]
+                logger.warning("image %s is replaced by %s: %s", name, other, first.reason)
+            return image
         assert first is not None
         others = f", nor can the {step} after it" if step else ""
         raise UnreadableImage.named(self.names[index], f"{first.reason}{others}") from first

@@ -42,8 +42,12 @@ def picture_to_tensor(
         channels: 3 or 1.
         background: what shows through where the picture is transparent, as 8-bit RGB.
     """
+    clear = _transparent_value(image)
     image.load()
     upright = _upright(image)
+    if clear != image.info.get("transparency"):
+        upright = upright if upright is not image else image.copy()
+        upright.info["transparency"] = clear
     if image.mode.startswith("I") or image.mode == "F":
         planes = _deep_planes(upright, image.format, channels, background)
         fitted_planes = [np.asarray(_fit(plane, resolution)) for plane in planes]
@@ -66,6 +70,16 @@ def target_size(size: Sequence[int], resolution: int) -> tuple[int, int]:
     return first, second
 
 
+def _transparent_value(image: Image.Image) -> object:
+    """The transparent grey or colour in 8 bits, as the pixels are; Pillow leaves it in the depth of a PNG."""
+    clear, tiles = image.info.get("transparency"), getattr(image, "tile", None)
+    if image.mode == "RGB" and isinstance(clear, tuple) and max(clear) > 255:
+        return tuple(value >> 8 for value in clear)
+    if image.mode == "L" and isinstance(clear, int) and tiles:
+        return clear * {"L;2": 85, "L;4": 17}.get(str(tiles[0][3]), 1)
+    return clear
+
+
 def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
@@ -78,14 +92,11 @@ def _upright(image: Image.Image) -> Image.Image:
 def _flat(image: Image.Image, background: Colour) -> Image.Image:
     """Without transparency, and of a mode that converts to RGB and L."""
     if image.mode == "LAB":
-        raise UnreadableImage("a picture in CIELAB (mode LAB) cannot be read; convert it to RGB.")
+        raise UnreadableImage("it is in CIELAB (mode LAB); convert it to RGB")
     palette = image.palette if image.mode == "P" else None
     clear = image.info.get("transparency")
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
-    elif image.mode == "RGB" and isinstance(clear, tuple) and max(clear) > 255:
-        image = image.copy()  # a 16-bit PNG, of which Pillow keeps the upper 8 bits
-        image.info["transparency"] = tuple(value >> 8 for value in clear)
     elif not (
         image.mode in ("LA", "PA", "RGBA")
         or clear is not None
@@ -117,16 +128,15 @@ def _unit(values: np.ndarray, mode: str, kind: str | None) -> float:
     if mode == "F":
         if not (low >= 0 and high <= 1):  # NaN as well
             raise UnreadableImage(
-                f"a float picture (mode F) with values from {low:.3g} to {high:.3g} cannot be read; expected "
-                "[0, 1]."
+                f"it holds floats (mode F) from {low:.3g} to {high:.3g}; expected [0, 1]"
             )
         return 255.0
     if mode == "I" and not (
         low >= 0 and high <= 65535 and (high > 255 or high == 0 or kind in _SIXTEEN_BITS)
     ):
         raise UnreadableImage(
-            f"a 32-bit picture (mode I) with values from {low:.0f} to {high:.0f} cannot be read, since its "
-            "white is not known; save it with 8 or 16 bits."
+            f"it holds 32-bit numbers (mode I) from {low:.0f} to {high:.0f}, of which white is not known; "
+            "save it with 8 or 16 bits"
         )
     return 1 / 257
 

@@ -18,14 +18,12 @@ class Losses:
         self._flags = shared_zeros(count, torch.uint8)
         self._reasons: dict[int, str] = {}
 
-    def note(self, place: int, name: str, reason: str) -> None:
-        """Remember that an image could not be read; the first time with a word in the log."""
-        if not self._flags[place]:
-            logger.warning(
-                "image %s cannot be read (%s); its neighbour takes its place", name, reason
-            )
+    def note(self, place: int, reason: str) -> bool:
+        """Remember that an image could not be read; whether that is news."""
+        news = not self._flags[place]
         self._flags[place] = 1
         self._reasons.setdefault(place, reason)
+        return news
 
     def places(self) -> set[int]:
         """Of all images that could not be read so far, in any process that shares this memory."""

@@ -26,8 +26,7 @@ class TableSource(ItemSource):
         self._column: str | None = None
         if not self.transformed:
             self._column = _image_column(rows, preparing.column)
-            if hasattr(rows, "select_columns"):
-                rows = rows.select_columns([self._column])  # the others need not be decoded
+            rows = _encoded(rows, self._column)
         elif preparing.column is not None and len(rows):
             _check_key(rows, preparing.column)
         super().__init__(rows, preparing)
@@ -45,7 +44,18 @@ class TableSource(ItemSource):
         if self._column is None:
             return row
         item = row[self._column]
+        if isinstance(item, dict) and item.get("bytes") is None and "://" in str(item.get("path")):
+            return self._remote(item, index)
         return Path(item) if isinstance(item, str) else item
+
+    def _remote(self, item: Any, index: int) -> Any:
+        """A picture inside an archive or on the hub, which `datasets` opens."""
+        import datasets
+
+        try:
+            return datasets.Image().decode_example(item)
+        except Exception as error:
+            raise UnreadableImage.named(self.names[index], why(error)) from error
 
     def about(self) -> str:
         return f"table {self._column} {self._preparing}"
@@ -146,6 +156,18 @@ def _image_column(rows: Any, wanted: str | None) -> str:
     raise InputError(
         f"the dataset has columns {list(columns)}, none of them of images; name it with image_column."
     )
+
+
+def _encoded(rows: Any, column: str) -> Any:
+    """The column alone, its pictures still encoded: they are decoded as those of a folder are."""
+    import datasets
+
+    if not hasattr(rows, "select_columns"):
+        return rows
+    rows = rows.select_columns([column])
+    if isinstance((rows.features or {}).get(column), datasets.Image):
+        return rows.with_format(None).cast_column(column, datasets.Image(decode=False))
+    return rows
 
 
 def _check_key(rows: Any, wanted: str) -> None:
