@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 import equivae
-from equivae.cli.inputs import images_from, transforms_of
+from equivae.cli.inputs import given, images_from, transforms_of
 from equivae.cli.options import (
+    Background,
     DataDir,
     DatasetName,
+    DrawSeed,
     EvalBatchSize,
     Features,
+    ImageColumn,
     Lpips,
     MaxSamples,
+    ReportDir,
     Resolution,
+    Split,
     SweepSamples,
     Transforms,
-    opt,
+    words_of,
 )
 from equivae.cli.showing import conclude, console
 from equivae.processes import process_state
@@ -32,21 +36,25 @@ __all__ = ["compare"]
 def compare(
     models: Annotated[
         list[str],
-        typer.Argument(help="Two or more: hub names, folders, .safetensors files or 'embedded'."),
+        typer.Argument(
+            help="Two or more: hub names, folders, .safetensors files or 'embedded'.",
+            callback=words_of("models"),
+        ),
     ],
     data_dir: DataDir = None,
     dataset_name: DatasetName = None,
     transforms: Transforms = "rot180",
-    output_dir: Annotated[
-        Optional[Path], opt("output_dir", "Write comparison.html, .md, .json and figures here.")
-    ] = None,
+    output_dir: ReportDir = None,
     resolution: Resolution = 256,
     eval_batch_size: EvalBatchSize = 4,
     max_samples: MaxSamples = None,
     sweep_samples: SweepSamples = 4,
     features: Features = None,
     lpips: Lpips = None,
-    seed: Annotated[int, opt("seed", "Of that draw.")] = 0,
+    seed: DrawSeed = 0,
+    image_column: ImageColumn = None,
+    split: Split = None,
+    background: Background = None,
 ) -> None:
     """Measure several VAEs on the same images, side by side in one table and one figure."""
     from equivae.files.writing import claim_folder
@@ -66,6 +74,7 @@ def compare(
         features=features,  # type: ignore[arg-type]
         lpips=lpips,  # type: ignore[arg-type]
         seed=seed,
+        **given(image_column=image_column, split=split, background=background),
     )
     if not process_state().is_main_process:
         return

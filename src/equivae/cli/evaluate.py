@@ -6,18 +6,23 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import equivae
-from equivae.cli.inputs import images_from, load_model, transforms_of
+from equivae.cli.inputs import given, images_from, load_model, transforms_of
 from equivae.cli.options import (
+    Background,
     DataDir,
     DatasetName,
+    DrawSeed,
     EvalBatchSize,
     Features,
+    ImageColumn,
     Lpips,
     MaxSamples,
     Model,
     ModelConfig,
+    ReportDir,
     Resolution,
     Revision,
+    Split,
     Subfolder,
     SweepSamples,
     Transforms,
@@ -39,16 +44,17 @@ def evaluate(
         Optional[Path], opt("latent_op", "A folder of `equivae fit`, measured beside the others.")
     ] = None,
     baseline: Annotated[Optional[str], opt("baseline", "Another VAE, shown as 'before'.")] = None,
-    output_dir: Annotated[
-        Optional[Path], opt("output_dir", "Write report.html, .md, .json and figures here.")
-    ] = None,
+    output_dir: ReportDir = None,
     resolution: Resolution = 256,
     eval_batch_size: EvalBatchSize = 4,
     max_samples: MaxSamples = None,
     sweep_samples: SweepSamples = 4,
     features: Features = None,
     lpips: Lpips = None,
-    seed: Annotated[int, opt("seed", "Of that draw.")] = 0,
+    seed: DrawSeed = 0,
+    image_column: ImageColumn = None,
+    split: Split = None,
+    background: Background = None,
     subfolder: Subfolder = None,
     variant: Variant = None,
     revision: Revision = None,
@@ -77,6 +83,7 @@ def evaluate(
         features=features,  # type: ignore[arg-type]
         lpips=lpips,  # type: ignore[arg-type]
         seed=seed,
+        **given(image_column=image_column, split=split, background=background),
     )
     if not process_state().is_main_process:
         return

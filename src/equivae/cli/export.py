@@ -11,6 +11,7 @@ import equivae
 from equivae.cli.inputs import load_model
 from equivae.cli.options import Model, ModelConfig, Revision, Subfolder, Variant, opt
 from equivae.cli.showing import console
+from equivae.files.single_file import check_export
 
 __all__ = ["export"]
 
@@ -27,6 +28,7 @@ def export(
     model_config_name_or_path: ModelConfig = None,
 ) -> None:
     """Write a VAE as the single LDM-style file that ComfyUI, A1111 and kohya's trainers read."""
+    check_export(output_file, dtype)
     vae = load_model(
         pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
     )

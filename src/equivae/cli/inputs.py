@@ -7,14 +7,17 @@ from typing import Any
 
 import equivae
 from equivae.errors import InputError
+from equivae.options import quoted
 from equivae.processes import process_state
 from equivae.transforms.groups import split_transforms
 
-__all__ = ["images_from", "load_model", "transforms_of"]
+__all__ = ["given", "images_from", "load_model", "transforms_of"]
 
 
 def transforms_of(transforms: str) -> list[str]:
     names = split_transforms(transforms)
+    if not names:
+        raise InputError(f"transforms={quoted(transforms)} names none; pass one, such as rot180.")
     equivae.resolve_transforms(names)
     return names
 
@@ -24,7 +27,16 @@ def images_from(folder: Path | None, dataset: str | None, option: str) -> Path |
         raise InputError(
             f"pass images with --{option} FOLDER or with --dataset_name NAME, one of them."
         )
-    return folder if folder is not None else str(dataset)
+    if folder is None:
+        return str(dataset)
+    if not folder.exists():
+        raise InputError(f"{option} {folder} does not exist; pass a folder of images.")
+    return folder
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given, so that the defaults of what they are passed to stand."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def load_model(
@@ -34,6 +46,6 @@ def load_model(
     revision: str | None,
     config: str | None,
 ) -> Any:
-    options = {"subfolder": subfolder, "variant": variant, "revision": revision, "config": config}
-    vae = equivae.load_vae(name, **{k: v for k, v in options.items() if v is not None})
+    options = given(subfolder=subfolder, variant=variant, revision=revision, config=config)
+    vae = equivae.load_vae(name, **options)
     return vae.to(process_state().device)

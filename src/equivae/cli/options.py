@@ -11,32 +11,78 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from equivae.evaluation.features import check_backbone, check_distance
+from equivae.files.writing import check_output
+from equivae.options import BATCH, SEED, SIDE, Options, Range, at_least, check_path, check_value
 from equivae.training.config import FinetuneConfig
+from equivae.training.options.images import ImageOptions
 
 __all__ = [
+    "Background",
     "DataDir",
     "DatasetName",
+    "DrawSeed",
     "EvalBatchSize",
     "Features",
+    "ImageColumn",
     "Lpips",
     "MaxSamples",
     "Model",
     "ModelConfig",
     "OutputDir",
+    "ReportDir",
     "Resolution",
     "Revision",
+    "Split",
     "Subfolder",
     "SweepSamples",
     "TrainDataDir",
     "Transforms",
     "Variant",
     "opt",
+    "opt_of",
     "with_config",
+    "words_of",
 ]
 
 
-def opt(name: str, help: str) -> Any:
-    return typer.Option(f"--{name}", help=help)
+def opt(
+    name: str,
+    help: str,
+    *,
+    range: Range | None = None,
+    check: Callable[[str, Any], None] | None = None,
+) -> Any:
+    """`--name`, whose value is checked when it is read, before any work: see `equivae.options`."""
+    return typer.Option(f"--{name}", help=help, callback=_checked(name, range, check))
+
+
+def opt_of(options: type[Options], name: str) -> Any:
+    """`--name` with the help and the rules of a field of a group of options."""
+    (one,) = [one for one in dataclasses.fields(options) if one.name == name]
+    rules = {key: one.metadata[key] for key in ("range", "check")}
+    return opt(name, one.metadata["help"], **rules)
+
+
+def words_of(name: str) -> Any:
+    """The callback of an argument that is a list of words."""
+    return _checked(name, None, None)
+
+
+def _checked(
+    name: str, range: Range | None, check: Callable[[str, Any], None] | None
+) -> Callable[[Any], Any]:
+    def checked(value: Any) -> Any:
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(one, Path):
+                check_path(name, one)
+                if check is not None:
+                    check(name, one)
+            elif one is not None:
+                check_value(name, one, type(one), range=range, check=check)
+        return value
+
+    return checked
 
 
 Model = Annotated[
@@ -47,22 +93,43 @@ Model = Annotated[
     ),
 ]
 Transforms = Annotated[str, opt("transforms", "Comma-separated, such as rot180,hflip or d4.")]
-OutputDir = Annotated[Path, opt("output_dir", "A new or empty folder.")]
+OutputDir = Annotated[Path, opt("output_dir", "A new or empty folder.", check=check_output)]
+ReportDir = Annotated[
+    Optional[Path],
+    opt("output_dir", "Write the report (.html, .md, .json) and figures here.", check=check_output),
+]
 TrainDataDir = Annotated[Optional[Path], opt("train_data_dir", "A folder of images.")]
 DatasetName = Annotated[Optional[str], opt("dataset_name", "A dataset on the hub.")]
-Resolution = Annotated[Optional[int], opt("resolution", "Resize and centre-crop to this side.")]
-EvalBatchSize = Annotated[int, opt("eval_batch_size", "Images per call.")]
-MaxSamples = Annotated[Optional[int], opt("max_samples", "Images used at most.")]
+Resolution = Annotated[
+    Optional[int], opt("resolution", "Resize and centre-crop to this side.", range=SIDE)
+]
+EvalBatchSize = Annotated[int, opt("eval_batch_size", "Images per call.", range=BATCH)]
+MaxSamples = Annotated[Optional[int], opt("max_samples", "Images used at most.", range=at_least(1))]
 DataDir = Annotated[Optional[Path], opt("data_dir", "A folder of images.")]
 SweepSamples = Annotated[
-    int, opt("sweep_samples", "Images on which angles and scales are swept; 0 for none.")
+    int,
+    opt(
+        "sweep_samples",
+        "Images on which angles and scales are swept; 0 for none.",
+        range=at_least(0),
+    ),
 ]
 Features = Annotated[
-    Optional[str], opt("features", "inception, for rFID and feature cosine; see equivae[metrics].")
+    Optional[str],
+    opt(
+        "features",
+        "inception, for rFID and feature cosine; see equivae[metrics].",
+        check=check_backbone,
+    ),
 ]
 Lpips = Annotated[
-    Optional[str], opt("lpips", "alex, vgg or squeeze, for LPIPS; see equivae[metrics].")
+    Optional[str],
+    opt("lpips", "alex, vgg or squeeze, for LPIPS; see equivae[metrics].", check=check_distance),
 ]
+DrawSeed = Annotated[int, opt("seed", "Of that draw.", range=SEED)]
+ImageColumn = Annotated[Optional[str], opt_of(ImageOptions, "image_column")]
+Split = Annotated[Optional[str], opt_of(ImageOptions, "split")]
+Background = Annotated[Optional[str], opt_of(ImageOptions, "background")]
 Subfolder = Annotated[Optional[str], opt("subfolder", "Of the model, where it has one.")]
 Variant = Annotated[Optional[str], opt("variant", "Of the weights, such as fp16.")]
 Revision = Annotated[Optional[str], opt("revision", "Of the model on the hub.")]
