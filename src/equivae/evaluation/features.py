@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from equivae.errors import InputError
+from equivae.options import quoted
 
 __all__ = [
     "Backbone",
     "BackboneLike",
     "FeatureSums",
     "LpipsLike",
+    "check_backbone",
+    "check_distance",
     "frechet_distance",
     "resolve_features",
     "resolve_lpips",
@@ -70,18 +73,32 @@ def frechet_distance(a: FeatureSums, b: FeatureSums) -> float:
     return max(0.0, float(distance))
 
 
+def check_backbone(name: str, features: Any) -> None:
+    """`InputError` unless it is a callable, a name that is known, or nothing."""
+    if features is not None and not callable(features) and features != "inception":
+        raise InputError(
+            f"{name} must be 'inception' or a callable from images (B, 3, H, W) in [0, 1] to features "
+            f"(B, D), got {quoted(features)}."
+        )
+
+
+def check_distance(name: str, lpips: Any) -> None:
+    """`InputError` unless it is a callable, a name that is known, or nothing."""
+    if lpips is not None and not callable(lpips) and lpips not in get_args(Net):
+        raise InputError(
+            f"{name} must be one of {', '.join(get_args(Net))} or a callable from two batches of images in "
+            f"[0, 1] to distances (B,), got {quoted(lpips)}."
+        )
+
+
 def resolve_features(features: BackboneLike | None, device: torch.device) -> Backbone | None:
     """A callable `features(images) -> (B, D)`; `"inception"` is torchmetrics' FID network.
 
     Raises `InputError` when that is not installed or its weights cannot be had.
     """
-    if features is None or (callable(features) and not isinstance(features, str)):
+    check_backbone("features", features)
+    if features is None or callable(features):
         return features
-    if features != "inception":
-        raise InputError(
-            f"features must be 'inception' or a callable from images (B, 3, H, W) in [0, 1] to features "
-            f"(B, D), got {features!r}."
-        )
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -99,13 +116,9 @@ def resolve_lpips(lpips: LpipsLike | None, device: torch.device) -> Distance | N
 
     Raises `InputError` when that is not installed or its weights cannot be had.
     """
-    if lpips is None or (callable(lpips) and not isinstance(lpips, str)):
+    check_distance("lpips", lpips)
+    if lpips is None or callable(lpips):
         return lpips
-    if lpips not in get_args(Net):
-        raise InputError(
-            f"lpips must be one of {list(get_args(Net))} or a callable from two batches of images in [0, 1] "
-            f"to distances (B,), got {lpips!r}."
-        )
     try:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +22,8 @@ from equivae.autoencoder import (
 from equivae.data.sources import ImageDataset, collate
 from equivae.errors import InputError
 from equivae.evaluation.features import (
-    BackboneLike,
-    LpipsLike,
+    check_backbone,
+    check_distance,
     check_features,
     resolve_features,
     resolve_lpips,
@@ -40,6 +41,7 @@ from equivae.evaluation.roundtrip import (
 )
 from equivae.evaluation.summary import Found, Summary
 from equivae.evaluation.sweeps import measure_sweeps, sweep_images
+from equivae.options import BATCH, SEED, Options, at_least, option
 from equivae.processes import process_state
 from equivae.transforms import Transform
 from equivae.transforms.base import mask_of_cells
@@ -51,7 +53,7 @@ _KEPT_LATENTS = 256 * 2**20  # bytes of the baseline's latents held for the drif
 
 
 @dataclass(frozen=True)
-class MeasureOptions:
+class MeasureOptions(Options):
     """What is measured beside the basic numbers.
 
     Attributes:
@@ -64,13 +66,15 @@ class MeasureOptions:
         progress: show a progress bar.
     """
 
-    batch_size: int = 4
-    ceiling: bool = True
-    sweep_samples: int = 0
-    features: BackboneLike | None = None
-    lpips: LpipsLike | None = None
-    seed: int = 0
-    progress: bool = True
+    batch_size: int = option(4, "Images per call.", range=BATCH)
+    ceiling: bool = option(True, "Decode E(T x) as well.")
+    sweep_samples: int = option(
+        0, "Images on which angles and scales are swept.", range=at_least(0)
+    )
+    features: Any = option(None, "A backbone.", check=check_backbone)
+    lpips: Any = option(None, "A perceptual distance.", check=check_distance)
+    seed: int = option(0, "Of random transforms and of the bootstrap.", range=SEED)
+    progress: bool = option(True, "Show a progress bar.")
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from torch import nn
 from equivae.autoencoder.padding import check_padding_mode, get_padding_mode, set_padding_mode
 from equivae.errors import InputError, first_line
 from equivae.files.single_file import load_single_file
+from equivae.options import check_path
 
 __all__ = ["EMBEDDED", "load_vae", "register_loader", "save_vae"]
 
@@ -59,6 +60,7 @@ def load_vae(model: str | Path | nn.Module, **options: Any) -> nn.Module:
     """
     if isinstance(model, nn.Module):
         return model
+    check_path("the name of a VAE", model)
     path = EMBEDDED if model == "embedded" else Path(model)
     for config_name, loader in _LOADERS.items():
         if (path / config_name).is_file():
@@ -66,6 +68,11 @@ def load_vae(model: str | Path | nn.Module, **options: Any) -> nn.Module:
             return getattr(import_module(module), function)(path, **options)  # type: ignore[no-any-return]
     if path.suffix == ".safetensors" or path.is_file():
         return _pad_as_noted(load_single_file(path, options))
+    if "config" in options:
+        raise InputError(
+            f"config={options['config']!r} is for a single .safetensors file, and {model} is none; leave it "
+            "out."
+        )
     name = str(path if model == "embedded" else model)
     return _pad_as_noted(_load_pretrained(name, path.is_dir(), options))
 

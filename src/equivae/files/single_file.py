@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from equivae.autoencoder.padding import get_padding_mode
 from equivae.errors import InputError, did_you_mean, first_line
 from equivae.files.ldm_config import FAMILIES, PREFIXES, detect_config, family_config
-from equivae.files.writing import write_beside
+from equivae.files.writing import check_output, write_beside
+from equivae.options import check_path, quoted
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -67,11 +68,7 @@ def export_single_file(
     assert equivae.load_vae(path).config.latent_channels == 4
     ```
     """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise InputError(f"the exported file has to end in .safetensors, got {path.name!r}.")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} is there already; choose another name or pass overwrite=True.")
+    path = check_export(path, dtype, overwrite=overwrite)
     kl = _require_ldm(vae)
     wanted = _dtype(dtype)
     levels = len(kl.config.block_out_channels)
@@ -104,6 +101,23 @@ def export_single_file(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_beside(path, lambda temporary: save_file(weights, temporary, metadata))
+    return path
+
+
+def check_export(
+    path: str | Path, dtype: str | torch.dtype | None, *, overwrite: bool = False
+) -> Path:
+    """What of an export can be refused before there is a VAE: where it goes, and the dtype."""
+    check_path("the exported file", path)
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"the exported file has to end in .safetensors, got {quoted(path.name)}.")
+    check_output("the folder", path.parent)
+    if path.exists() and not overwrite:
+        raise InputError(
+            f"{path} is there already; choose another name, or pass overwrite=True from Python."
+        )
+    _dtype(dtype)
     return path
 
 

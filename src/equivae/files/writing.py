@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from equivae.errors import InputError
-from equivae.options import quoted
+from equivae.options import check_path, quoted
 from equivae.secrets import redact
 
 __all__ = [
     "bounded_name",
     "check_claim",
     "check_name",
+    "check_output",
     "child",
     "claim_folder",
     "hide_secrets",
@@ -73,18 +75,17 @@ def claim_folder(folder: str | Path, *, ours: Collection[str] = ()) -> Path:
 
     What a killed `write_beside` or `write_folder_beside` left behind is ours as well.
 
-    Raises `InputError` if it holds other files or is no folder.
+    Raises `InputError` if it holds other files, is no folder, or cannot be made or written to.
     """
     folder = Path(folder)
     check_claim(folder, ours=ours)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     return folder
 
 
 def check_claim(folder: Path, *, ours: Collection[str] = ()) -> None:
     """Raise `InputError` if `claim_folder` could not have it; nothing is written."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"output folder {folder} is a file; choose another name.")
+    check_output("output folder", folder)
     if folder.is_dir():
         foreign = sorted(
             p.name for p in folder.iterdir() if p.name not in ours and not _leftover(p)
@@ -95,6 +96,37 @@ def check_claim(folder: Path, *, ours: Collection[str] = ()) -> None:
                 f"output folder {folder} holds files already ({shown}); choose an empty or new folder, "
                 "so that nothing in it is overwritten."
             )
+
+
+def check_output(name: str, folder: str | Path) -> None:
+    """`InputError` unless the folder is there or can be made, and may be written to; makes nothing."""
+    check_path(name, folder)
+    folder = Path(folder)
+    try:
+        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{name} {folder} is a file; choose another name.")
+        if not there.is_dir():
+            raise InputError(
+                f"{name} {folder} cannot be made: {there} is a file; choose another name."
+            )
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise InputError(
+                f"{name} {folder} cannot be written to: {there} does not allow it; choose another name."
+            )
+    except OSError as error:
+        raise InputError(_cannot(name, folder, error)) from error
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(_cannot("output folder", folder, error)) from error
+
+
+def _cannot(name: str, folder: Path, error: OSError) -> str:
+    return f"{name} {folder} cannot be made: {error.strerror or error}; choose another name."
 
 
 def _leftover(path: Path) -> bool:

@@ -7,14 +7,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Union, get_args
+from typing import Literal, Optional, Union
 
 import torch
 from torch import Tensor, nn
 
 from equivae.autoencoder import Autoencoder, evaluating, moves_axis
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
-from equivae.errors import InputError, did_you_mean
+from equivae.errors import InputError
 from equivae.files.pretrained import load_vae
 from equivae.files.writing import check_name
 from equivae.operators.modules import (
@@ -34,6 +34,17 @@ from equivae.operators.regression import Kernel, Padding, PatchRegression
 from equivae.operators.report import Candidate, FitReport
 from equivae.operators.structure import nearest_involution
 from equivae.operators.transform import FittedTransform, inverse_consistency, is_involution
+from equivae.options import (
+    BATCH,
+    NOT_NEGATIVE,
+    SEED,
+    SIDE,
+    Options,
+    at_least,
+    check_value,
+    option,
+    within,
+)
 from equivae.transforms import Transform, resolve_transforms
 from equivae.units import psnr
 
@@ -58,42 +69,37 @@ _MOST_ENTRIES = 4096  # of a patch: above, solving takes minutes and hundreds of
 _KEPT_IMAGES = 8  # held-out images that are decoded to compare candidates
 
 
+def _check_kernel_size(name: str, value: KernelSize) -> None:
+    if value != "auto":
+        check_kernel_size(value)
+
+
 @dataclass(frozen=True)
-class FitOptions:
+class FitOptions(Options):
     """Options of a fit, shared by `fit_latent_op`, `fit_latent_group` and `analyze_latents`."""
 
-    kernel_size: KernelSize = 5
-    method: Method = "linear"
-    padding: Padding = "zeros"
-    ridge: float | None = None
-    involution: bool = False
-    validation_split: float = 0.1
-    eval_batch_size: int = 4
-    mixed_precision: Precision = "no"
-    seed: int = 0
+    kernel_size: KernelSize = option(
+        5, "Odd number of latent cells, or auto.", check=_check_kernel_size
+    )
+    method: Method = option("linear", "linear, or network: a small residual network on top of it.")
+    padding: Padding = option("zeros", "Cells beyond the border: zeros, replicate or reflect.")
+    ridge: float | None = option(
+        None, "Of the least squares; else held-out images choose it.", range=NOT_NEGATIVE
+    )
+    involution: bool = option(False, "Project a 1x1 operator to eigenvalues of +1, -1.")
+    # Held-out images choose the ridge.
+    validation_split: float = option(
+        0.1,
+        "Share of the images held out.",
+        range=within(0, 1, open_low=True, open_high=True),
+    )
+    eval_batch_size: int = option(4, "Images per encoder call.", range=BATCH)
+    mixed_precision: Precision = option("no", "no, fp16 or bf16.")
+    seed: int = option(0, "Of the split and of the network.", range=SEED)
     network: NetworkOptions = field(default_factory=NetworkOptions)
     progress: bool = True
 
-    def __post_init__(self) -> None:
-        if self.kernel_size != "auto":
-            check_kernel_size(self.kernel_size)
-        named = (("method", Method), ("padding", Padding), ("mixed_precision", Precision))
-        for name, kind in named:
-            if getattr(self, name) not in get_args(kind):
-                known = get_args(kind)
-                raise InputError(
-                    f"{name}={getattr(self, name)!r} is unknown."
-                    f"{did_you_mean(str(getattr(self, name)), known)}"
-                )
-        if self.ridge is not None and not self.ridge >= 0:
-            raise InputError(f"ridge must not be negative, got {self.ridge}.")
-        if not 0 < self.validation_split < 1:
-            raise InputError(
-                f"validation_split must lie between 0 and 1, got {self.validation_split}: held-out images "
-                "choose the ridge."
-            )
-        if self.eval_batch_size < 1:
-            raise InputError(f"eval_batch_size must be at least 1, got {self.eval_batch_size}.")
+    def check(self) -> None:
         if self.involution and (self.kernel_size != 1 or self.method != "linear"):
             raise InputError(
                 "involution=True needs kernel_size=1 and method='linear': only there is the nearest "
@@ -177,6 +183,8 @@ def fit_latent_op(
     """
     if name is not None:
         check_name("name", name)
+    check_value("resolution", resolution, Optional[int], range=SIDE)
+    check_value("max_samples", max_samples, Optional[int], range=at_least(2))
     options = FitOptions(
         kernel_size=kernel_size,
         method=method,

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from equivae.errors import InputError
-from equivae.files.writing import bounded_name, check_name, child, write_beside
+from equivae.files.writing import bounded_name, check_name, check_output, child, write_beside
 from equivae.operators.modules import LatentOperator, build_operator
 from equivae.operators.report import FitReport
+from equivae.options import check_path
 from equivae.transforms import ComposedTransform, Transform, get_transform, register_transform
 
 __all__ = [
@@ -126,8 +127,7 @@ class FittedTransform(Transform):
     def save(self, folder: str | Path) -> Path:
         """Write `latent_op.safetensors` and `latent_op.json` into a folder; `load_latent_op` reads them."""
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"output folder {folder} is a file; choose another name.")
+        check_output("output folder", folder)
         folder.mkdir(parents=True, exist_ok=True)
         module = self.module
         weights = {key: value.detach().cpu() for key, value in module.state_dict().items()}
@@ -171,6 +171,7 @@ def load_latent_op(folder: str | Path, transform: Transform | None = None) -> Fi
     assert equivae.load_latent_op("hflip_op").name == t.name
     ```
     """
+    check_path("the folder of a latent op", folder)
     folder = Path(folder)
     missing = [name for name in (_WEIGHTS, _CONFIG) if not (folder / name).is_file()]
     if missing:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equivae.errors import InputError
-from equivae.files.writing import bounded_name, child, write_beside
+from equivae.files.writing import bounded_name, check_output, child, write_beside
 from equivae.secrets import redact_arguments
 
 if TYPE_CHECKING:
@@ -74,13 +74,12 @@ def save_files(
 
     Raises `InputError` if the first text is there already, unless `overwrite` is set.
     """
+    check_output("output folder", folder)
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"output folder {folder} is a file; choose another name.")
     first = next(iter(texts))
     if (folder / first).exists() and not overwrite:
         raise InputError(
-            f"{folder} holds a report already; choose another folder or pass overwrite=True."
+            f"{folder} holds a report already; choose another folder, or pass overwrite=True from Python."
         )
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from torch import nn
 
 from equivae.autoencoder import Autoencoder, check_resolution
 from equivae.data.names import display_name
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
-from equivae.errors import InputError
 from equivae.evaluation.features import BackboneLike, LpipsLike
 from equivae.evaluation.latents import Latents
 from equivae.evaluation.metrics import MeasureOptions, measure
 from equivae.files.pretrained import load_vae
+from equivae.options import BATCH, SEED, SIDE, at_least, check_value
 from equivae.reporting.pictures import choose_images, picture
 from equivae.reporting.report import Report
 from equivae.transforms import resolve_transforms
@@ -140,13 +140,13 @@ def choose_samples(
 
     A source that draws random numbers gives the same images each time. `reading` goes to `load_images`.
     """
-    if eval_batch_size < 1:
-        raise InputError(f"eval_batch_size must be at least 1, got {eval_batch_size}.")
+    check_value("eval_batch_size", eval_batch_size, int, range=BATCH)
+    check_value("resolution", resolution, Optional[int], range=SIDE)
+    check_value("max_samples", max_samples, Optional[int], range=at_least(1))
+    check_value("seed", seed, int, range=SEED)
     check_resolution(resolution, vae)
     dataset = load_images(images, resolution=resolution, channels=vae.image_channels, **reading)
     if max_samples is not None and max_samples < len(dataset):
-        if max_samples < 1:
-            raise InputError(f"max_samples must be at least 1, got {max_samples}.")
         dataset = dataset.subset(random.Random(seed).sample(range(len(dataset)), max_samples))
     dataset.set_draws(seed)
     return dataset

@@ -1,0 +1,37 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import equivae
+
+__all__ = ["conclude", "console", "show"]
+
+console = Console()
+
+
+def show(report: equivae.Report, folder: Path | None) -> None:
+    if report.before is None:
+        table = Table("metric", "value")
+        for label, _, now in report.rows():
+            table.add_row(label, now)
+    else:
+        table = Table("metric", "before", "after")
+        for row in report.rows():
+            table.add_row(*row)
+    console.print(table)
+    conclude(report.verdict, report.skipped, folder)
+
+
+def conclude(verdict: str, skipped: list[tuple[str, str]], folder: Path | None) -> None:
+    console.print(escape(verdict))
+    for name, reason in skipped:
+        console.print(f"[yellow]skipped[/] {escape(name)}: {escape(reason)}")
+    if folder is not None:
+        console.print(f"Written to [bold]{escape(str(folder))}[/]: ", end="")
+        console.print(", ".join(sorted(p.name for p in folder.iterdir() if p.is_file())))
