@@ -1,43 +1,22 @@
-"""Resampled transforms: rotate, translate, zoom, shear, affine, perspective, scale, fractional shift."""
+"""Maps of the plane with parameters: rotate, translate, zoom, shear, affine, perspective."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from equivae.errors import InputError
-from equivae.transforms.base import Transform
-from equivae.transforms.cells import Pair, pair, whole_cells
-from equivae.transforms.spelling import spell
-from equivae.transforms.warp import Interpolation, Warp, check_option
+from equivae.transforms.cells import pair
+from equivae.transforms.resampled.parameters import Parameter, check_positive, columns
+from equivae.transforms.warp import Warp
 
-__all__ = [
-    "Affine",
-    "FractionalShift",
-    "Perspective",
-    "Rotate",
-    "Scale",
-    "Shear",
-    "Translate",
-    "Zoom",
-]
-
-Parameter = Union[float, Tensor]  # a tensor (B,) holds one value per sample
+__all__ = ["Affine", "Perspective", "Rotate", "Shear", "Translate", "Zoom"]
 
 _CORNERS = torch.tensor([[[-1, -1], [1, -1], [1, 1], [-1, 1]]], dtype=torch.float64)
-
-
-def _columns(*parameters: Parameter) -> list[Tensor]:
-    """The parameters as float64 tensors of one common length, `(B,)` or `(1,)`."""
-    columns = [torch.as_tensor(p, dtype=torch.float64).reshape(-1) for p in parameters]
-    count = max(len(column) for column in columns)
-    return [column.expand(count) for column in columns]
 
 
 def _linear(
@@ -52,7 +31,7 @@ def _linear(
     """kornia's affine matrix about the centre, in relative coordinates; angles in degrees."""
     from kornia.geometry.transform import get_affine_matrix2d
 
-    turn, sy, sx, hy, hx = _columns(angle, scale_y, scale_x, shear_y, shear_x)
+    turn, sy, sx, hy, hx = columns(angle, scale_y, scale_x, shear_y, shear_x)
     origin = torch.zeros(len(turn), 2, dtype=torch.float64)
     matrix: Tensor = get_affine_matrix2d(
         origin, origin, torch.stack([sx, sy], 1), -turn, hx.deg2rad(), hy.deg2rad()
@@ -65,17 +44,10 @@ def _linear(
 
 def _moved(matrix: Tensor, y: Parameter, x: Parameter) -> Tensor:
     """`matrix`, then a move by shares of the side (a side is 2 long in relative coordinates)."""
-    dy, dx = _columns(y, x)
+    dy, dx = columns(y, x)
     shift = torch.eye(3, dtype=torch.float64).repeat(len(dy), 1, 1)
     shift[:, 0, 2], shift[:, 1, 2] = 2 * dx, 2 * dy
     return shift @ matrix
-
-
-def _check_positive(what: str, *values: Parameter) -> None:
-    if not all(bool((torch.as_tensor(value) > 0).all()) for value in values):
-        raise InputError(
-            f"{what} must be above 0, got {values[0] if len(values) == 1 else values}."
-        )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -173,11 +145,11 @@ class Zoom(Warp):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive("factor", self.factor)
-        _check_positive("anisotropy", self.anisotropy)
+        check_positive("factor", self.factor)
+        check_positive("anisotropy", self.anisotropy)
 
     def homography(self, aspect: float) -> Tensor:
-        factor, ratio, y, x = _columns(self.factor, self.anisotropy, self.y, self.x)
+        factor, ratio, y, x = columns(self.factor, self.anisotropy, self.y, self.x)
         sy, sx = factor / ratio.sqrt(), factor * ratio.sqrt()
         # The window's place is the point that stays where it is.
         stays_y, stays_x = 2 * y - 1, 2 * x - 1
@@ -227,7 +199,7 @@ class Affine(Warp):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive("scale", self.scale)
+        check_positive("scale", self.scale)
 
     def homography(self, aspect: float) -> Tensor:
         linear = _linear(
@@ -278,162 +250,3 @@ class Perspective(Warp):
 
         goal = _CORNERS + 2 * self._moves().flip(-1)
         return get_perspective_transform(_CORNERS.expand_as(goal).contiguous(), goal)  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Scale(Transform):
-    """Scaling that changes the size, as in EQ-VAE and the scale-equivariance paper.
-
-    The latent gets `factor` times as large, rounded to whole cells, and the image just as many cells.
-    It has no inverse: what scaling down discards does not come back.
-
-    Args:
-        factor: how much larger, such as `0.5`, or a pair (y, x).
-        interpolation: `"bilinear"`, `"bicubic"` or `"nearest"`.
-        antialias: filter before scaling down (not with `"nearest"`).
-        cell: pixels per latent cell, the VAE's factor.
-
-    ```python
-    import torch
-
-    import equivae
-
-    t = equivae.get_transform("scale", factor=11 / 32)
-    assert t.pixel(torch.zeros(1, 3, 256, 256)).shape == (1, 3, 88, 88)
-    assert t.latent(torch.zeros(1, 4, 32, 32)).shape == (1, 4, 11, 11)
-    ```
-    """
-
-    factor: Pair = 0.5
-    interpolation: Interpolation = "bilinear"
-    antialias: bool = True
-    cell: int = 8
-    exact = False
-    layouts = ("image", "video")
-
-    def __post_init__(self) -> None:
-        check_option("interpolation", self.interpolation, Interpolation)
-        _check_positive("factor", *pair(self.factor, "factor"))
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        shown: dict[str, object] = {"factor": self.factor}
-        if self.interpolation != "bilinear":
-            shown["interpolation"] = self.interpolation
-        if not self.antialias:
-            shown["antialias"] = False
-        return spell("scale", **shown)
-
-    def _resize(self, tensor: Tensor, cell: int) -> Tensor:
-        sides = zip(tensor.shape[-2:], pair(self.factor, "factor"), strict=True)
-        size = [max(1, int(whole_cells(side, cell) * by + 0.5)) * cell for side, by in sides]
-        planes = tensor.reshape(-1, 1, *tensor.shape[-2:])
-        if planes.dtype in (torch.float16, torch.bfloat16):
-            planes = planes.float()
-        # torch 2.13's anti-aliased interpolate repeats the first row when the result is one pixel wide.
-        narrow = size[1] == 1
-        resized = F.interpolate(
-            planes.mT if narrow else planes,
-            size[::-1] if narrow else size,
-            mode=self.interpolation,
-            align_corners=None if self.interpolation == "nearest" else False,
-            antialias=self.antialias and self.interpolation != "nearest",
-        )
-        resized = resized.mT if narrow else resized
-        return resized.reshape(*tensor.shape[:-2], *size).to(tensor.dtype)
-
-    def pixel(self, x: Tensor) -> Tensor:
-        return self._resize(x, self.cell)
-
-    def latent(self, z: Tensor) -> Tensor:
-        return self._resize(z, 1)
-
-    def at_factor(self, factor: int, time_factor: int | None = None) -> Scale:
-        return dataclasses.replace(self, cell=factor)
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class FractionalShift(Transform):
-    """AF-LDM's shift by parts of a cell with ideal interpolation, in the Fourier domain
-    (arXiv 2503.09419, section 3).
-
-    Args:
-        y: latent cells downwards, such as `0.5` or `1.125`.
-        x: latent cells to the right.
-        cyclic: whether what enters on the other side counts. If not, the mask leaves it out.
-        cell: pixels per latent cell, the VAE's factor.
-
-    A shift by whole pixels is exact on the pixel grid. Half precision is computed in float32.
-
-    ```python
-    import torch
-
-    import equivae
-
-    t = equivae.get_transform("fractional_shift", y=0.5, x=0.0)
-    x = torch.rand(1, 3, 32, 32)
-    assert torch.allclose(t.pixel(x), x.roll(4, -2), atol=1e-5)
-    assert t.mask(x)[8:].all() and not t.mask(x)[:8].any()
-    ```
-    """
-
-    y: float = 0.5
-    x: float = 0.5
-    cyclic: bool = False
-    cell: int = 8
-    exact = False
-    layouts = ("image", "video")
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        shown: dict[str, object] = {"y": self.y, "x": self.x}
-        if self.cyclic:
-            shown["cyclic"] = True
-        return spell("fractional_shift", **shown)
-
-    def _move(self, tensor: Tensor, cell: int) -> Tensor:
-        moved = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-        for by, axis in ((self.y * cell, -2), (self.x * cell, -1)):
-            if by == int(by):
-                moved = moved.roll(int(by), axis) if by else moved
-                continue
-            size = moved.shape[axis]
-            frequency = torch.fft.rfftfreq(size, device=moved.device, dtype=moved.dtype)
-            phase = torch.polar(torch.ones_like(frequency), frequency * (-2 * math.pi * by))
-            spectrum = torch.fft.rfft(moved, dim=axis) * (phase[:, None] if axis == -2 else phase)
-            moved = torch.fft.irfft(spectrum, n=size, dim=axis)
-        return moved.to(tensor.dtype)
-
-    def pixel(self, x: Tensor) -> Tensor:
-        return self._move(x, self.cell)
-
-    def latent(self, z: Tensor) -> Tensor:
-        return self._move(z, 1)
-
-    @property
-    def inverse(self) -> FractionalShift:
-        return dataclasses.replace(self, y=-self.y, x=-self.x)
-
-    def at_factor(self, factor: int, time_factor: int | None = None) -> FractionalShift:
-        return dataclasses.replace(self, cell=factor)
-
-    def mask(self, x: Tensor) -> Tensor | None:
-        if self.cyclic:
-            return None
-        inside = torch.ones(1, 1, *x.shape[-2:], dtype=torch.bool, device=x.device)
-        return self.carry_mask(x, inside)[0, 0]
-
-    def carry_mask(self, x: Tensor, valid: Tensor) -> Tensor:
-        carried = valid.clone()
-        for by, axis in ((self.y, -2), (self.x, -1)):
-            # Both neighbours of a point between two cells have to be inside.
-            reached = {math.floor(by) * self.cell, math.ceil(by) * self.cell}
-            carried = torch.stack([self._slid(carried, step, axis) for step in reached]).all(0)
-        return carried
-
-    def _slid(self, valid: Tensor, step: int, axis: int) -> Tensor:
-        slid = valid.roll(step, axis)
-        if not self.cyclic and step:
-            length = min(abs(step), slid.shape[axis])
-            slid.narrow(axis, 0 if step > 0 else slid.shape[axis] - length, length).fill_(False)
-        return slid
