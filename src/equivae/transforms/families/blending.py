@@ -33,7 +33,8 @@ class Blend(Transform):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        return spell("blend", weight=self.weight)
+        partner = {} if self.partner is None else {"partner": self.partner}
+        return spell("blend", weight=self.weight, **partner)
 
     def _mix(self, batch: Tensor) -> Tensor:
         weight = torch.as_tensor(self.weight, dtype=batch.dtype, device=batch.device)

@@ -80,7 +80,3 @@ class Family(RandomTransform):
             self.registered_name,
             **{f.name: values[f.name] for f in fields if values[f.name] != f.default},
         )
-
-    def at_factor(self, factor: int, time_factor: int | None = None) -> Transform:
-        known = any(field.name == "cell" for field in dataclasses.fields(self))
-        return dataclasses.replace(self, **{"cell": factor} if known else {})

@@ -10,6 +10,7 @@ from equivae.transforms.base import Transform
 from equivae.transforms.cells import Crop, Shift
 from equivae.transforms.families.drawing import Family, Sampler
 from equivae.transforms.families.per_sample import by_sample
+from equivae.transforms.placing import CellTransform
 from equivae.transforms.resampled.fractional import FractionalShift
 from equivae.transforms.resampled.scale import Scale
 from equivae.transforms.warp import Interpolation
@@ -18,7 +19,7 @@ __all__ = ["RandomCrop", "RandomFractionalShift", "RandomScale", "RandomShift"]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class RandomScale(Family):
+class RandomScale(Family, CellTransform):
     """EQ-VAE's scaling: `s / 32` with `s` drawn from 8 to 31, the same for the whole batch, since it
     decides the size.
 
@@ -32,7 +33,6 @@ class RandomScale(Family):
     anisotropic: bool = False
     interpolation: Interpolation = "bilinear"
     antialias: bool = True
-    cell: int = 8
     exact = False
     registered_name = "random_scale"
 
@@ -50,7 +50,7 @@ class RandomScale(Family):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class RandomCrop(Family):
+class RandomCrop(Family, CellTransform):
     """A window of whole cells: the size is drawn for the batch, the place for every sample.
 
     Args:
@@ -61,7 +61,6 @@ class RandomCrop(Family):
 
     sizes: tuple[float, ...] = (0.25, 0.5, 0.75)
     same_on_batch: bool = False
-    cell: int = 8
     registered_name = "random_crop"
 
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
@@ -73,7 +72,7 @@ class RandomCrop(Family):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class RandomShift(Family):
+class RandomShift(Family, CellTransform):
     """A cyclic shift by whole cells.
 
     Args:
@@ -84,7 +83,6 @@ class RandomShift(Family):
 
     cells: int = 4
     same_on_batch: bool = False
-    cell: int = 8
     registered_name = "random_shift"
 
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
@@ -95,7 +93,7 @@ class RandomShift(Family):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class RandomFractionalShift(Family):
+class RandomFractionalShift(Family, CellTransform):
     """AF-LDM's shift: by whole pixels, so by any number of parts of a latent cell, ideal interpolation,
     with a mask (arXiv 2503.09419).
 
@@ -109,14 +107,14 @@ class RandomFractionalShift(Family):
     cells: float = 2.0
     cyclic: bool = False
     same_on_batch: bool = True
-    cell: int = 8
     exact = False
     registered_name = "random_fractional_shift"
 
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
         sampler = Sampler(batch_size, generator, self.same_on_batch)
-        most = int(self.cells * self.cell)
-        steps = [pixels / self.cell for pixels in range(-most, most + 1)]
+        cell = self.pixels_per_cell
+        most = int(self.cells * cell)
+        steps = [pixels / cell for pixels in range(-most, most + 1)]
         places = zip(sampler.pick(steps), sampler.pick(steps), strict=True)
-        members = [FractionalShift(y=y, x=x, cyclic=self.cyclic, cell=self.cell) for y, x in places]
+        members = [FractionalShift(y=y, x=x, cyclic=self.cyclic, cell=cell) for y, x in places]
         return by_sample(members, self.name)

@@ -68,7 +68,8 @@ class PerSample(Transform):
 
     def at_factor(self, factor: int, time_factor: int | None = None) -> Transform:
         parts = [(t.at_factor(factor, time_factor), rows) for t, rows in self.parts]
-        return PerSample(parts, self.name)
+        placed = all(new is old for (new, _), (old, _) in zip(parts, self.parts, strict=True))
+        return self if placed else PerSample(parts, self.name)
 
     def _each(self, batch: Tensor, op: Callable[[Transform, list[int]], Tensor]) -> Tensor:
         if batch.shape[0] != len(self._order):

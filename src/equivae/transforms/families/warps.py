@@ -11,6 +11,7 @@ import torch
 from equivae.errors import InputError
 from equivae.transforms.base import Transform
 from equivae.transforms.families.drawing import Family, Sampler
+from equivae.transforms.placing import CellTransform
 from equivae.transforms.resampled.maps import Affine, Perspective, Rotate, Translate, Zoom
 from equivae.transforms.resampled.parameters import Parameter
 from equivae.transforms.warp import Interpolation, PaddingMode
@@ -37,7 +38,7 @@ def _between(limit: Range, what: str) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class _RandomWarp(Family):
+class _RandomWarp(Family, CellTransform):
     """Options that the drawn warps share.
 
     Args:
@@ -49,7 +50,6 @@ class _RandomWarp(Family):
     interpolation: Interpolation = "bilinear"
     padding_mode: PaddingMode = "zeros"
     antialias: bool = True
-    cell: int = 8
     exact = False
 
     @property

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from equivae.transforms.base import Transform
+from equivae.transforms.placing import CellTransform
 from equivae.transforms.spelling import spell
 
 __all__ = ["FractionalShift"]
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class FractionalShift(Transform):
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class FractionalShift(CellTransform):
     """AF-LDM's shift by parts of a cell with ideal interpolation, in the Fourier domain
     (arXiv 2503.09419, section 3).
 
@@ -24,7 +24,8 @@ class FractionalShift(Transform):
         y: latent cells downwards, such as `0.5` or `1.125`.
         x: latent cells to the right.
         cyclic: whether what enters on the other side counts. If not, the mask leaves it out.
-        cell: pixels per latent cell, the VAE's factor.
+        cell: pixels per latent cell, the VAE's factor, which the pixel op and the mask need; see
+            `Transform.at_factor`.
 
     A shift by whole pixels is exact on the pixel grid. Half precision is computed in float32.
 
@@ -33,7 +34,7 @@ class FractionalShift(Transform):
 
     import equivae
 
-    t = equivae.get_transform("fractional_shift", y=0.5, x=0.0)
+    t = equivae.get_transform("fractional_shift", y=0.5, x=0.0, cell=8)
     x = torch.rand(1, 3, 32, 32)
     assert torch.allclose(t.pixel(x), x.roll(4, -2), atol=1e-5)
     assert t.mask(x)[8:].all() and not t.mask(x)[:8].any()
@@ -43,7 +44,6 @@ class FractionalShift(Transform):
     y: float = 0.5
     x: float = 0.5
     cyclic: bool = False
-    cell: int = 8
     exact = False
     layouts = ("image", "video")
 
@@ -68,7 +68,7 @@ class FractionalShift(Transform):
         return moved.to(tensor.dtype)
 
     def pixel(self, x: Tensor) -> Tensor:
-        return self._move(x, self.cell)
+        return self._move(x, self.pixels_per_cell)
 
     def latent(self, z: Tensor) -> Tensor:
         return self._move(z, 1)
@@ -77,9 +77,6 @@ class FractionalShift(Transform):
     def inverse(self) -> FractionalShift:
         return dataclasses.replace(self, y=-self.y, x=-self.x)
 
-    def at_factor(self, factor: int, time_factor: int | None = None) -> FractionalShift:
-        return dataclasses.replace(self, cell=factor)
-
     def mask(self, x: Tensor) -> Tensor | None:
         if self.cyclic:
             return None
@@ -87,10 +84,10 @@ class FractionalShift(Transform):
         return self.carry_mask(x, inside)[0, 0]
 
     def carry_mask(self, x: Tensor, valid: Tensor) -> Tensor:
-        carried = valid.clone()
+        carried, cell = valid.clone(), self.pixels_per_cell
         for by, axis in ((self.y, -2), (self.x, -1)):
             # Both neighbours of a point between two cells have to be inside.
-            reached = {math.floor(by) * self.cell, math.ceil(by) * self.cell}
+            reached = {math.floor(by) * cell, math.ceil(by) * cell}
             carried = torch.stack([self._slid(carried, step, axis) for step in reached]).all(0)
         return carried
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +64,7 @@ class Rotate(Warp):
 
     import equivae
 
-    t = equivae.get_transform("rotate", angle=30, padding_mode="reflection")
+    t = equivae.get_transform("rotate", angle=30, padding_mode="reflection", cell=8)
     x = torch.rand(1, 3, 64, 64)
     assert t.pixel(x).shape == x.shape
     assert t.mask(x).shape == (64, 64)
@@ -85,7 +86,7 @@ class Translate(Warp):
         y: downwards, as a share of the height.
         x: to the right, as a share of the width.
         cells: instead of `y` and `x`, a pair (y, x) in latent cells, whole or not; what share of a side
-            that is follows from `cell` and the size of the image, so that it needs `cell` to be right.
+            that is follows from `cell` and the size of the image, so that the pixel op needs `cell`.
         **options: see `Warp`.
     """
 
@@ -103,18 +104,22 @@ class Translate(Warp):
         hidden = {"cells"} if self.cells is None else {"y", "x"}
         return {k: v for k, v in super()._parameters().items() if k not in hidden}
 
+    def _does(self) -> Mapping[str, Any]:
+        unused = ("y", "x") if self.cells is not None else ()
+        return {key: value for key, value in super()._does().items() if key not in unused}
+
     def homography(self, aspect: float) -> Tensor:
         return _moved(torch.eye(3, dtype=torch.float64)[None], self.y, self.x)
 
     def pixel(self, x: Tensor) -> Tensor:
-        return self._shares(x, self.cell).pixel(x) if self.cells else super().pixel(x)
+        return self._shares(x, self.pixels_per_cell).pixel(x) if self.cells else super().pixel(x)
 
     def latent(self, z: Tensor) -> Tensor:
         return self._shares(z, 1).latent(z) if self.cells else super().latent(z)
 
     def carry_mask(self, x: Tensor, valid: Tensor) -> Tensor:
         if self.cells:
-            return self._shares(x, self.cell).carry_mask(x, valid)
+            return self._shares(x, self.pixels_per_cell).carry_mask(x, valid)
         return super().carry_mask(x, valid)
 
     def _shares(self, tensor: Tensor, cell: int) -> Translate:

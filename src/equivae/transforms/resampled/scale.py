@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivae.transforms.base import Transform
 from equivae.transforms.cells import Pair, pair, whole_cells
+from equivae.transforms.placing import CellTransform
 from equivae.transforms.resampled.parameters import check_positive
 from equivae.transforms.spelling import spell
 from equivae.transforms.warp import Interpolation, check_option
@@ -18,8 +19,8 @@ from equivae.transforms.warp import Interpolation, check_option
 __all__ = ["Scale"]
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Scale(Transform):
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Scale(CellTransform):
     """Scaling that changes the size, as in EQ-VAE and the scale-equivariance paper.
 
     The latent gets `factor` times as large, rounded to whole cells, and the image just as many cells.
@@ -29,14 +30,14 @@ class Scale(Transform):
         factor: how much larger, such as `0.5`, or a pair (y, x).
         interpolation: `"bilinear"`, `"bicubic"` or `"nearest"`.
         antialias: filter before scaling down (not with `"nearest"`).
-        cell: pixels per latent cell, the VAE's factor.
+        cell: pixels per latent cell, the VAE's factor, which the pixel op needs; see `Transform.at_factor`.
 
     ```python
     import torch
 
     import equivae
 
-    t = equivae.get_transform("scale", factor=11 / 32)
+    t = equivae.get_transform("scale", factor=11 / 32, cell=8)
     assert t.pixel(torch.zeros(1, 3, 256, 256)).shape == (1, 3, 88, 88)
     assert t.latent(torch.zeros(1, 4, 32, 32)).shape == (1, 4, 11, 11)
     ```
@@ -45,11 +46,11 @@ class Scale(Transform):
     factor: Pair = 0.5
     interpolation: Interpolation = "bilinear"
     antialias: bool = True
-    cell: int = 8
     exact = False
     layouts = ("image", "video")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_option("interpolation", self.interpolation, Interpolation)
         check_positive("factor", *pair(self.factor, "factor"))
 
@@ -81,10 +82,10 @@ class Scale(Transform):
         return resized.reshape(*tensor.shape[:-2], *size).to(tensor.dtype)
 
     def pixel(self, x: Tensor) -> Tensor:
-        return self._resize(x, self.cell)
+        return self._resize(x, self.pixels_per_cell)
 
     def latent(self, z: Tensor) -> Tensor:
         return self._resize(z, 1)
 
-    def at_factor(self, factor: int, time_factor: int | None = None) -> Scale:
-        return dataclasses.replace(self, cell=factor)
+    def _does(self) -> Mapping[str, Any]:
+        return {**super()._does(), "factor": pair(self.factor, "factor")}
