@@ -11,6 +11,7 @@ from equivae.autoencoder.geometry import LAYOUTS, Axis, Layout
 from equivae.autoencoder.view import Autoencoder
 from equivae.errors import InputError
 from equivae.transforms.base import Transform
+from equivae.units import is_finite
 
 __all__ = ["check_images", "check_resolution", "check_transforms", "layout_of", "moves_axis"]
 
@@ -58,7 +59,7 @@ def check_images(images: Tensor, vae: Autoencoder | None = None) -> None:
     if images.numel() == 0:
         raise InputError(f"images of shape {tuple(images.shape)} hold no pixel.")
     low, high = (float(value) for value in images.aminmax())
-    if not (-float("inf") < low and high < float("inf")):  # false for NaN as well
+    if not is_finite([low, high]):
         bad = (~images.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         raise InputError(f"images hold NaN or infinite values, at batch positions {bad[:5]}.")
     if low < -1.05 or high > 1.05:

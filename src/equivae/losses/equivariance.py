@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from equivae.autoencoder import Autoencoder, check_transforms, layout_of
+from equivae.autoencoder.modes import differentiable
 from equivae.errors import InputError, did_you_mean
 from equivae.losses.reconstruction import (
     ReconstructionLike,
@@ -150,6 +151,7 @@ class EquivarianceLoss:
             generator: a CPU generator for the draws of the sampled schedule and of the posterior.
         """
         autoencoder = vae if isinstance(vae, Autoencoder) else Autoencoder(vae)
+        images = differentiable(images)
         if latents is None:
             latents = autoencoder.encode(images, sample=self.sample_posterior, generator=generator)
         transforms = _placed(self.transforms, autoencoder, images, latents)
