@@ -229,7 +229,7 @@ def test_an_encoder_without_gradients_is_compared_as_a_whole() -> None:
 def test_a_vae_made_under_inference_mode_is_refused_in_a_sentence() -> None:
     with torch.inference_mode():
         module = tiny_kl()
-    with pytest.raises(InputError, match=r"was made under torch\.inference_mode\(\).*deepcopy"):
+    with pytest.raises(InputError, match=r"was made under torch\.inference_mode\(\).*deep copy"):
         equivae.Autoencoder(module)
 
 

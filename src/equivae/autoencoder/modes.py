@@ -93,10 +93,10 @@ def differentiable(tensor: Tensor) -> Tensor:
 
 def require_differentiable(module: nn.Module) -> None:
     """Raise `InputError` for weights made under `torch.inference_mode`, which torch never differentiates."""
+    kind = type(module).__name__
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if tensor.is_inference():
             raise InputError(
-                f"the weight {name} of {type(module).__name__} was made under torch.inference_mode(), so "
-                "that no gradient can ever pass it; load the VAE outside of that, or pass copy.deepcopy(vae), "
-                "made outside."
+                f"the weight {name} of {kind} was made under torch.inference_mode(), so that no gradient can "
+                "ever pass it; load the VAE outside of that, or pass a deep copy that was made outside."
             )
