@@ -17,7 +17,9 @@ from equivae.autoencoder.checks import (
 )
 from equivae.autoencoder.copying import copy_module
 from equivae.autoencoder.geometry import Axis, Geometry, Layout
-from equivae.autoencoder.modes import evaluating
+from equivae.autoencoder.modes import at_top_level, evaluating, measuring
+from equivae.autoencoder.naming import plain_state_dict, uncompiled
+from equivae.autoencoder.precision import dtypes_of, restore_dtypes
 from equivae.autoencoder.view import Autoencoder
 
 __all__ = [
@@ -27,15 +29,21 @@ __all__ = [
     "Geometry",
     "Layout",
     "NoBottleneckError",
+    "at_top_level",
     "check_images",
     "check_resolution",
     "check_transforms",
     "copy_module",
+    "dtypes_of",
     "evaluating",
     "find_bottleneck",
     "layout_of",
+    "measuring",
     "moves_axis",
+    "plain_state_dict",
     "register_adapter",
+    "restore_dtypes",
+    "uncompiled",
 ]
 
 register_built_in_adapters()

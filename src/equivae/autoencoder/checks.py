@@ -11,6 +11,7 @@ from equivae.autoencoder.geometry import LAYOUTS, Axis, Layout
 from equivae.autoencoder.view import Autoencoder
 from equivae.errors import InputError
 from equivae.transforms.base import Transform
+from equivae.units import is_finite
 
 __all__ = ["check_images", "check_resolution", "check_transforms", "layout_of", "moves_axis"]
 
@@ -58,7 +59,7 @@ def check_images(images: Tensor, vae: Autoencoder | None = None) -> None:
     if images.numel() == 0:
         raise InputError(f"images of shape {tuple(images.shape)} hold no pixel.")
     low, high = (float(value) for value in images.aminmax())
-    if not (-float("inf") < low and high < float("inf")):  # false for NaN as well
+    if not is_finite([low, high]):
         bad = (~images.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         raise InputError(f"images hold NaN or infinite values, at batch positions {bad[:5]}.")
     if low < -1.05 or high > 1.05:
@@ -84,19 +85,25 @@ def check_images(images: Tensor, vae: Autoencoder | None = None) -> None:
     height, width = images.shape[-2:]
     if not (axes[0].takes(height) and axes[1].takes(width)):
         fitting = [axis.fitting(side) for axis, side in zip(axes, (height, width), strict=True)]
+        wrong = f"do not divide by the VAE's factor {vae.factor}"
+        if not (axes[0].even and axes[1].even):
+            wrong = f"are none of {name}, which takes {_rule(axes[0])} by {_rule(axes[1])}"
         raise InputError(
-            f"images of {height}x{width} pixels do not divide by the VAE's factor {vae.factor}; crop "
-            f"or resize them, to {fitting[0]}x{fitting[1]} for example."
+            f"images of {height}x{width} pixels {wrong}; crop or resize them, to "
+            f"{fitting[0]}x{fitting[1]} for example."
         )
 
 
 def _check_time(axis: Axis, size: int, what: str, name: str) -> None:
     if axis.takes(size):
         return
-    rule = f"{axis.step} k" + ("" if axis.even else f" + {axis.first}")
     raise InputError(
-        f"{name} takes {rule} {what}, got {size}; use {axis.fitting(size)}, for example."
+        f"{name} takes {_rule(axis)} {what}, got {size}; use {axis.fitting(size)}, for example."
     )
+
+
+def _rule(axis: Axis) -> str:
+    return f"{axis.step} k" + ("" if axis.even else f" + {axis.first}")
 
 
 def check_resolution(resolution: int | None, vae: Autoencoder) -> None:

@@ -16,8 +16,8 @@ from equivae.autoencoder import (
     Autoencoder,
     check_images,
     check_transforms,
-    evaluating,
     layout_of,
+    measuring,
 )
 from equivae.data.sources import ImageDataset, collate
 from equivae.errors import InputError
@@ -77,7 +77,6 @@ class MeasureOptions(Options):
     progress: bool = option(True, "Show a progress bar.")
 
 
-@torch.no_grad()
 def measure(
     vae: Autoencoder,
     images: ImageDataset,
@@ -113,8 +112,7 @@ def measure(
     drifts: dict[int, float] = {}
     kept = 0
     with (
-        evaluating(vae.module),
-        vae.full_precision(),
+        measuring(vae.module),
         state.split_between_processes(starts) as mine,
     ):
         batches = [list(range(s, min(s + options.batch_size, len(images)))) for s in mine]
@@ -138,7 +136,7 @@ def measure(
     sweeps = {}
     if options.sweep_samples and images[0].ndim == 3:
         swept = sweep_images(len(images), options.sweep_samples)
-        with evaluating(vae.module), vae.full_precision():
+        with measuring(vae.module):
             sweeps = measure_sweeps(vae, [images[i][None] for i in swept])
     ordered = [drifts[index] for index in sorted(drifts)]
     summary = Summary(found, images.names, [t.name for t in transforms], options.seed)

@@ -46,7 +46,7 @@ def measure_sweeps(
     """Round-trip and reconstruction PSNR over ranges, the values shared out among the processes.
 
     Args:
-        vae: in eval mode, under `torch.no_grad()`.
+        vae: within `measuring`.
         batches: images `(B, C, H, W)` in [-1, 1].
         ranges: what to sweep.
     """

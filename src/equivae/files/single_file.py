@@ -19,6 +19,7 @@ from equivae.errors import InputError, did_you_mean, first_line
 from equivae.files.ldm_config import FAMILIES, PREFIXES, detect_config, family_config
 from equivae.files.writing import check_output, write_beside
 from equivae.options import check_path, quoted
+from equivae.units import is_finite
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -75,10 +76,10 @@ def export_single_file(
     weights: dict[str, Tensor] = {}
     for name, tensor in kl.state_dict().items():
         moved = tensor.detach().cpu().to(wanted or tensor.dtype)
-        if not moved.isfinite().all():
+        if not is_finite(moved):
             reason = (
                 f"does not fit into {moved.dtype}; export as bf16 or fp32"
-                if tensor.isfinite().all()
+                if is_finite(tensor)
                 else "holds NaN or infinite values; export another checkpoint"
             )
             raise InputError(f"the weight {name} {reason}.")

@@ -12,7 +12,7 @@ from typing import Literal, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from equivae.autoencoder import Autoencoder, evaluating, moves_axis
+from equivae.autoencoder import Autoencoder, at_top_level, measuring, moves_axis
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.files.pretrained import load_vae
@@ -226,6 +226,7 @@ def fit_latent_op(
     )
 
 
+@at_top_level()
 def fit_operators(
     vae: Autoencoder, transforms: Sequence[Transform], images: ImageDataset, options: FitOptions
 ) -> dict[str, FittedTransform]:
@@ -375,12 +376,11 @@ class OperatorFit:
             power += float(target.square().sum())
         return math.sqrt(error / power)
 
-    @torch.no_grad()
     def decoded_psnr(self, vae: Autoencoder, operator: LatentOperator) -> float:
         """PSNR of `D(ρ E(x))` against `T(x)` over the pairs kept, inside the mask."""
         error = count = 0.0
         operator = operator.to(vae.device)
-        with evaluating(vae.module):
+        with measuring(vae.module):
             for pair in self.kept:
                 target, mask = self.transform.pixel(pair.source), self.transform.mask(pair.source)
                 decoded = vae.decode(operator(pair.moved.to(vae.dtype)))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from equivae.autoencoder import Autoencoder, evaluating
+from equivae.autoencoder import Autoencoder, at_top_level, measuring
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.evaluation.spectrum import block_energy, spectrum_of
@@ -24,7 +24,7 @@ from equivae.operators.regression import Solution
 from equivae.operators.transform import is_involution
 from equivae.transforms import resolve_transforms
 from equivae.transforms.groups import TransformsLike
-from equivae.units import psnr
+from equivae.units import psnr, require_finite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,6 +128,7 @@ class LatentAnalysis:
         return folder
 
 
+@at_top_level()
 def analyze_latents(
     vae: nn.Module | str | Path,
     images: ImagesLike,
@@ -247,26 +248,26 @@ def _recommend(reconstruction: float, grid: float, fitted: float, fit: OperatorF
     )
 
 
-@torch.no_grad()
 def _reconstruction_psnr(vae: Autoencoder, fit: OperatorFit) -> float:
     error = count = 0.0
-    with evaluating(vae.module):
+    with measuring(vae.module):
         for pair in fit.kept:
             decoded = vae.decode(vae.encode(pair.source)).clamp(-1, 1)
             difference = (decoded - pair.source.clamp(-1, 1)).float().div(2).square()
             error += float(difference.sum())
             count += difference.numel()
+    name = type(vae.module).__name__
+    require_finite(error, f"the decodes of {name}", "check its weights and its dtype")
     return psnr(error / count)
 
 
-@torch.no_grad()
 def _spectra(
     vae: Autoencoder, images: ImageDataset, batch_size: int, most: int = 32
 ) -> tuple[list[float], list[float], list[float]]:
     """The latents' spectrum, the images' and the channels' deviations, over some of the images."""
     some = images.subset(range(min(most, len(images))))
     found = []
-    with evaluating(vae.module):
+    with measuring(vae.module):
         for batch in DataLoader(some, batch_size):  # type: ignore[arg-type]
             x = batch.to(vae.device, vae.dtype)
             found.append((vae.encode(x).double().cpu(), x.double().cpu()))

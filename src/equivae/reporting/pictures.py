@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from equivae.autoencoder import Autoencoder, evaluating
+from equivae.autoencoder import Autoencoder, measuring
 from equivae.data.sources import ImageDataset
 from equivae.evaluation.results import Metrics, Panel
 from equivae.evaluation.roundtrip import fix_draws, reconstruct, seed_of, travel
@@ -36,7 +35,6 @@ def choose_images(metrics: Metrics, count: int) -> list[tuple[int, str]]:
     ]
 
 
-@torch.no_grad()
 def picture(
     vae: Autoencoder,
     images: ImageDataset,
@@ -51,7 +49,7 @@ def picture(
     if not len(chosen) or images[0].ndim < 3:
         return []
     panels = []
-    with evaluating(vae.module), vae.full_precision():
+    with measuring(vae.module):
         for index, rank in chosen:
             batch = reconstruct(vae, images[index][None].to(vae.device, vae.dtype))
             for named in transforms:
