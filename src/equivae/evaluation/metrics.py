@@ -155,7 +155,7 @@ class _Meter:
     def see(self, x: Tensor, indices: Sequence[int]) -> Reconstruction:
         batch, found = reconstruct(self.vae, x), self.found
         found.latents.add(x, batch.z)
-        found.add("reconstruction_mse", mean_inside(_error(batch), None), indices)
+        found.add("reconstruction_mse", batch.error, indices)
         ssim, ms_ssim = similarity(batch.seen, batch.plain)
         found.add("reconstruction_ssim", ssim, indices)
         found.add("reconstruction_ms_ssim", ms_ssim, indices)
@@ -231,10 +231,6 @@ class _Meter:
         self.found.features[f"{name}/seen"].add(here)
         self.found.features[f"{name}/target"].add(there)
         return there
-
-
-def _error(batch: Reconstruction) -> Tensor:
-    return (batch.seen - batch.plain).square()
 
 
 def _encoder_side(encoded: Tensor, trip: RoundTrip, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from equivae.autoencoder import Autoencoder
+from equivae.autoencoder import Autoencoder, evaluating
 from equivae.errors import InputError
 from equivae.evaluation.quality import mean_inside
 from equivae.transforms import Transform
-from equivae.units import unit
+from equivae.units import psnr, unit
 
 __all__ = [
     "Reconstruction",
     "RoundTrip",
     "fix_draws",
+    "mean_reconstruction_psnr",
     "reconstruct",
     "seed_of",
     "travel",
@@ -32,6 +34,11 @@ class Reconstruction:
     output: Tensor
     plain: Tensor
     seen: Tensor
+
+    @property
+    def error(self) -> Tensor:
+        """`MSE(D(E(x)), x)` of every image, `(B,)`."""
+        return mean_inside((self.seen - self.plain).square(), None)
 
     def rows(self, start: int, stop: int) -> Reconstruction:
         parts = (self.x, self.z, self.output, self.plain, self.seen)
@@ -80,6 +87,14 @@ def reconstruct(vae: Autoencoder, x: Tensor) -> Reconstruction:
             "give it a size that it keeps."
         )
     return Reconstruction(x, z, output, unit(x), unit(output))
+
+
+@torch.no_grad()
+def mean_reconstruction_psnr(vae: Autoencoder, batches: Sequence[Tensor]) -> float:
+    """PSNR in dB of the mean reconstruction error over batches of images `(B, C, ..., H, W)`."""
+    with evaluating(vae.module):
+        errors = torch.cat([reconstruct(vae, batch).error for batch in batches])
+    return psnr(float(errors.mean()))
 
 
 def fix_draws(

@@ -19,7 +19,19 @@ from equivae.files.writing import write_beside
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["command_line", "file_name", "json_types", "save_files", "timestamp", "versions"]
+__all__ = [
+    "SCHEMA",
+    "UNITS",
+    "command_line",
+    "file_name",
+    "json_types",
+    "save_files",
+    "timestamp",
+    "versions",
+]
+
+SCHEMA = 2
+UNITS = "errors as MSE in [0, 1] units after clamping; PSNR, gap in dB"
 
 
 def command_line() -> str:

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equivae.evaluation.results import Metrics, Panel
-from equivae.reporting.content import (
-    command_line,
-    file_name,
-    json_types,
-    save_files,
-    timestamp,
-    versions,
-)
-from equivae.reporting.tables import count_images, markdown_table, rows_of
+from equivae.evaluation.results import Panel
+from equivae.reporting.content import SCHEMA, UNITS, file_name, json_types, save_files, versions
+from equivae.reporting.findings import Findings
+from equivae.reporting.tables import count_images, markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Report"]
 
-SCHEMA = 2
-UNITS = "errors as MSE in [0, 1] units after clamping; PSNR, gap in dB"
-
 
 @dataclass
-class Report:
+class Report(Findings):
     """What `evaluate` and `finetune` found.
 
     Attributes:
@@ -50,41 +40,6 @@ class Report:
     print(report.to_markdown())
     ```
     """
-
-    metrics: Metrics
-    before: Metrics | None = None
-    panels: list[Panel] = field(default_factory=list)
-    panels_before: list[Panel] = field(default_factory=list)
-    history: list[dict[str, float]] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    created: str = field(default_factory=timestamp)
-    command: str = field(default_factory=command_line)
-
-    @property
-    def verdict(self) -> str:
-        """One sentence: how far the worst transform is from a reconstruction, and how far it was."""
-        now, count = self.metrics, count_images(self.metrics.images)
-        if not now.transforms:
-            return f"Reconstruction is {now.reconstruction_psnr:.2f} dB over {count}."
-        name, worst = max(now.transforms.items(), key=lambda item: item[1].equivariance_gap_db)
-        which = (
-            f"under {name}" if len(now.transforms) == 1 else f"under {name}, the worst transform,"
-        )
-        if self.before is None or name not in self.before.transforms:
-            return (
-                f"The equivariance gap {which} is {worst.equivariance_gap_db:.2f} dB: the round trip has "
-                f"{worst.round_trip_psnr:.2f} dB, reconstruction {now.reconstruction_psnr:.2f} dB, over "
-                f"{count}."
-            )
-        old = self.before.transforms[name]
-        before, after = self.before.reconstruction_psnr, now.reconstruction_psnr
-        change = 0.0 if before == after else after - before  # both may be infinite
-        return (
-            f"The equivariance gap {which} went from {old.equivariance_gap_db:.2f} to "
-            f"{worst.equivariance_gap_db:.2f} dB while reconstruction changed by {change:+.2f} dB, over "
-            f"{count}."
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pictures, of JSON types; infinite numbers become `None`.
@@ -128,12 +83,6 @@ class Report:
 
         return report_page(self)
 
-    def rows(self) -> list[tuple[str, str, str]]:
-        """The before/after table: `(metric, before, after)`; `before` is empty without one."""
-        return [
-            (label, cells[0], cells[1]) for label, cells in rows_of([self.before, self.metrics])
-        ]
-
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write `report.json`, `report.md`, `report.html` and the figures as PNG into a folder.
 
@@ -162,30 +111,6 @@ class Report:
             if after[0].latent is not None and after[0].latent.ndim == 3:
                 drawn[f"latents_{file_name(transform)}.png"] = draw_latents(after, before)
         return drawn | {f"{name}.png": figure for name, figure in self.charts()}
-
-    def charts(self) -> Iterator[tuple[str, Figure]]:
-        """The curves by name."""
-        from equivae.reporting import charts
-
-        colours = [charts.BEFORE, charts.AFTER] if self.before else [charts.AFTER]
-        measured = self._measured()
-        for name in self.metrics.sweeps:
-            sweeps = {label: m.sweeps[name] for label, m in measured.items() if name in m.sweeps}
-            kept = [c for c, m in zip(colours, measured.values(), strict=True) if name in m.sweeps]
-            yield f"sweep_{name}", charts.draw_sweep(sweeps, kept)
-        spectra = {
-            f"latents {label}" if self.before else "latents": (m.latents.spectrum, colour)
-            for (label, m), colour in zip(measured.items(), colours, strict=True)
-            if m.latents and m.latents.spectrum
-        }
-        if spectra and self.metrics.latents:
-            image = (self.metrics.latents.image_spectrum, charts.MUTED)
-            yield "spectrum", charts.draw_spectra({**spectra, "images": image})
-        if self.history:
-            yield "loss", charts.draw_losses(self.history)
-
-    def _measured(self) -> dict[str, Metrics]:
-        return {"before": self.before, "after": self.metrics} if self.before else {"": self.metrics}
 
     def _pictured(self) -> list[str]:
         return list(dict.fromkeys(panel.transform for panel in self.panels))
@@ -216,11 +141,3 @@ class Report:
         if self.history:
             names["loss.png"] = "Training and validation loss"
         return names
-
-    def table(self) -> list[str]:
-        """`rows` as the lines of a Markdown table."""
-        if self.before is None:
-            return markdown_table(
-                ("metric", "value"), [(label, new) for label, _, new in self.rows()]
-            )
-        return markdown_table(("metric", "before", "after"), self.rows())
