@@ -127,6 +127,8 @@ def _analyze(vae: Autoencoder, fit: OperatorFit, reconstruction: float) -> Trans
 
 def recommend(reconstruction: float, grid: float, fitted: float, kernel_size: int) -> str:
     """What would help, from the PSNR in dB of a reconstruction, the grid move and a fitted operator."""
+    if math.isnan(reconstruction + grid + fitted):
+        return "the VAE or the operator gives NaN or infinite values, so that nothing can be said."
     reconstruction, grid, fitted = (
         min(value, INVISIBLE_DB) for value in (reconstruction, grid, fitted)
     )

@@ -14,8 +14,10 @@ from equivae.data.sources import ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.evaluation.responses import LatentResponses, TransformAnalysis, measure_responses
 from equivae.files.pretrained import load_vae
-from equivae.files.writing import write_beside
 from equivae.operators import FitOptions
+from equivae.reporting.content import json_types, save_files
+from equivae.reporting.tables import count_images, markdown_table, number
+from equivae.reporting.text import markdown
 from equivae.transforms import resolve_transforms
 from equivae.transforms.groups import TransformsLike
 
@@ -47,22 +49,23 @@ class LatentAnalysis(LatentResponses):
         """A table of errors and decoded PSNR, and the recommendations."""
         sizes = list(next(iter(self.transforms.values())).fitted_errors)
         head = ["transform", "grid move", *(f"{k}x{k}" for k in sizes), "signs"]
+        rows = []
+        for name, found in self.transforms.items():
+            cells = [_cell(found.grid_error, found.grid_psnr)]
+            cells += [_cell(found.fitted_errors[k], found.fitted_psnr[k]) for k in sizes]
+            signs = found.signature
+            cells.append("" if signs is None else f"{signs.positive} +, {signs.negative} -")
+            rows.append([name, *cells])
         lines = [
             "# Latent analysis",
             "",
             f"Relative latent error and decoded PSNR on held-out images; reconstruction is "
-            f"{self.reconstruction_psnr:.2f} dB, {self.images} images.",
+            f"{number(self.reconstruction_psnr, 'dB')}, {count_images(self.images)}.",
             "",
-            f"| {' | '.join(head)} |",
-            "|" + "---|" * len(head),
+            *markdown_table(head, rows),
+            "",
+            *(f"- {markdown(line)}" for line in self.recommendation.splitlines()),
         ]
-        for name, found in self.transforms.items():
-            cells = [f"{found.grid_error:.3f}, {found.grid_psnr:.2f} dB"]
-            cells += [f"{found.fitted_errors[k]:.3f}, {found.fitted_psnr[k]:.2f} dB" for k in sizes]
-            signs = found.signature
-            cells.append("" if signs is None else f"{signs.positive} +, {signs.negative} -")
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-        lines += ["", *(f"- {line}" for line in self.recommendation.splitlines())]
         return "\n".join(lines) + "\n"
 
     def figure(self) -> Figure:
@@ -73,15 +76,15 @@ class LatentAnalysis(LatentResponses):
 
     def save(self, folder: str | Path) -> Path:
         """Write `analysis.json`, `analysis.md` and `analysis.png` into a folder."""
-        folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"output folder {folder} is a file; choose another name.")
-        folder.mkdir(parents=True, exist_ok=True)
-        figure, text = self.figure(), json.dumps(self.to_dict(), indent=1) + "\n"
-        write_beside(folder / "analysis.png", lambda path: figure.savefig(path))
-        write_beside(folder / "analysis.md", lambda path: _write(path, self.to_markdown()))
-        write_beside(folder / "analysis.json", lambda path: _write(path, text))
-        return folder
+        texts = {
+            "analysis.json": json.dumps(json_types(self.to_dict()), indent=1) + "\n",
+            "analysis.md": self.to_markdown(),
+        }
+        return save_files(folder, texts, {"analysis.png": self.figure()}, overwrite=True)
+
+
+def _cell(error: float, psnr: float) -> str:
+    return f"{error:.3f}, {number(psnr, 'dB')}"
 
 
 def analyze_latents(
@@ -144,7 +147,3 @@ def analyze_latents(
     )
     found = measure_responses(autoencoder, dataset, wanted, options)
     return LatentAnalysis(**{f.name: getattr(found, f.name) for f in fields(found)})
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

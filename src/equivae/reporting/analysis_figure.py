@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from equivae.evaluation.responses import LatentResponses
+from equivae.reporting.text import figure_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +17,7 @@ __all__ = ["draw_analysis"]
 
 _INK, _MUTED, _ACCENT, _WARM = "#1f2328", "#8c959f", "#0969da", "#bf3989"
 _SHADES = (_MUTED, "#b6d7ff", "#6cb0ff", "#2f81f7", "#0550ae")
+_PERFECT_DB = 60.0  # where only perfect decodes are to be shown
 _LIKE_WHITE_NOISE = 2**0.5  # an error as large as that of two unrelated latents
 
 
@@ -36,19 +39,21 @@ def draw_analysis(found: LatentResponses) -> Figure:
 def _draw_decoded(axis: Axes, found: LatentResponses) -> None:
     names = list(found.transforms)
     sizes = list(found.transforms[names[0]].fitted_errors)
-    labels = ["grid", *(f"{k}x{k}" for k in sizes)]
-    for i, label in enumerate(labels):
-        values = [
-            t.grid_psnr if i == 0 else t.fitted_psnr[sizes[i - 1]]
-            for t in found.transforms.values()
-        ]
-        places = [j + (i - (len(labels) - 1) / 2) * 0.16 for j in range(len(names))]
-        axis.bar(places, values, 0.15, label=label, color=_SHADES[i])
-    axis.axhline(found.reconstruction_psnr, color=_WARM, lw=1.2, ls="--", label="reconstruction")
-    lowest = min(t.grid_psnr for t in found.transforms.values())
-    lowest = min([lowest, *(p for t in found.transforms.values() for p in t.fitted_psnr.values())])
-    axis.set_ylim(max(0.0, lowest - 3), found.reconstruction_psnr + 4)  # room for the legend
-    axis.set_xticks(range(len(names)), names)
+    columns = {"grid": [t.grid_psnr for t in found.transforms.values()]}
+    columns |= {f"{k}x{k}": [t.fitted_psnr[k] for t in found.transforms.values()] for k in sizes}
+    numbers = [found.reconstruction_psnr, *(v for values in columns.values() for v in values)]
+    shown = list(filter(math.isfinite, numbers)) or [_PERFECT_DB]
+    top = max(shown) + 4  # room for the legend
+    for i, (label, values) in enumerate(columns.items()):
+        places = [j + (i - (len(columns) - 1) / 2) * 0.16 for j in range(len(names))]
+        heights = [top if value == math.inf else value for value in values]
+        axis.bar(places, heights, 0.15, label=label, color=_SHADES[i])
+    if math.isfinite(found.reconstruction_psnr):
+        axis.axhline(
+            found.reconstruction_psnr, color=_WARM, lw=1.2, ls="--", label="reconstruction"
+        )
+    axis.set_ylim(max(0.0, min(shown) - 3), top)
+    axis.set_xticks(range(len(names)), list(map(figure_text, names)))
     axis.set_ylabel("decoded PSNR in dB")
     axis.set_title("a  What the decoder makes of the moved latent", loc="left", color=_INK)
     axis.legend(frameon=False, ncols=3, fontsize=8)
@@ -61,7 +66,7 @@ def _draw_channels(axis: Axes, found: LatentResponses) -> AxesImage:
     for name, one in found.transforms.items():
         largest = list(one.fitted_errors)[-1]
         rows += [one.channel_grid_errors, one.channel_fitted_errors]
-        labels += [f"{name}, grid", f"{name}, {largest}x{largest}"]
+        labels += [f"{figure_text(name)}, {kind}" for kind in ("grid", f"{largest}x{largest}")]
     image = axis.imshow(rows, aspect="auto", cmap="magma_r", vmin=0, vmax=_LIKE_WHITE_NOISE)
     axis.set_yticks(range(len(rows)), labels, fontsize=8)
     axis.set_xlabel("latent channel")
@@ -76,7 +81,7 @@ def _draw_signs(axis: Axes, found: LatentResponses) -> None:
     shown = [(n, t.signature) for n, t in found.transforms.items() if t.signature is not None]
     for i, (name, signature) in enumerate(shown):
         assert signature is not None
-        label = f"{name}: {signature.positive} keep their sign, {signature.negative} flip it"
+        label = f"{figure_text(name)}: {signature.positive} keep their sign, {signature.negative} flip it"
         values = list(signature.eigenvalues)
         axis.plot(values, "o-", ms=3, lw=1, color=(_ACCENT, _WARM, _MUTED)[i % 3], label=label)
     for level in (-1, 1):

@@ -10,6 +10,7 @@ from typing import Any
 from equivae.reporting.content import SCHEMA, UNITS, json_types, save_files, versions
 from equivae.reporting.findings import ComparedFindings
 from equivae.reporting.tables import markdown_table
+from equivae.reporting.text import code, markdown
 
 __all__ = ["Comparison"]
 
@@ -47,11 +48,11 @@ class Comparison(ComparedFindings):
 
     def to_markdown(self) -> str:
         """A short document: the verdict, the table, the figure."""
-        lines = ["# Comparison of autoencoders", "", self.verdict, ""]
+        lines = ["# Comparison of autoencoders", "", markdown(self.verdict), ""]
         lines += [*markdown_table(("metric", *self.metrics), self.rows()), ""]
         lines += ["![Round-trip PSNR of every autoencoder](comparison.png)", ""]
         made = ", ".join(f"{name} {number}" for name, number in versions().items())
-        lines += [f"Made {self.created} by `{self.command}` with {made}."]
+        lines += [f"Made {self.created} by {code(self.command)} with {made}."]
         lines += ["Errors are in [0, 1] units after clamping (peak 1), PSNR with them."]
         return "\n".join(lines) + "\n"
 

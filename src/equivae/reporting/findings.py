@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from equivae.evaluation.results import Metrics, Panel
+from equivae.evaluation.results import Metrics, Panel, TransformMetrics
 from equivae.reporting import charts
 from equivae.reporting.content import command_line, timestamp
-from equivae.reporting.tables import count_images, markdown_table, rows_of
+from equivae.reporting.tables import count_images, markdown_table, number, rows_of
+from equivae.units import difference_db, rank
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ComparedFindings", "Findings"]
+__all__ = ["ComparedFindings", "Findings", "worst_transform"]
 
 
 @dataclass
@@ -35,21 +37,35 @@ class Findings:
     def verdict(self) -> str:
         """One sentence: how far the worst transform is from a reconstruction, and how far it was."""
         now, count = self.metrics, count_images(self.metrics.images)
+        if math.isnan(now.reconstruction_psnr):
+            return (
+                f"Nothing can be said of this VAE: its output is NaN or infinite for {_broken(now)} of "
+                f"{count}."
+            )
+        reconstruction = number(now.reconstruction_psnr, "dB")
         if not now.transforms:
-            return f"Reconstruction is {now.reconstruction_psnr:.2f} dB over {count}."
-        name, worst = max(now.transforms.items(), key=lambda item: item[1].equivariance_gap_db)
+            return f"Reconstruction is {reconstruction} over {count}."
+        name, worst = worst_transform(now)
         which = (
             f"under {name}" if len(now.transforms) == 1 else f"under {name}, the worst transform,"
         )
+        if math.isnan(worst.equivariance_gap_db):
+            return (
+                f"There is no equivariance gap {which} to tell: the round trip has no finite error for "
+                f"{_broken(now)} of {count}; reconstruction is {reconstruction}."
+            )
         if self.before is None or name not in self.before.transforms:
             return (
-                f"The equivariance gap {which} is {worst.equivariance_gap_db:.2f} dB: the round trip has "
-                f"{worst.round_trip_psnr:.2f} dB, reconstruction {now.reconstruction_psnr:.2f} dB, over "
-                f"{count}."
+                f"The equivariance gap {which} is {number(worst.equivariance_gap_db, 'dB')}: the round trip "
+                f"has {number(worst.round_trip_psnr, 'dB')}, reconstruction {reconstruction}, over {count}."
             )
         old = self.before.transforms[name]
-        before, after = self.before.reconstruction_psnr, now.reconstruction_psnr
-        change = 0.0 if before == after else after - before  # both may be infinite
+        if math.isnan(old.equivariance_gap_db):
+            return (
+                f"The equivariance gap {which} is {number(worst.equivariance_gap_db, 'dB')}, reconstruction "
+                f"{reconstruction}, over {count}; the VAE before has no finite numbers."
+            )
+        change = difference_db(now.reconstruction_psnr, self.before.reconstruction_psnr)
         return (
             f"The equivariance gap {which} went from {old.equivariance_gap_db:.2f} to "
             f"{worst.equivariance_gap_db:.2f} dB while reconstruction changed by {change:+.2f} dB, over "
@@ -107,24 +123,30 @@ class ComparedFindings:
 
     @property
     def verdict(self) -> str:
-        """One sentence: whose round trip is the best, by its worst transform."""
+        """One sentence: whose round trip is the best, by its worst transform; NaN is the worst."""
         count = count_images(next(iter(self.metrics.values())).images)
+        sound = {k: one for k, one in self.metrics.items() if not _has_nan(one)}
+        broken = [label for label in self.metrics if label not in sound]
+        if not sound:
+            return f"None of these VAEs gives finite numbers over {count}."
+        without = f"; {', '.join(broken)}: no finite numbers" if broken else ""
         worst = {
             label: min((t.round_trip_psnr, name) for name, t in one.transforms.items())
-            for label, one in self.metrics.items()
+            for label, one in sound.items()
             if one.transforms
         }
         if not worst:
-            best = max(self.metrics, key=lambda label: self.metrics[label].reconstruction_psnr)
-            value = self.metrics[best].reconstruction_psnr
-            return f"{best} reconstructs best, {value:.2f} dB over {count}."
+            best = max(sound, key=lambda label: sound[label].reconstruction_psnr)
+            value = sound[best].reconstruction_psnr
+            return f"{best} reconstructs best, {value:.2f} dB over {count}{without}."
         best = max(worst, key=lambda label: worst[label][0])
         psnr, name = worst[best]
         others = [value for label, (value, _) in worst.items() if label != best]
-        ahead = f", {psnr - max(others):.2f} dB above the next" if psnr > max(others) else ""
+        lead = difference_db(psnr, max(others)) if others else 0.0
+        ahead = f", {lead:.2f} dB above the next" if lead > 0 else ""
         return (
             f"{best} has the best round trip: {psnr:.2f} dB under {name}, its worst transform"
-            f"{ahead}, over {count}."
+            f"{ahead}, over {count}{without}."
         )
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -150,3 +172,22 @@ class ComparedFindings:
         if spectra:
             lines = {**spectra, "images": (images[0], charts.MUTED)}
             yield "spectrum", charts.draw_spectra(lines)
+
+
+def worst_transform(metrics: Metrics) -> tuple[str, TransformMetrics]:
+    """That with the largest gap, or the first whose gap is no number."""
+    return max(
+        metrics.transforms.items(),
+        key=lambda item: rank(item[1].equivariance_gap_db, larger_is_better=False),
+    )
+
+
+def _has_nan(metrics: Metrics) -> bool:
+    trips = [one.round_trip_psnr for one in metrics.transforms.values()]
+    return any(map(math.isnan, [metrics.reconstruction_psnr, *trips]))
+
+
+def _broken(metrics: Metrics) -> int:
+    """How many images have a number that is none."""
+    columns = [metrics.per_image[key] for key in metrics.non_finite]
+    return sum(not all(map(math.isfinite, row)) for row in zip(*columns, strict=True))

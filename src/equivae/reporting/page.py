@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from equivae.evaluation.results import Metrics
+from equivae.evaluation.statistics import CERTAIN
 from equivae.reporting import charts
 from equivae.reporting.content import versions
 from equivae.reporting.findings import ComparedFindings, Findings
@@ -23,6 +24,7 @@ from equivae.reporting.page_numbers import (
 )
 from equivae.reporting.page_pictures import compared_blocks, latent_blocks, picture_blocks
 from equivae.reporting.tables import count_images, rows_of
+from equivae.reporting.text import readable
 
 __all__ = ["comparison_page", "report_page"]
 
@@ -59,6 +61,9 @@ def report_page(report: Findings) -> str:
         verdict=_unbroken(report.verdict),
         facts=_facts(report.metrics, report.settings, report.created),
         compared=report.before is not None,
+        reencoded=any(t.reencoded_psnr is not None for t in report.metrics.transforms.values()),
+        certain=CERTAIN,
+        images=report.metrics.images,
         cards=cards(report),
         transforms=transform_rows([report.before, report.metrics]),
         groups=group_rows([report.before, report.metrics]),
@@ -85,6 +90,8 @@ def comparison_page(comparison: ComparedFindings) -> str:
         title="Comparison of autoencoders",
         verdict=_unbroken(comparison.verdict),
         facts=_facts(metrics[0], comparison.settings, comparison.created),
+        certain=CERTAIN,
+        images=metrics[0].images,
         labels=[
             {"name": label, "key": f"series-{i % 8}", "source": comparison.sources[label]}
             for i, label in enumerate(labels)
@@ -122,10 +129,16 @@ def _render(template: str, **content: Any) -> str:
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(**content) + "\n"
+
+
+def _finalize(value: Any) -> Any:
+    """Before anything is escaped: no bytes that are no characters."""
+    return readable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _unbroken(text: str) -> str:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from equivae.evaluation.results import Metrics, Spread
-from equivae.reporting.findings import Findings
+from equivae.evaluation.results import Metrics, Spread, TransformMetrics
+from equivae.reporting.findings import Findings, worst_transform
 from equivae.reporting.tables import number
+from equivae.units import rank
 
 __all__ = ["best_of", "cards", "db", "group_rows", "spread_rows", "transform_rows"]
 
@@ -16,7 +17,9 @@ __all__ = ["best_of", "cards", "db", "group_rows", "spread_rows", "transform_row
 def db(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.2f}" if math.isfinite(value) else "∞"
+    if math.isnan(value):
+        return "NaN"
+    return f"{value:.2f}".replace("inf", "∞")
 
 
 def cards(report: Findings) -> list[dict[str, str]]:
@@ -25,7 +28,7 @@ def cards(report: Findings) -> list[dict[str, str]]:
     psnr_before = old.reconstruction_psnr if old else None
     cards = [("reconstruction", now.reconstruction_psnr, psnr_before)]
     if now.transforms:
-        name, worst = max(now.transforms.items(), key=lambda item: item[1].equivariance_gap_db)
+        name, worst = worst_transform(now)
         was = old.transforms.get(name) if old else None
         trip_before = was.round_trip_psnr if was else None
         cards.append((f"{name} round trip", worst.round_trip_psnr, trip_before))
@@ -53,9 +56,18 @@ def transform_rows(columns: Sequence[Metrics | None]) -> list[dict[str, Any]]:
                 "interval": _interval(spread),
                 "ceiling": db(one.ceiling_psnr),
                 "encoder": number(one.encoder_relative_error)[:5],
+                "reencoded": db(one.reencoded_psnr),
+                "seconds": _times(one),
             }
         )
     return rows
+
+
+def _times(one: TransformMetrics) -> str:
+    """What both ways to move one latent take."""
+    if one.latent_op_seconds is None or one.reencoded_seconds is None:
+        return ""
+    return " / ".join(number(t, "ms") for t in (one.latent_op_seconds, one.reencoded_seconds))
 
 
 def group_rows(columns: Sequence[Metrics | None]) -> list[dict[str, Any]]:
@@ -102,6 +114,6 @@ def _interval(spread: Spread | None) -> str:
 
 def best_of(found: Sequence[Any]) -> set[int]:
     """Where the largest round-trip PSNR is; nowhere if all are alike."""
-    values = [one.round_trip_psnr if one else -math.inf for one in found]
+    values = [rank(one.round_trip_psnr) if one else -math.inf for one in found]
     best = {i for i, value in enumerate(values) if value == max(values)}
     return best if len(best) < len(values) else set()

@@ -100,7 +100,8 @@ def _tiles(pictures: Iterable[tuple[str, str, Tensor]]) -> list[dict[str, str]]:
 
 def _data_uri(picture: Tensor) -> str:
     """A picture `(C, H, W)` in [0, 1] as a data URI: PNG if it is small, else JPEG of high quality."""
-    array = rearrange(picture, "c h w -> h w c").mul(255).round().clamp(0, 255).byte().numpy()
+    shown = rearrange(picture, "c h w -> h w c").nan_to_num(0.0)  # where there is no colour, black
+    array = shown.mul(255).round().clamp(0, 255).byte().numpy()
     image = Image.fromarray(array if array.shape[-1] == 3 else np.ascontiguousarray(array[..., 0]))
     target = io.BytesIO()
     if max(image.size) <= _SMALL:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equivae.evaluation.results import Panel
-from equivae.reporting.content import SCHEMA, UNITS, file_name, json_types, save_files, versions
+from equivae.reporting.content import SCHEMA, UNITS, json_types, save_files, versions
 from equivae.reporting.findings import Findings
 from equivae.reporting.tables import count_images, markdown_table
+from equivae.reporting.text import code, file_names, markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,17 +64,17 @@ class Report(Findings):
 
     def to_markdown(self) -> str:
         """A short document: the verdict, the table, the pictures, the settings."""
-        lines = ["# Equivariance report", "", self.verdict, "", *self.table(), ""]
+        lines = ["# Equivariance report", "", markdown(self.verdict), "", *self.table(), ""]
         for name, caption in self.figure_captions().items():
-            lines += [f"![{caption}]({name})", ""]
+            lines += [f"![{markdown(caption)}]({name})", ""]
         if self.skipped:
             lines += [f"Skipped {count_images(len(self.skipped))} that could not be read:", ""]
-            lines += [f"- `{name}`: {reason}" for name, reason in self.skipped] + [""]
+            lines += [f"- {code(name)}: {markdown(reason)}" for name, reason in self.skipped] + [""]
         if self.settings:
-            rows = [(key, f"`{value}`") for key, value in self.settings.items()]
+            rows = [(key, code(value, in_table=True)) for key, value in self.settings.items()]
             lines += ["## Settings", "", *markdown_table(("setting", "value"), rows), ""]
         made = ", ".join(f"{name} {number}" for name, number in versions().items())
-        lines += [f"Made {self.created} by `{self.command}` with {made}."]
+        lines += [f"Made {self.created} by {code(self.command)} with {made}."]
         lines += ["Errors are in [0, 1] units after clamping (peak 1), PSNR with them."]
         return "\n".join(lines) + "\n"
 
@@ -105,15 +106,16 @@ class Report(Findings):
         from equivae.reporting.figures import draw_latents, draw_panels
 
         drawn: dict[str, Figure] = {}
-        for transform in self._pictured():
+        for transform, file in self._pictured().items():
             after, before = self._panels_of(transform)
-            drawn[f"panels_{file_name(transform)}.png"] = draw_panels(after, before)
+            drawn[f"panels_{file}.png"] = draw_panels(after, before)
             if after[0].latent is not None and after[0].latent.ndim == 3:
-                drawn[f"latents_{file_name(transform)}.png"] = draw_latents(after, before)
+                drawn[f"latents_{file}.png"] = draw_latents(after, before)
         return drawn | {f"{name}.png": figure for name, figure in self.charts()}
 
-    def _pictured(self) -> list[str]:
-        return list(dict.fromkeys(panel.transform for panel in self.panels))
+    def _pictured(self) -> dict[str, str]:
+        """The transforms that there are pictures of, and what their files are called."""
+        return file_names(list(dict.fromkeys(panel.transform for panel in self.panels)))
 
     def _panels_of(self, transform: str) -> tuple[list[Panel], list[Panel]]:
         after = [p for p in self.panels if p.transform == transform]
@@ -122,9 +124,8 @@ class Report(Findings):
     def figure_captions(self) -> dict[str, str]:
         """What each picture shows, by file name."""
         names = {}
-        for transform in self._pictured():
+        for transform, file in self._pictured().items():
             first = self._panels_of(transform)[0][0]
-            file = file_name(transform)
             names[f"panels_{file}.png"] = (
                 f"Original, reconstruction, decode of the latent under {transform}, and that moved back"
             )
