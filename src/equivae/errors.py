@@ -5,7 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "NonFiniteLossError", "UploadError", "did_you_mean", "first_line"]
+__all__ = [
+    "InputError",
+    "NonFiniteLossError",
+    "UploadError",
+    "WriteError",
+    "did_you_mean",
+    "first_line",
+]
 
 
 class InputError(ValueError):
@@ -22,6 +29,10 @@ class NonFiniteLossError(RuntimeError):
 
 class UploadError(RuntimeError):
     """A finished run could not be uploaded. It is saved on the disk."""
+
+
+class WriteError(OSError):
+    """A file or folder could not be written, as on a full disk. What was there before is untouched."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Union
 
 from torch import nn
 
-from equivae.autoencoder import Autoencoder
+from equivae.autoencoder import Autoencoder, check_resolution
 from equivae.data.sources import ImagesLike
 from equivae.errors import InputError
 from equivae.evaluation.features import BackboneLike, LpipsLike
@@ -17,7 +17,7 @@ from equivae.evaluation.results import Metrics
 from equivae.files.pretrained import load_vae
 from equivae.processes import process_state
 from equivae.reporting.comparison import Comparison
-from equivae.reporting.evaluate import choose_samples, describe
+from equivae.reporting.evaluate import choose_samples, choose_sweep, describe
 from equivae.reporting.pictures import choose_images, picture
 from equivae.transforms import resolve_transforms
 from equivae.transforms.groups import TransformsLike
@@ -35,7 +35,8 @@ def compare(
     resolution: int | None = None,
     eval_batch_size: int = 4,
     max_samples: int | None = None,
-    sweep_samples: int = 4,
+    sweep_samples: int | None = None,
+    reencode: bool = False,
     features: BackboneLike | None = None,
     lpips: LpipsLike | None = None,
     seed: int = 0,
@@ -70,14 +71,6 @@ def compare(
     if len(given) < 2:
         raise InputError(f"compare needs at least two autoencoders, got {len(given)}.")
     wanted = resolve_transforms(transforms)
-    options = MeasureOptions(
-        batch_size=eval_batch_size,
-        sweep_samples=sweep_samples,
-        features=features,
-        lpips=lpips,
-        seed=seed,
-        progress=progress,
-    )
     loaded = {label: Autoencoder(_load(vae)) for label, vae in given.items()}
     first = next(iter(loaded.values()))
     for label, vae in loaded.items():
@@ -86,9 +79,18 @@ def compare(
                 f"{label} takes images of {vae.image_channels} channels, {next(iter(loaded))} of "
                 f"{first.image_channels}; only VAEs of the same kind of images can be compared."
             )
-        choose_samples(vae, images, resolution, 1, eval_batch_size=eval_batch_size, seed=seed)
+        check_resolution(resolution, vae)
     dataset = choose_samples(
         first, images, resolution, max_samples, eval_batch_size=eval_batch_size, seed=seed
+    )
+    options = MeasureOptions(
+        batch_size=eval_batch_size,
+        sweep_samples=choose_sweep(sweep_samples, dataset),
+        reencode=reencode,
+        features=features,
+        lpips=lpips,
+        seed=seed,
+        progress=progress,
     )
     kept: dict[int, Any] = {}
     found: dict[str, Metrics] = {}

@@ -14,13 +14,14 @@ from equivae.errors import InputError
 from equivae.evaluation.features import BackboneLike, LpipsLike
 from equivae.evaluation.latents import Latents
 from equivae.evaluation.metrics import MeasureOptions, measure
+from equivae.evaluation.sweeps import default_sweep_samples
 from equivae.files.pretrained import load_vae
 from equivae.reporting.pictures import choose_images, picture
 from equivae.reporting.report import Report
 from equivae.transforms import resolve_transforms
 from equivae.transforms.groups import TransformsLike
 
-__all__ = ["choose_samples", "describe", "evaluate"]
+__all__ = ["choose_samples", "choose_sweep", "describe", "evaluate"]
 
 
 def evaluate(
@@ -32,7 +33,8 @@ def evaluate(
     resolution: int | None = None,
     eval_batch_size: int = 4,
     max_samples: int | None = None,
-    sweep_samples: int = 4,
+    sweep_samples: int | None = None,
+    reencode: bool = False,
     features: BackboneLike | None = None,
     lpips: LpipsLike | None = None,
     seed: int = 0,
@@ -53,7 +55,9 @@ def evaluate(
         eval_batch_size: images per encoder and decoder call.
         max_samples: measure so many images, drawn at random with `seed`, instead of all.
         sweep_samples: images on which angles from 0° to 180° and scales from 0.25 to 1.5 are measured as
-            well; 0 for none.
+            well, 22 decodes for each; by default one in six of the images, at most four; 0 for none.
+        reencode: measure re-encoding as well, `D(E(T(D(E(x)))))` against `T(x)`, and its time beside that of
+            the latent op; a decode and an encode more for every transform.
         features: a backbone for feature cosine and rFID: a callable from images `(B, C, H, W)` in [0, 1]
             to features `(B, D)`, or `"inception"` (with `equivae[metrics]`).
         lpips: a perceptual distance: a callable from two batches of images in [0, 1] to distances `(B,)`,
@@ -80,7 +84,8 @@ def evaluate(
     )
     options = MeasureOptions(
         batch_size=eval_batch_size,
-        sweep_samples=sweep_samples,
+        sweep_samples=choose_sweep(sweep_samples, dataset),
+        reencode=reencode,
         features=features,
         lpips=lpips,
         seed=seed,
@@ -132,6 +137,15 @@ def choose_samples(
             raise InputError(f"max_samples must be at least 1, got {max_samples}.")
         dataset = dataset.subset(random.Random(seed).sample(range(len(dataset)), max_samples))
     return dataset
+
+
+def choose_sweep(sweep_samples: int | None, images: ImageDataset) -> int:
+    """How many images are swept; `InputError` for less than none."""
+    if sweep_samples is None:
+        return default_sweep_samples(len(images))
+    if sweep_samples < 0:
+        raise InputError(f"sweep_samples must not be negative, got {sweep_samples}; 0 is none.")
+    return sweep_samples
 
 
 def describe(vae: nn.Module | str | Path) -> str:
