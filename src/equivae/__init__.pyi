@@ -28,8 +28,8 @@ from .errors import RunInterrupted as RunInterrupted
 from .errors import UploadError as UploadError
 from .evaluation.latent_statistics import LatentStatistics as LatentStatistics
 from .evaluation.latent_statistics import latent_statistics as latent_statistics
+from .files.export import export_single_file as export_single_file
 from .files.pretrained import load_vae as load_vae
-from .files.single_file import export_single_file as export_single_file
 from .losses import EquivarianceLoss as EquivarianceLoss
 from .losses import LossOutput as LossOutput
 from .operators import FittedTransform as FittedTransform

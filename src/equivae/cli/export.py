@@ -11,7 +11,7 @@ import equivae
 from equivae.cli.inputs import load_model
 from equivae.cli.options import Model, ModelConfig, Revision, Subfolder, Variant, opt
 from equivae.cli.showing import console
-from equivae.files.single_file import check_export
+from equivae.files.export import check_export
 
 __all__ = ["export"]
 
