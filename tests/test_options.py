@@ -135,16 +135,6 @@ def test_numpy_numbers_are_numbers() -> None:
     assert (made.train_batch_size, made.learning_rate) == (3, 0.5)
 
 
-def test_a_warm_up_that_is_cut_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    made = FinetuneConfig(lr_warmup_steps=30)
-    assert made.warmup_steps(120) == 30
-    assert not caplog.records
-    assert made.warmup_steps(40) == 10
-    assert caplog.messages == [
-        "lr_warmup_steps=30 is more than a quarter of 40 steps, so the learning rate warms up for 10."
-    ]
-
-
 def test_what_may_change_when_a_run_is_resumed() -> None:
     fixed = FinetuneConfig(hub_token="hf_secret").fixed()
     assert {"learning_rate", "seed", "resolution", "split", "background"} <= set(fixed)

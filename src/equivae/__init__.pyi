@@ -24,6 +24,7 @@ from .autoencoder.scaling import transform_latents as transform_latents
 from .autoencoder.scaling import unscale_latents as unscale_latents
 from .errors import InputError as InputError
 from .errors import NonFiniteLossError as NonFiniteLossError
+from .errors import RunInterrupted as RunInterrupted
 from .errors import UploadError as UploadError
 from .evaluation.latent_statistics import LatentStatistics as LatentStatistics
 from .evaluation.latent_statistics import latent_statistics as latent_statistics

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 from equivae.secrets import redact
 
-__all__ = ["InputError", "NonFiniteLossError", "UploadError", "did_you_mean", "first_line"]
+__all__ = [
+    "InputError",
+    "NonFiniteLossError",
+    "RunInterrupted",
+    "UploadError",
+    "did_you_mean",
+    "first_line",
+]
 
 
 class _WithoutSecrets(Exception):
@@ -27,6 +35,24 @@ class NonFiniteLossError(RuntimeError):
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
         self.step = step
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """A signal stopped a run, which saved what it had.
+
+    Attributes:
+        signal: its number, such as `signal.SIGTERM`.
+        checkpoint: where the run was saved, or `None` where nothing was trained yet.
+        exit_code: what the command line exits with, `128 + signal`.
+    """
+
+    def __init__(self, message: str, signal: int, checkpoint: Path | None = None) -> None:
+        super().__init__(message)
+        self.signal, self.checkpoint = signal, checkpoint
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.signal
 
 
 class UploadError(_WithoutSecrets, RuntimeError):

@@ -8,7 +8,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["forces_upcast", "in_full_precision", "outside_fp16_autocast"]
+__all__ = [
+    "dtypes_of",
+    "forces_upcast",
+    "in_full_precision",
+    "outside_fp16_autocast",
+    "restore_dtypes",
+]
 
 
 def forces_upcast(module: nn.Module) -> bool:
@@ -53,3 +59,16 @@ def in_full_precision(module: nn.Module) -> Iterator[None]:
     finally:
         for tensor, data in kept:
             tensor.data = data
+
+
+def dtypes_of(module: nn.Module) -> dict[str, torch.dtype]:
+    """The dtype of every weight and buffer, by name."""
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {name: tensor.dtype for name, tensor in named.items()}
+
+
+def restore_dtypes(module: nn.Module, dtypes: dict[str, torch.dtype]) -> None:
+    """Every weight and buffer in the dtype that `dtypes_of` found."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.dtype != dtypes[name]:
+            tensor.data = tensor.data.to(dtypes[name])

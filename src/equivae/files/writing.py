@@ -14,6 +14,7 @@ from equivae.secrets import redact
 
 __all__ = [
     "bounded_name",
+    "check_claim",
     "check_name",
     "check_output",
     "child",
@@ -76,8 +77,15 @@ def claim_folder(folder: str | Path, *, ours: Collection[str] = ()) -> Path:
 
     Raises `InputError` if it holds other files, is no folder, or cannot be made or written to.
     """
-    check_output("output folder", folder)
     folder = Path(folder)
+    check_claim(folder, ours=ours)
+    _make(folder)
+    return folder
+
+
+def check_claim(folder: Path, *, ours: Collection[str] = ()) -> None:
+    """Raise `InputError` if `claim_folder` could not have it; nothing is written."""
+    check_output("output folder", folder)
     if folder.is_dir():
         foreign = sorted(
             p.name for p in folder.iterdir() if p.name not in ours and not _leftover(p)
@@ -88,8 +96,6 @@ def claim_folder(folder: str | Path, *, ours: Collection[str] = ()) -> Path:
                 f"output folder {folder} holds files already ({shown}); choose an empty or new folder, "
                 "so that nothing in it is overwritten."
             )
-    _make(folder)
-    return folder
 
 
 def check_output(name: str, folder: str | Path) -> None:

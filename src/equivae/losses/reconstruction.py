@@ -12,7 +12,13 @@ from equivae.errors import InputError, did_you_mean
 from equivae.options import quoted
 from equivae.transforms.base import mask_like
 
-__all__ = ["RECONSTRUCTION_LOSSES", "ReconstructionLike", "masked", "resolve_reconstruction"]
+__all__ = [
+    "RECONSTRUCTION_LOSSES",
+    "Reconstruction",
+    "ReconstructionLike",
+    "masked",
+    "resolve_reconstruction",
+]
 
 Reconstruction = Callable[[Tensor, Tensor], Tensor]
 ReconstructionLike = Union[str, Reconstruction]

@@ -120,6 +120,9 @@ def fit_latent_op(
     name: str | None = None,
     resolution: int | None = None,
     max_samples: int | None = None,
+    image_column: str | None = None,
+    split: str = "train",
+    background: str | tuple[int, int, int] = "white",
     validation_split: float = 0.1,
     eval_batch_size: int = 4,
     mixed_precision: Precision = "no",
@@ -156,6 +159,7 @@ def fit_latent_op(
         name: the transform's name, `"rot180_fitted"` by default.
         resolution: resize and centre-crop the images to this side in pixels.
         max_samples: use the first so many images only.
+        image_column: as `split` and `background`, see `equivae.data.load_images`.
         validation_split: share of the images held out.
         eval_batch_size: images per encoder call.
         mixed_precision: encode under autocast: `"no"`, `"fp16"` or `"bf16"`.
@@ -210,6 +214,9 @@ def fit_latent_op(
         resolution=resolution,
         channels=autoencoder.image_channels,
         max_samples=max_samples,
+        image_column=image_column,
+        split=split,
+        background=background,
     )
     fitted = fit_operators(autoencoder, wanted, dataset, options)[wanted[0].name]
     if name is None:

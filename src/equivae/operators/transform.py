@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from functools import reduce
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -71,6 +71,7 @@ class FittedTransform(Transform):
         self.name = check_name("the name of a fitted transform", name or default_name(base))
         self.report = report
         self.swaps_axes, self.exact, self.layouts = base.swaps_axes, base.exact, base.layouts
+        self.mixes_samples = base.mixes_samples
 
     @property
     def module(self) -> nn.ModuleDict:
@@ -107,6 +108,10 @@ class FittedTransform(Transform):
         if placed is self.base:
             return self
         return FittedTransform(placed, self.operator, self.inverse_operator, self.name, self.report)
+
+    def _does(self) -> Mapping[str, Any]:
+        # The report says how it was found, not what it does.
+        return {key: value for key, value in super()._does().items() if key != "report"}
 
     def register(self, name: str | None = None, *, override: bool = False) -> FittedTransform:
         """Make it known to `get_transform`, the losses and the command line by its name or another.
@@ -202,16 +207,16 @@ def default_name(base: Transform) -> str:
 
 
 def is_involution(transform: Transform) -> bool:
-    """Whether it undoes itself, as far as its names tell."""
+    """Whether it is its own inverse."""
     try:
-        return transform.inverse.name == transform.name
+        return transform.inverse == transform
     except NotImplementedError:
         return False
 
 
 def _named(name: str) -> Transform:
     try:
-        return reduce(lambda outer, inner: outer @ inner, map(get_transform, name.split("@")))
+        return get_transform(name)
     except InputError as error:
         raise InputError(
             f"the operator was fitted for transform {name!r}, which is not registered here; register it "

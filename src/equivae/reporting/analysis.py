@@ -135,6 +135,9 @@ def analyze_latents(
     *,
     resolution: int | None = None,
     max_samples: int | None = None,
+    image_column: str | None = None,
+    split: str = "train",
+    background: str | tuple[int, int, int] = "white",
     validation_split: float = 0.2,
     eval_batch_size: int = 4,
     seed: int = 0,
@@ -148,6 +151,7 @@ def analyze_latents(
         transforms: names, groups, transforms or a list of those.
         resolution: resize and centre-crop the images to this side in pixels.
         max_samples: use the first so many images only.
+        image_column: as `split` and `background`, see `equivae.data.load_images`.
         validation_split: share of the images that are held out; the errors are theirs.
         eval_batch_size: images per call.
         seed: of the split.
@@ -178,6 +182,9 @@ def analyze_latents(
         resolution=resolution,
         channels=autoencoder.image_channels,
         max_samples=max_samples,
+        image_column=image_column,
+        split=split,
+        background=background,
     )
     options = FitOptions(
         kernel_size="auto",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Union
 
 from torch import nn
 
-from equivae.autoencoder import Autoencoder
+from equivae.autoencoder import Autoencoder, check_resolution
+from equivae.data.names import display_name
 from equivae.data.sources import ImagesLike
 from equivae.errors import InputError
 from equivae.evaluation.features import BackboneLike, LpipsLike
@@ -160,6 +161,9 @@ def compare(
     resolution: int | None = None,
     eval_batch_size: int = 4,
     max_samples: int | None = None,
+    image_column: str | None = None,
+    split: str = "train",
+    background: str | tuple[int, int, int] = "white",
     sweep_samples: int = 4,
     features: BackboneLike | None = None,
     lpips: LpipsLike | None = None,
@@ -203,6 +207,7 @@ def compare(
         seed=seed,
         progress=progress,
     )
+    reading = {"image_column": image_column, "split": split, "background": background}
     loaded = {label: Autoencoder(_load(vae)) for label, vae in given.items()}
     first = next(iter(loaded.values()))
     for label, vae in loaded.items():
@@ -211,9 +216,15 @@ def compare(
                 f"{label} takes images of {vae.image_channels} channels, {next(iter(loaded))} of "
                 f"{first.image_channels}; only VAEs of the same kind of images can be compared."
             )
-        choose_samples(vae, images, resolution, 1, eval_batch_size=eval_batch_size, seed=seed)
+        check_resolution(resolution, vae)
     dataset = choose_samples(
-        first, images, resolution, max_samples, eval_batch_size=eval_batch_size, seed=seed
+        first,
+        images,
+        resolution,
+        max_samples,
+        eval_batch_size=eval_batch_size,
+        seed=seed,
+        **reading,
     )
     kept: dict[int, Any] = {}
     found: dict[str, Metrics] = {}
@@ -228,12 +239,12 @@ def compare(
             label: picture(vae, dataset, chosen, wanted, seed) for label, vae in loaded.items()
         },
         settings={
-            "images": str(images) if isinstance(images, (str, Path)) else len(dataset),
+            "images": display_name(images) if isinstance(images, (str, Path)) else len(dataset),
             "transforms": ",".join(t.name for t in wanted),
             "resolution": resolution or "as they are",
             "seed": seed,
         },
-        skipped=dataset.skipped,
+        skipped=[*dataset.skipped, *dataset.replaced],
     )
 
 

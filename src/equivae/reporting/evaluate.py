@@ -9,6 +9,7 @@ from typing import Any, Optional
 from torch import nn
 
 from equivae.autoencoder import Autoencoder, check_resolution
+from equivae.data.names import display_name
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.evaluation.features import BackboneLike, LpipsLike
 from equivae.evaluation.latents import Latents
@@ -32,6 +33,9 @@ def evaluate(
     resolution: int | None = None,
     eval_batch_size: int = 4,
     max_samples: int | None = None,
+    image_column: str | None = None,
+    split: str = "train",
+    background: str | tuple[int, int, int] = "white",
     sweep_samples: int = 4,
     features: BackboneLike | None = None,
     lpips: LpipsLike | None = None,
@@ -52,6 +56,7 @@ def evaluate(
         resolution: resize and centre-crop to this side in pixels; `None` takes images as they are.
         eval_batch_size: images per encoder and decoder call.
         max_samples: measure so many images, drawn at random with `seed`, instead of all.
+        image_column: as `split` and `background`, see `equivae.data.load_images`.
         sweep_samples: images on which angles from 0° to 180° and scales from 0.25 to 1.5 are measured as
             well; 0 for none.
         features: a backbone for feature cosine and rFID: a callable from images `(B, C, H, W)` in [0, 1]
@@ -76,7 +81,15 @@ def evaluate(
     wanted = resolve_transforms(transforms)
     autoencoder = Autoencoder(load_vae(vae))
     dataset = choose_samples(
-        autoencoder, images, resolution, max_samples, eval_batch_size=eval_batch_size, seed=seed
+        autoencoder,
+        images,
+        resolution,
+        max_samples,
+        eval_batch_size=eval_batch_size,
+        seed=seed,
+        image_column=image_column,
+        split=split,
+        background=background,
     )
     options = MeasureOptions(
         batch_size=eval_batch_size,
@@ -88,7 +101,7 @@ def evaluate(
     )
     settings: dict[str, Any] = {
         "vae": describe(vae),
-        "images": str(images) if isinstance(images, (str, Path)) else len(dataset),
+        "images": display_name(images) if isinstance(images, (str, Path)) else len(dataset),
         "transforms": ",".join(t.name for t in wanted),
         "resolution": resolution or "as they are",
         "seed": seed,
@@ -108,7 +121,7 @@ def evaluate(
         before,
         panels=picture(autoencoder, dataset, chosen, wanted, seed),
         panels_before=[] if other is None else picture(other, dataset, chosen, wanted, seed),
-        skipped=dataset.skipped,
+        skipped=[*dataset.skipped, *dataset.replaced],
         settings=settings,
     )
 
@@ -121,16 +134,21 @@ def choose_samples(
     *,
     eval_batch_size: int,
     seed: int,
+    **reading: Any,
 ) -> ImageDataset:
-    """The images to measure on; `InputError` for options that make no sense, before anything is read."""
+    """The images to measure on; `InputError` for options that make no sense, before anything is read.
+
+    A source that draws random numbers gives the same images each time. `reading` goes to `load_images`.
+    """
     check_value("eval_batch_size", eval_batch_size, int, range=BATCH)
     check_value("resolution", resolution, Optional[int], range=SIDE)
     check_value("max_samples", max_samples, Optional[int], range=at_least(1))
     check_value("seed", seed, int, range=SEED)
     check_resolution(resolution, vae)
-    dataset = load_images(images, resolution=resolution, channels=vae.image_channels)
+    dataset = load_images(images, resolution=resolution, channels=vae.image_channels, **reading)
     if max_samples is not None and max_samples < len(dataset):
         dataset = dataset.subset(random.Random(seed).sample(range(len(dataset)), max_samples))
+    dataset.set_draws(seed)
     return dataset
 
 

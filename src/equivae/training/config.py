@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from equivae.errors import InputError, did_you_mean
@@ -32,7 +32,9 @@ class FinetuneConfig(HubOptions, RunOptions, OptimisationOptions, ObjectiveOptio
         secret = {option.name for option in fields(self) if option.metadata["secret"]}
         content = {
             name: redact(value) if isinstance(value, str) else value
-            for name, value in asdict(self).items()
+            for name, value in (
+                (option.name, getattr(self, option.name)) for option in fields(self)
+            )
             if name not in secret
         }
         if callable(self.reconstruction):

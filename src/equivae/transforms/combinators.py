@@ -90,6 +90,8 @@ class Choice(RandomTransform):
 
     def at_factor(self, factor: int, time_factor: int | None = None) -> Transform:
         members = [member.at_factor(factor, time_factor) for member in self.members]
+        if all(new is old for new, old in zip(members, self.members, strict=True)):
+            return self
         return Choice(members, self.name, self.weights, self.same_on_batch)
 
 

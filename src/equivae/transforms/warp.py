@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivae.errors import InputError, did_you_mean
-from equivae.transforms.base import Transform
 from equivae.transforms.cells import whole_cells
+from equivae.transforms.placing import CellTransform
 from equivae.transforms.spelling import spell
 
 __all__ = ["Interpolation", "PaddingMode", "Warp", "check_option"]
@@ -32,7 +32,7 @@ def check_option(what: str, value: str, kind: Any) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Warp(Transform):
+class Warp(CellTransform):
     r"""A projective map of the image plane, resampled; the size stays.
 
     The map `m` takes a point of the source to a point of the result. Coordinates are relative to the
@@ -48,7 +48,7 @@ class Warp(Transform):
         padding_mode: what lies outside: `"zeros"`, `"border"`, `"reflection"` (about the edge), or
             `"circular"`, under which nothing does and the mask is `None`.
         antialias: supersample where the map scales down.
-        cell: pixels per latent cell, the VAE's factor; the mask alone needs it.
+        cell: pixels per latent cell, the VAE's factor, which the mask needs; see `Transform.at_factor`.
         inverted: apply the inverse map.
 
     The mask holds where the footprint of the interpolation kernel lies inside, on the pixel grid and on
@@ -61,13 +61,13 @@ class Warp(Transform):
     interpolation: Interpolation = "bilinear"
     padding_mode: PaddingMode = "zeros"
     antialias: bool = True
-    cell: int = 8
     inverted: bool = False
     exact = False
     layouts = ("image", "video")
     registered_name = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_option("interpolation", self.interpolation, Interpolation)
         check_option("padding_mode", self.padding_mode, PaddingMode)
 
@@ -97,9 +97,6 @@ class Warp(Transform):
     def inverse(self: Self) -> Self:
         return dataclasses.replace(self, inverted=not self.inverted)
 
-    def at_factor(self: Self, factor: int, time_factor: int | None = None) -> Self:
-        return dataclasses.replace(self, cell=factor)
-
     def mask(self, x: Tensor) -> Tensor | None:
         if self.padding_mode == "circular":
             return None
@@ -109,7 +106,7 @@ class Warp(Transform):
 
     def carry_mask(self, x: Tensor, valid: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        cells = whole_cells(height, self.cell), whole_cells(width, self.cell)
+        cells = whole_cells(height, self.pixels_per_cell), whole_cells(width, self.pixels_per_cell)
         drawn = self._source(1.0).shape[0]
         value = valid.float().expand(max(drawn, valid.shape[0] if valid.ndim > 2 else 1), 1, -1, -1)
         outside: PaddingMode = "circular" if self.padding_mode == "circular" else "zeros"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,8 +11,6 @@ from equivae.errors import InputError, did_you_mean
 from equivae.options import BATCH, NOT_NEGATIVE, Options, above, at_least, option, quoted, within
 
 __all__ = ["OptimisationOptions", "Precision"]
-
-logger = logging.getLogger(__name__)
 
 Precision = Literal["no", "fp16", "bf16"]
 
@@ -68,7 +65,7 @@ class OptimisationOptions(Options):
     )
     lr_warmup_steps: int = option(
         20,
-        "Steps of linear warm-up, at most a quarter of all; lr_scheduler='constant' has none.",
+        "Steps of linear warm-up; unless given, at most a quarter of all.",
         range=at_least(0),
     )
     adam_beta1: float = option(0.9, "AdamW's beta1.", range=within(0, 1, open_high=True))
@@ -91,16 +88,3 @@ class OptimisationOptions(Options):
                         f"lr_scheduler='polynomial' ends at {_POLYNOMIAL_END:g}, so {name} must be above "
                         f"that, got {rate:g}."
                     )
-
-    def warmup_steps(self, max_train_steps: int) -> int:
-        """The steps of warm-up in a run of so many: at most a quarter, said where that is fewer."""
-        most = max_train_steps // 4
-        if self.lr_warmup_steps <= most:
-            return self.lr_warmup_steps
-        logger.warning(
-            "lr_warmup_steps=%d is more than a quarter of %d steps, so the learning rate warms up for %d.",
-            self.lr_warmup_steps,
-            max_train_steps,
-            most,
-        )
-        return most

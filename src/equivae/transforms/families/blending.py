@@ -1,0 +1,75 @@
+"""Blending: every sample mixed with another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from equivae.errors import InputError
+from equivae.transforms.base import Transform
+from equivae.transforms.families.drawing import Family, Sampler
+from equivae.transforms.resampled.parameters import Parameter
+from equivae.transforms.spelling import spell
+
+__all__ = ["Blend", "RandomBlend"]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Blend(Transform):
+    """HakuLatent's blending: every sample is mixed with another, with the same weight in both spaces,
+    `T(x)_i = w x_i + (1 - w) x_j`. No move at all: it asks for a latent space that is linear.
+
+    Args:
+        weight: `w`, or one per sample.
+        partner: `j` for every `i`; without it the sample before.
+    """
+
+    weight: Parameter = 0.5
+    partner: Tensor | None = None
+    mixes_samples = True
+    layouts = ("image", "video", "audio")
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        partner = {} if self.partner is None else {"partner": self.partner}
+        return spell("blend", weight=self.weight, **partner)
+
+    def _mix(self, batch: Tensor) -> Tensor:
+        weight = torch.as_tensor(self.weight, dtype=batch.dtype, device=batch.device)
+        if weight.ndim and weight.shape[0] not in (1, batch.shape[0]):
+            raise InputError(
+                f"transform {self.name!r} was drawn for {weight.shape[0]} samples, got "
+                f"{batch.shape[0]}; draw after selecting the samples."
+            )
+        weight = weight.reshape(-1, *[1] * (batch.ndim - 1))
+        other = batch.roll(1, 0) if self.partner is None else batch[self.partner.to(batch.device)]
+        return weight * batch + (1 - weight) * other
+
+    def pixel(self, x: Tensor) -> Tensor:
+        return self._mix(x)
+
+    def latent(self, z: Tensor) -> Tensor:
+        return self._mix(z)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class RandomBlend(Family):
+    """Blending with a drawn partner and weight.
+
+    Args:
+        weight: the range of the weight of a sample itself.
+        same_on_batch: one weight for the whole batch.
+    """
+
+    weight: tuple[float, float] = (0.5, 1.0)
+    same_on_batch: bool = False
+    mixes_samples = True
+    layouts = ("image", "video", "audio")
+    registered_name = "random_blend"
+
+    def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
+        partner = torch.randperm(batch_size, generator=generator)
+        weight = Sampler(batch_size, generator, self.same_on_batch).uniform(*self.weight)
+        return Blend(weight=weight, partner=partner)
