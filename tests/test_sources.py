@@ -18,7 +18,7 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from equivae import InputError
-from equivae.data import DeadLeaves, ImageDataset, load_images
+from equivae.data import DeadLeaves, ImageDataset, Source, load_images
 from models import noise
 
 
@@ -57,6 +57,34 @@ def every_kind(folder: Path) -> dict[str, ImageDataset]:
         "again": load_images(load_images(folder), resolution=4),
         "subset": load_images(folder, resolution=4).split(0.5, 0)[1],
     }
+
+
+class Stripes(Source):
+    """A source of a user's own."""
+
+    names = ("a", "b")
+
+    def read(self, index):
+        return torch.full((3, 8, 8), index / 2)
+
+    def about(self):
+        return "stripes"
+
+    def marks(self):
+        return ["", ""]
+
+
+def test_a_source_of_ones_own():
+    images = load_images(Stripes(), resolution=4)
+    assert images.names == ["a", "b"]
+    torch.testing.assert_close(images[1], torch.full((3, 4, 4), 0.5))
+    assert pickle.loads(pickle.dumps(images)).fingerprint() == images.fingerprint()
+
+
+def test_a_split_of_what_has_none():
+    for source in (noise(1, 3, 8, 8), [noise(3, 8, 8)], rows(0)):
+        with pytest.raises(InputError, match="split='test' is for folders and data sets"):
+            load_images(source, split="test")
 
 
 # Workers ------------------------------------------------------------------------------------------
