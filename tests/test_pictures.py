@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from equivae import InputError
 from equivae.data import UnreadableImage, load_images, pictures, resizing
@@ -250,6 +250,20 @@ def test_malformed_exif_does_not_hide_a_whole_picture(tmp_path, exif):
     images = load_images(tmp_path)
     assert images.skipped == []
     assert images[0].shape == (3, 8, 8)
+
+
+def test_exif_that_cannot_be_written_again_still_turns_the_picture(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x011A] = 6, "Make", 72.0
+    damaged = exif.tobytes().replace(b"\x01\x0f\x00\x02", b"\x01\x1a\x00\x02")  # a number as a word
+    rows = np.linspace(0, 255, 8, dtype=np.uint8)
+    picture = Image.fromarray(np.tile(rows, (4, 1))).convert("RGB")
+    picture.save(tmp_path / "a.jpg", exif=damaged, quality=95)
+    with pytest.raises(TypeError), Image.open(tmp_path / "a.jpg") as image:
+        ImageOps.exif_transpose(image)
+    images = load_images(tmp_path)
+    assert images[0].shape == (3, 8, 4)
+    assert images[0][0, 0, 0] < images[0][0, -1, 0]
 
 
 def test_an_orientation_that_is_none(tmp_path):

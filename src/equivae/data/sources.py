@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from equivae.data.base import Source
 from equivae.data.draws import drawing
-from equivae.data.folder import SMALL, open_folder
+from equivae.data.folder import is_small, open_folder
 from equivae.data.images import ImageDataset
 from equivae.data.items import ItemSource, PreparedAgain
 from equivae.data.names import display_name
@@ -68,7 +68,8 @@ def load_images(
         max_samples: take the first so many images only.
         background: the colour behind transparent pictures: a name, `"#rrggbb"`, or 8-bit RGB.
         verify: decode every picture at the start, in threads, and leave out what cannot be read (`True`);
-            check nothing (`False`); by default decode up to 512, and of more look at the headers.
+            check nothing (`False`); by default decode up to 512 pictures or 256 MiB, and of more look at the
+            headers.
         progress: show a bar when that takes longer than two seconds.
 
     Raises `InputError` when there is no image, with the reason. Warns when images lie in [0, 1].
@@ -160,9 +161,8 @@ def _of_rows(
         rows = rows.select(range(min(enough, len(rows))))
     source = _source(rows, preparing)
     _warn_of_range(source)
-    own_check = isinstance(source, TableSource) and not source.transformed
     if verify is None:
-        verify = own_check and len(source) <= SMALL
+        verify = isinstance(source, TableSource) and is_small(len(source), source.size())
     if not verify or isinstance(source, TensorSource):
         return ImageDataset(source)
     keys = [None] * len(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -26,6 +27,7 @@ class TableSource(ItemSource):
     def __init__(self, rows: Any, preparing: Preparing) -> None:
         self.transformed = (getattr(rows, "format", None) or {}).get("type") == "custom"
         self._column: str | None = None
+        self._size = getattr(getattr(rows, "data", None), "nbytes", 0)
         if not self.transformed:
             self._column = _image_column(rows, preparing.column)
             rows = _encoded(rows, self._column)
@@ -58,6 +60,10 @@ class TableSource(ItemSource):
             return datasets.Image().decode_example(item)
         except Exception as error:
             raise UnreadableImage.named(self.names[index], why(error)) from error
+
+    def size(self) -> float:
+        """Bytes of the table; infinite where reading a row runs a function of the user's."""
+        return math.inf if self.transformed else self._size
 
     def about(self) -> str:
         return f"table {self._column} {self._preparing}"
