@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import io
 import sys
 import typing
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import equivae
-from equivae.errors import InputError, NonFiniteLossError, UploadError
+from equivae.errors import InputError, NonFiniteLossError, UploadError, WriteError
 from equivae.operators import FitOptions
 from equivae.processes import process_state
 from equivae.training.config import RECIPES, FinetuneConfig, make_config
@@ -38,16 +39,19 @@ console = Console()
 
 def main() -> None:
     """Run the command line: 0 when all went well, 2 for input that cannot be used, 1 for a failed run."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks ends no run
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except InputError as error:
         _fail(error, 2)
-    except (NonFiniteLossError, UploadError) as error:
+    except (NonFiniteLossError, UploadError, WriteError) as error:
         _fail(error, 1)
 
 
 def _fail(error: Exception, code: int) -> None:
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+    Console(stderr=True).print(f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True)
     sys.exit(code)
 
 
@@ -71,7 +75,17 @@ EvalBatchSize = Annotated[int, _opt("eval_batch_size", "Images per call.")]
 MaxSamples = Annotated[Optional[int], _opt("max_samples", "Images used at most.")]
 DataDir = Annotated[Optional[Path], _opt("data_dir", "A folder of images.")]
 SweepSamples = Annotated[
-    int, _opt("sweep_samples", "Images on which angles and scales are swept; 0 for none.")
+    Optional[int],
+    _opt(
+        "sweep_samples",
+        "Images on which angles and scales are swept; 0 for none, by default one in six, at most four.",
+    ),
+]
+Reencode = Annotated[
+    bool,
+    typer.Option(
+        "--reencode", help="Measure decoding, transforming and encoding again, and its time."
+    ),
 ]
 Features = Annotated[
     Optional[str], _opt("features", "inception, for rFID and feature cosine; see equivae[metrics].")
@@ -169,7 +183,7 @@ def demo(
             "yes" if one.latents_stay_valid else "no",
         )
     console.print(table)
-    console.print(f"Written to [bold]{escape(str(output_dir))}[/]: ", end="")
+    console.print(f"Written to [bold]{_plain(str(output_dir))}[/]: ", end="")
     console.print(", ".join(sorted(p.name for p in output_dir.iterdir())))
 
 
@@ -229,7 +243,8 @@ def evaluate(
     resolution: Resolution = 256,
     eval_batch_size: EvalBatchSize = 4,
     max_samples: MaxSamples = None,
-    sweep_samples: SweepSamples = 4,
+    sweep_samples: SweepSamples = None,
+    reencode: Reencode = False,
     features: Features = None,
     lpips: Lpips = None,
     seed: Annotated[int, _opt("seed", "Of that draw.")] = 0,
@@ -258,6 +273,7 @@ def evaluate(
         eval_batch_size=eval_batch_size,
         max_samples=max_samples,
         sweep_samples=sweep_samples,
+        reencode=reencode,
         features=features,  # type: ignore[arg-type]
         lpips=lpips,  # type: ignore[arg-type]
         seed=seed,
@@ -284,7 +300,8 @@ def compare(
     resolution: Resolution = 256,
     eval_batch_size: EvalBatchSize = 4,
     max_samples: MaxSamples = None,
-    sweep_samples: SweepSamples = 4,
+    sweep_samples: SweepSamples = None,
+    reencode: Reencode = False,
     features: Features = None,
     lpips: Lpips = None,
     seed: Annotated[int, _opt("seed", "Of that draw.")] = 0,
@@ -304,15 +321,16 @@ def compare(
         eval_batch_size=eval_batch_size,
         max_samples=max_samples,
         sweep_samples=sweep_samples,
+        reencode=reencode,
         features=features,  # type: ignore[arg-type]
         lpips=lpips,  # type: ignore[arg-type]
         seed=seed,
     )
     if not process_state().is_main_process:
         return
-    table = Table("metric", *map(escape, found.metrics))
+    table = Table("metric", *map(_plain, found.metrics))
     for row in found.rows():
-        table.add_row(*row)
+        table.add_row(*map(_plain, row))
     console.print(table)
     if output_dir is not None:
         found.save(output_dir)
@@ -398,7 +416,7 @@ def fit(
     fitted.save(output_dir)
     if fitted.report is not None:
         console.print(Markdown(fitted.report.to_markdown()))
-    console.print(f"Written to [bold]{escape(str(output_dir))}[/].")
+    console.print(f"Written to [bold]{_plain(str(output_dir))}[/].")
 
 
 @app.command()
@@ -418,7 +436,7 @@ def export(
         pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
     )
     path = equivae.export_single_file(vae, output_file, dtype=dtype)
-    console.print(f"Written to [bold]{escape(str(path))}[/].")
+    console.print(f"Written to [bold]{_plain(str(path))}[/].")
 
 
 @app.command()
@@ -460,22 +478,29 @@ def _show(report: equivae.Report, folder: Path | None) -> None:
     if report.before is None:
         table = Table("metric", "value")
         for label, _, now in report.rows():
-            table.add_row(label, now)
+            table.add_row(_plain(label), now)
     else:
         table = Table("metric", "before", "after")
         for row in report.rows():
-            table.add_row(*row)
+            table.add_row(*map(_plain, row))
     console.print(table)
     _conclude(report.verdict, report.skipped, folder)
 
 
 def _conclude(verdict: str, skipped: list[tuple[str, str]], folder: Path | None) -> None:
-    console.print(escape(verdict))
+    console.print(_plain(verdict))
     for name, reason in skipped:
-        console.print(f"[yellow]skipped[/] {escape(name)}: {escape(reason)}")
+        console.print(f"[yellow]skipped[/] {_plain(name)}: {_plain(reason)}")
     if folder is not None:
-        console.print(f"Written to [bold]{escape(str(folder))}[/]: ", end="")
-        console.print(", ".join(sorted(p.name for p in folder.iterdir() if p.is_file())))
+        console.print(f"Written to [bold]{_plain(str(folder))}[/]: ", end="")
+        console.print(_plain(", ".join(sorted(p.name for p in folder.iterdir() if p.is_file()))))
+
+
+def _plain(text: str) -> str:
+    """Text for the terminal that says what it says: no markup, no control characters."""
+    from equivae.reporting.text import readable
+
+    return escape(readable(text))
 
 
 if __name__ == "__main__":

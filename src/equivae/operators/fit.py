@@ -84,8 +84,8 @@ class FitOptions:
                     f"{name}={getattr(self, name)!r} is unknown."
                     f"{did_you_mean(str(getattr(self, name)), known)}"
                 )
-        if self.ridge is not None and not self.ridge >= 0:
-            raise InputError(f"ridge must not be negative, got {self.ridge}.")
+        if self.ridge is not None and not 0 <= self.ridge < math.inf:
+            raise InputError(f"ridge must be a finite number, 0 or more, got {self.ridge}.")
         if not 0 < self.validation_split < 1:
             raise InputError(
                 f"validation_split must lie between 0 and 1, got {self.validation_split}: held-out images "
@@ -229,6 +229,7 @@ def fit_operators(
         backward = _inverse_fit(transform, fits)
         inverse_operator = None if backward is None else backward.operator
         made = FittedTransform(transform, fit.operator, inverse_operator)
+        made.check_finite()
         probe = transform.inverse.latent(fit.kept[0].moved) if backward is not None else None
         made.report = FitReport(
             transform=transform.name,
@@ -314,6 +315,11 @@ class OperatorFit:
 
     def solve(self, vae: Autoencoder, decoding: bool = True) -> None:
         """Solve for every size; choose one, by what the decoder makes of it if there is a choice."""
+        if not (self.train.gram.isfinite().all() and self.train.cross.isfinite().all()):
+            raise InputError(
+                f"{type(vae.module).__name__} encodes these images, or what {self.transform.name} makes of "
+                "them, to NaN or infinite values, to which nothing can be fitted; check the weights."
+            )
         options = self.options
         ridges = None if options.ridge is None else [options.ridge]
         choices = self.choices
