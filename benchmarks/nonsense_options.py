@@ -37,8 +37,30 @@ import record
 
 NUMBERS = ["inf", "-inf", "nan", "1e309", "-1", "-0.5", "0", "0.5", "1.5", "1e-4", "4294967296"]
 NUMBERS += ["99999999999999999999", "9" * 5000, "0x10", "[1]"]
-TEXTS = ["", " ", "\t", "abc", "None", "True", "a\nb", "\x1b[31mred", "[bold]", "%s {0}", "'", "; ls"]
-TEXTS += ["../../x", "x" * 300, "x" * 5000, "🙂", "\udcff", "null\0byte", "--seed", "hf_" + "x1" * 15]
+TEXTS = [
+    "",
+    " ",
+    "\t",
+    "abc",
+    "None",
+    "True",
+    "a\nb",
+    "\x1b[31mred",
+    "[bold]",
+    "%s {0}",
+    "'",
+    "; ls",
+]
+TEXTS += [
+    "../../x",
+    "x" * 300,
+    "x" * 5000,
+    "🙂",
+    "\udcff",
+    "null\0byte",
+    "--seed",
+    "hf_" + "x1" * 15,
+]
 PATHS = ["FILE", "FILE/sub", "FULL", "/proc/1/nope/x", "/dev/null/x", "."]
 VALUES = [*NUMBERS, *TEXTS, *PATHS]
 
@@ -49,7 +71,9 @@ _REAL = {"0.5", "1.5", "1e-4", *_WHOLE, "99999999999999999999"}
 
 MEANT: dict[str, set[str]] = {
     # whole numbers; none of these values is a size, a batch or a count that anyone runs
-    **dict.fromkeys(["bottleneck_steps", "lr_warmup_steps", "sweep_samples", "latent_cache_mb"], {"0"}),
+    **dict.fromkeys(
+        ["bottleneck_steps", "lr_warmup_steps", "sweep_samples", "latent_cache_mb"], {"0"}
+    ),
     **dict.fromkeys(["seed", "dataloader_num_workers"], {"0"}),
     # real numbers
     **dict.fromkeys(["weight", "reconstruction_weight", "encoder_weight"], {"0", *_REAL}),
@@ -66,7 +90,8 @@ MEANT: dict[str, set[str]] = {
     "name": _PRINTABLE - {"-inf", "-1", "-0.5", "../../x", "x" * 300, "--seed", *PATHS[1:]},
     "license": {"inf", "nan", "abc", "None", "True", "0", "0.5", "1.5", "1e309", "1e-4", "0x10"}
     | {"4294967296", "99999999999999999999", "FILE", "FULL", "hf_" + "x1" * 15},
-    "hub_token": _PRINTABLE - {"inf", "-inf", "nan", "0", "0.5", "1.5", "-1", "-0.5", "1e309", "1e-4"},
+    "hub_token": _PRINTABLE
+    - {"inf", "-inf", "nan", "0", "0.5", "1.5", "-1", "-0.5", "1e309", "1e-4"},
     # folders to make
     "output_dir": _PRINTABLE - {"x" * 300, *PATHS, "9" * 5000},
 }
@@ -104,7 +129,13 @@ class Trial:
     said: str
 
 
-OUTCOMES = ["refused", "taken, may be meant", "taken, cannot be meant", "traceback", "not one sentence"]
+OUTCOMES = [
+    "refused",
+    "taken, may be meant",
+    "taken, cannot be meant",
+    "traceback",
+    "not one sentence",
+]
 OUTCOMES += ["refused, but something was written"]
 
 
@@ -118,7 +149,9 @@ def cases() -> list[tuple[str, str, str]]:
         for name, command in group.commands.items()
         if name in BASES
         for one in command.params
-        if not getattr(one, "is_flag", False) and one.opts[0].startswith("--") and one.name != "help"
+        if not getattr(one, "is_flag", False)
+        and one.opts[0].startswith("--")
+        and one.name != "help"
         for value in VALUES
     ]
 
@@ -171,7 +204,9 @@ def _try(room: Path, command: str, option: str, value: str) -> Trial:
     written = _files(room) - before
     for path in sorted(written, reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    return Trial(command, option, value, _outcome(outcome, code, said, written, command, option, value), said)
+    return Trial(
+        command, option, value, _outcome(outcome, code, said, written, command, option, value), said
+    )
 
 
 def _outcome(
@@ -240,7 +275,9 @@ def main(
         wanted = random.Random(seed).sample(wanted, sample)
     trials = try_all(wanted)
     counts = collections.Counter(trial.outcome for trial in trials)
-    print(f"{len(trials)} values over {len({t[:2] for t in wanted})} options of {len(BASES)} commands")
+    print(
+        f"{len(trials)} values over {len({t[:2] for t in wanted})} options of {len(BASES)} commands"
+    )
     for outcome in OUTCOMES:
         print(f"{counts[outcome]:6} {outcome}")
     for trial in trials:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from typing import Any
@@ -19,7 +20,14 @@ from equivae.cli.fit import fit
 from equivae.cli.recipes import recipes
 from equivae.cli.transforms import transforms
 from equivae.cli.words import as_options, shortened
-from equivae.errors import InputError, NonFiniteLossError, UploadError, first_line
+from equivae.errors import (
+    InputError,
+    NonFiniteLossError,
+    RunInterrupted,
+    UploadError,
+    WriteError,
+    first_line,
+)
 from equivae.secrets import hiding_secrets, register_arguments
 
 __all__ = ["app", "main"]
@@ -42,9 +50,12 @@ _UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy tha
 def main() -> None:
     """Run the command line.
 
-    Exits with 0 when all went well, 2 for input that cannot be used, 1 for a run that failed and 130 when
-    it was interrupted. What is wrong is said in one sentence, and no secret is printed.
+    Exits with 0 when all went well, 2 for input that cannot be used, 1 for a run that failed, and 130 or 143
+    when SIGINT or SIGTERM ended it. What is wrong is said in one sentence, and no secret is printed.
     """
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks ends no run
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     register_arguments(sys.argv[1:])
     with hiding_secrets():
         code = _run()
@@ -61,15 +72,23 @@ def _run() -> int:
         return _fail(error.format_message(), INPUT)
     except InputError as error:
         return _fail(str(error), INPUT)
-    except (NonFiniteLossError, UploadError) as error:
+    except (NonFiniteLossError, UploadError, WriteError) as error:
         return _fail(str(error), FAILED)
     except OSError as error:
         return _fail(_said_by_the_system(error), INPUT)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted.", INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return _interrupted(error)
     except Exception:
         traceback.print_exc()
         return FAILED
+
+
+def _interrupted(error: BaseException) -> int:
+    """130 for SIGINT, 143 for SIGTERM; a run that saved itself says where."""
+    cause = error if isinstance(error, RunInterrupted) else error.__cause__
+    if isinstance(cause, RunInterrupted):
+        return _fail(str(cause), cause.exit_code)
+    return _fail("interrupted.", INTERRUPTED)
 
 
 def _said_by_the_system(error: OSError) -> str:

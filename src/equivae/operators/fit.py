@@ -248,6 +248,7 @@ def fit_operators(
         backward = _inverse_fit(transform, fits)
         inverse_operator = None if backward is None else backward.operator
         made = FittedTransform(transform, fit.operator, inverse_operator)
+        made.check_finite()
         probe = transform.inverse.latent(fit.kept[0].moved) if backward is not None else None
         made.report = FitReport(
             transform=transform.name,
@@ -333,6 +334,11 @@ class OperatorFit:
 
     def solve(self, vae: Autoencoder, decoding: bool = True) -> None:
         """Solve for every size; choose one, by what the decoder makes of it if there is a choice."""
+        if not (self.train.gram.isfinite().all() and self.train.cross.isfinite().all()):
+            raise InputError(
+                f"{type(vae.module).__name__} encodes these images, or what {self.transform.name} makes of "
+                "them, to NaN or infinite values, to which nothing can be fitted; check the weights."
+            )
         options = self.options
         ridges = None if options.ridge is None else [options.ridge]
         choices = self.choices

@@ -81,10 +81,12 @@ def latent_colours(panels: Sequence[Panel]) -> list[list[Tensor]]:
     """`E(x)`, `ρ E(x)` and `E(T x)` of every panel as colours `(3, h, w)` in [0, 1].
 
     The colours are the first three principal components of the channels over all panels' latents, from
-    their 1st to their 99th percentile.
+    their 1st to their 99th percentile. NaN and infinite values count as 0.
     """
     kept = [[p.latent, p.moved_latent, p.encoded_moved] for p in panels]
-    latents = [[z for z in row if z is not None and z.ndim == 3] for row in kept]
+    latents = [
+        [z.nan_to_num(0.0, 0.0, 0.0) for z in row if z is not None and z.ndim == 3] for row in kept
+    ]
     plain = [row[0] for row in latents if row]
     if not plain:
         return []
