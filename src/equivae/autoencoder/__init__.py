@@ -11,9 +11,11 @@ from equivae.autoencoder.calls import register_adapter
 from equivae.autoencoder.checks import (
     check_images,
     check_resolution,
+    check_trainable,
     check_transforms,
     layout_of,
     moves_axis,
+    trainable_halves,
 )
 from equivae.autoencoder.copying import copy_module
 from equivae.autoencoder.geometry import Axis, Geometry, Layout
@@ -32,6 +34,7 @@ __all__ = [
     "at_top_level",
     "check_images",
     "check_resolution",
+    "check_trainable",
     "check_transforms",
     "copy_module",
     "dtypes_of",
@@ -43,6 +46,7 @@ __all__ = [
     "plain_state_dict",
     "register_adapter",
     "restore_dtypes",
+    "trainable_halves",
     "uncompiled",
 ]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from equivae.autoencoder.naming import uncompiled
 from equivae.autoencoder.padding import check_padding_mode, get_padding_mode, set_padding_mode
 from equivae.errors import InputError, first_line
 from equivae.files.single_file import load_single_file
@@ -139,13 +140,17 @@ def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def save_vae(module: nn.Module, folder: str | Path) -> None:
-    """Save with the module's own `save_pretrained`, or its weights as `model.safetensors`."""
+    """Save with the module's own `save_pretrained`, or its weights as `model.safetensors`.
+
+    The names of the weights are those of the module before `torch.compile`, whatever was compiled.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if hasattr(module, "save_pretrained"):
-        save: Any = module.save_pretrained
-        save(folder, safe_serialization=True)
-    else:
-        from safetensors.torch import save_model
+    with uncompiled(module) as plain:
+        if hasattr(plain, "save_pretrained"):
+            save: Any = plain.save_pretrained
+            save(folder, safe_serialization=True)
+        else:
+            from safetensors.torch import save_model
 
-        save_model(module, str(folder / "model.safetensors"))
+            save_model(plain, str(folder / "model.safetensors"))

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from equivae.autoencoder.naming import uncompiled
 from equivae.autoencoder.padding import get_padding_mode
 from equivae.errors import InputError, did_you_mean, first_line
 from equivae.files.ldm_config import FAMILIES, PREFIXES, detect_config, family_config
@@ -73,22 +74,10 @@ def export_single_file(
         raise InputError(f"the exported file has to end in .safetensors, got {path.name!r}.")
     if path.exists() and not overwrite:
         raise InputError(f"{path} is there already; choose another name or pass overwrite=True.")
-    kl = _require_ldm(vae)
     wanted = _dtype(dtype)
-    levels = len(kl.config.block_out_channels)
-    weights: dict[str, Tensor] = {}
-    for name, tensor in kl.state_dict().items():
-        moved = tensor.detach().cpu().to(wanted or tensor.dtype)
-        if not is_finite(moved):
-            reason = (
-                f"does not fit into {moved.dtype}; export as bf16 or fp32"
-                if is_finite(tensor)
-                else "holds NaN or infinite values; export another checkpoint"
-            )
-            raise InputError(f"the weight {name} {reason}.")
-        if ".attentions.0.to_" in name and name.endswith("weight"):
-            moved = moved[:, :, None, None]
-        weights[_ldm_name(name, levels)] = moved.contiguous()
+    with uncompiled(vae) as plain:
+        kl = _require_ldm(plain)
+        weights = _ldm_weights(kl, wanted)
     mode = get_padding_mode(kl)
     if mode != "zeros":
         warnings.warn(
@@ -106,6 +95,25 @@ def export_single_file(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_beside(path, lambda temporary: save_file(weights, temporary, metadata))
     return path
+
+
+def _ldm_weights(kl: AutoencoderKL, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The weights under LDM's names, in a dtype that holds them."""
+    levels = len(kl.config.block_out_channels)
+    weights: dict[str, Tensor] = {}
+    for name, tensor in kl.state_dict().items():
+        moved = tensor.detach().cpu().to(dtype or tensor.dtype)
+        if not is_finite(moved):
+            reason = (
+                f"does not fit into {moved.dtype}; export as bf16 or fp32"
+                if is_finite(tensor)
+                else "holds NaN or infinite values; export another checkpoint"
+            )
+            raise InputError(f"the weight {name} {reason}.")
+        if ".attentions.0.to_" in name and name.endswith("weight"):
+            moved = moved[:, :, None, None]
+        weights[_ldm_name(name, levels)] = moved.contiguous()
+    return weights
 
 
 def load_single_file(path: Path, options: dict[str, Any]) -> nn.Module:
