@@ -9,7 +9,12 @@ from typing import Any
 from torch import nn
 
 from equivae.autoencoder.naming import uncompiled
-from equivae.autoencoder.padding import check_padding_mode, get_padding_mode, set_padding_mode
+from equivae.autoencoder.padding import (
+    apply_padding_mode,
+    check_padding_mode,
+    get_padding_mode,
+    note_padding_mode,
+)
 from equivae.errors import InputError, first_line
 from equivae.files.single_file import load_single_file
 
@@ -75,7 +80,7 @@ def _pad_as_noted(vae: nn.Module) -> nn.Module:
     """Apply the padding mode that `set_padding_mode` left in the config."""
     mode = getattr(getattr(vae, "config", None), "padding_mode", None) or "zeros"
     if mode != "zeros" and mode != get_padding_mode(vae):
-        set_padding_mode(vae, check_padding_mode(mode))
+        apply_padding_mode(vae, check_padding_mode(mode))
     return vae
 
 
@@ -142,12 +147,14 @@ def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
 def save_vae(module: nn.Module, folder: str | Path) -> None:
     """Save with the module's own `save_pretrained`, or its weights as `model.safetensors`.
 
-    The names of the weights are those of the module before `torch.compile`, whatever was compiled.
+    The names of the weights are those of the module before `torch.compile`, whatever was compiled; the
+    config of a diffusers model gets a note of how it pads, where that is not what its class builds.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with uncompiled(module) as plain:
         if hasattr(plain, "save_pretrained"):
+            note_padding_mode(plain)
             save: Any = plain.save_pretrained
             save(folder, safe_serialization=True)
         else:

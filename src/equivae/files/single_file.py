@@ -59,8 +59,8 @@ def export_single_file(
             of the VAE.
         overwrite: replace a file that is there.
 
-    Raises `InputError` for a class that has no LDM layout, a file that is there already, and values that do
-    not fit into `dtype`.
+    Raises `InputError` for a class that has no LDM layout, a file that is there already, values that do not
+    fit into `dtype`, and layers that pad in ways that no mode describes.
 
     ```python
     import equivae
@@ -79,13 +79,20 @@ def export_single_file(
         kl = _require_ldm(plain)
         weights = _ldm_weights(kl, wanted)
     mode = get_padding_mode(kl)
+    if mode == "mixed":
+        raise InputError(
+            "the layers of this VAE pad in ways that no padding_mode describes, so no file can say how; set "
+            "one with set_padding_mode first."
+        )
     if mode != "zeros":
         warnings.warn(
             f"this VAE pads by {mode!r}: load_vae applies it from the file's metadata, but tools that pad by "
             "zeros will show the difference at the borders.",
             stacklevel=2,
         )
-    config = {k: v for k, v in dict(kl.config).items() if k != "_name_or_path"}
+    config = {
+        k: v for k, v in dict(kl.config).items() if k not in ("_name_or_path", "padding_mode")
+    }
     if mode != "zeros":
         config["padding_mode"] = mode
     metadata = {
