@@ -17,6 +17,7 @@ from equivae.autoencoder.checks import (
     moves_axis,
     trainable_halves,
 )
+from equivae.autoencoder.conventions import LatentConvention, register_latent_convention
 from equivae.autoencoder.copying import copy_module
 from equivae.autoencoder.geometry import Axis, Geometry, Layout
 from equivae.autoencoder.modes import at_top_level, evaluating, measuring
@@ -29,6 +30,7 @@ __all__ = [
     "Axis",
     "Bottleneck",
     "Geometry",
+    "LatentConvention",
     "Layout",
     "NoBottleneckError",
     "at_top_level",
@@ -45,6 +47,7 @@ __all__ = [
     "moves_axis",
     "plain_state_dict",
     "register_adapter",
+    "register_latent_convention",
     "restore_dtypes",
     "trainable_halves",
     "uncompiled",

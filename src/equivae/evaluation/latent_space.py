@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from equivae.autoencoder import Autoencoder
+from equivae.autoencoder.conventions import scales_by_itself
 from equivae.autoencoder.naming import plain_name
 from equivae.autoencoder.padded import padding_of
 from equivae.autoencoder.padding import get_padding_mode, note_padding_mode
-from equivae.autoencoder.scaling import scales_by_itself
 from equivae.data.sources import ImageDataset
 from equivae.errors import InputError
 from equivae.evaluation.latent_statistics import LatentStatistics, latent_statistics
