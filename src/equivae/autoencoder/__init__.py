@@ -11,10 +11,13 @@ from equivae.autoencoder.calls import register_adapter
 from equivae.autoencoder.checks import (
     check_images,
     check_resolution,
+    check_trainable,
     check_transforms,
     layout_of,
     moves_axis,
+    trainable_halves,
 )
+from equivae.autoencoder.conventions import LatentConvention, register_latent_convention
 from equivae.autoencoder.copying import copy_module
 from equivae.autoencoder.geometry import Axis, Geometry, Layout
 from equivae.autoencoder.modes import at_top_level, evaluating, measuring
@@ -27,11 +30,13 @@ __all__ = [
     "Axis",
     "Bottleneck",
     "Geometry",
+    "LatentConvention",
     "Layout",
     "NoBottleneckError",
     "at_top_level",
     "check_images",
     "check_resolution",
+    "check_trainable",
     "check_transforms",
     "copy_module",
     "dtypes_of",
@@ -42,7 +47,9 @@ __all__ = [
     "moves_axis",
     "plain_state_dict",
     "register_adapter",
+    "register_latent_convention",
     "restore_dtypes",
+    "trainable_halves",
     "uncompiled",
 ]
 

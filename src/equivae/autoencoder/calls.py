@@ -89,7 +89,8 @@ def calls_of(module: nn.Module) -> Calls:
 def parameters_of(module: nn.Module, call: str) -> dict[str, inspect.Parameter]:
     """What a call takes after its tensor; nothing when it cannot be known."""
     try:
-        parameters = list(inspect.signature(getattr(module, call)).parameters.values())
+        bound: Any = getattr(module, call, None)
+        parameters = list(inspect.signature(bound).parameters.values())
     except (TypeError, ValueError):
         return {}
     return {parameter.name: parameter for parameter in parameters[1:]}

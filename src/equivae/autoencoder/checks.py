@@ -13,7 +13,15 @@ from equivae.errors import InputError
 from equivae.transforms.base import Transform
 from equivae.units import is_finite
 
-__all__ = ["check_images", "check_resolution", "check_transforms", "layout_of", "moves_axis"]
+__all__ = [
+    "check_images",
+    "check_resolution",
+    "check_trainable",
+    "check_transforms",
+    "layout_of",
+    "moves_axis",
+    "trainable_halves",
+]
 
 _CELLS, _DRAWS = 5, 16
 _AXIS_NAMES = {
@@ -149,6 +157,41 @@ def check_transforms(
                     f"the first latent cell of {name} {cells}: the moved latent cannot be that of the "
                     "moved input. Choose transforms of the other axes."
                 )
+
+
+def trainable_halves(vae: Autoencoder) -> tuple[str, ...]:
+    """Which of `"encoder"` and `"decoder"` have weights that want a gradient and that one reaches.
+
+    ```python
+    import equivae
+    from equivae.autoencoder import trainable_halves
+
+    vae = equivae.zoo.load()
+    assert trainable_halves(equivae.Autoencoder(vae)) == ("encoder", "decoder")
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    assert trainable_halves(equivae.Autoencoder(vae)) == ("decoder",)
+    ```
+    """
+    halves = {"encoder": vae.encoder_parameters(), "decoder": vae.decoder_parameters()}
+    return tuple(half for half, own in halves.items() if any(p.requires_grad for p in own))
+
+
+def check_trainable(vae: Autoencoder, train: str = "all") -> None:
+    """Raise `InputError` unless gradients reach weights of every half that is to be trained.
+
+    Args:
+        vae: whose weights want gradients as they will in training.
+        train: `"all"`, `"encoder"` or `"decoder"`.
+    """
+    found = trainable_halves(vae)
+    for half in ("encoder", "decoder") if train == "all" else (train,):
+        if half not in found:
+            raise InputError(
+                f"no gradient reaches a weight of the {half} of {type(vae.module).__name__} that wants one, "
+                f"so train={train!r} would leave the {half} as it is; call requires_grad_(True) on its "
+                f"weights, look at whether its `{half[:-2]}e` detaches, or train the other half alone."
+            )
 
 
 def moves_axis(

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from equivae.autoencoder import Autoencoder
+from equivae.autoencoder.conventions import scales_by_itself
 from equivae.autoencoder.naming import plain_name
-from equivae.autoencoder.padding import get_padding_mode
-from equivae.autoencoder.scaling import scales_by_itself
+from equivae.autoencoder.padded import padding_of
+from equivae.autoencoder.padding import get_padding_mode, note_padding_mode
 from equivae.data.sources import ImageDataset
 from equivae.errors import InputError
 from equivae.evaluation.latent_statistics import LatentStatistics, latent_statistics
@@ -71,9 +72,11 @@ def settle_latent_space(
     read: a shift factor or numbers per channel where it has them, a scaling factor where it is not 1.
     """
     module = tuned.module
+    note_padding_mode(module)
     mode, base_mode = get_padding_mode(module), get_padding_mode(original.module)
     before = _numbers(module)
-    unchanged = mode == base_mode and same_encoder(original, tuned)
+    padded_alike = padding_of(module) == padding_of(original.module)
+    unchanged = padded_alike and same_encoder(original, tuned)
     if unchanged:
         return LatentSpace(True, mode, base_mode, None, before, before)
     try:

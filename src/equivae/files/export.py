@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from equivae.autoencoder.naming import uncompiled
 from equivae.autoencoder.padding import get_padding_mode
 from equivae.errors import InputError, did_you_mean
 from equivae.files.ldm_names import is_attention_weight, ldm_name
@@ -56,8 +57,9 @@ def export_single_file(
             of the VAE.
         overwrite: replace a file that is there.
 
-    Raises `InputError` for a class that has no LDM layout, a file that is there already, and values that do
-    not fit into `dtype`; `WriteError` where the disk is full or read-only.
+    Raises `InputError` for a class that has no LDM layout, a file that is there already, values that do not
+    fit into `dtype`, and layers that pad in ways that no mode describes; `WriteError` where the
+    disk is full or read-only.
 
     ```python
     import equivae
@@ -67,12 +69,42 @@ def export_single_file(
     ```
     """
     path = check_export(path, dtype, overwrite=overwrite)
-    kl = _require_ldm(vae)
     wanted = _dtype(dtype)
+    with uncompiled(vae) as plain:
+        kl = _require_ldm(plain)
+        weights = _ldm_weights(kl, wanted)
+    mode = get_padding_mode(kl)
+    if mode == "mixed":
+        raise InputError(
+            "the layers of this VAE pad in ways that no padding_mode describes, so no file can say how; set "
+            "one with set_padding_mode first."
+        )
+    if mode != "zeros":
+        warnings.warn(
+            f"this VAE pads by {mode!r}: load_vae applies it from the file's metadata, but tools that pad by "
+            "zeros will show the difference at the borders.",
+            stacklevel=2,
+        )
+    config = {
+        k: v for k, v in dict(kl.config).items() if k not in ("_name_or_path", "padding_mode")
+    }
+    if mode != "zeros":
+        config["padding_mode"] = mode
+    metadata = {
+        "format": "pt",
+        CONFIG_KEY: json.dumps({"_class_name": "AutoencoderKL", **config}, default=list),
+    }
+    make_folder(path.parent)
+    write_beside(path, lambda temporary: save_file(weights, temporary, metadata))
+    return path
+
+
+def _ldm_weights(kl: AutoencoderKL, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The weights under LDM's names, in a dtype that holds them."""
     levels = len(kl.config.block_out_channels)
     weights: dict[str, Tensor] = {}
     for name, tensor in kl.state_dict().items():
-        moved = tensor.detach().cpu().to(wanted or tensor.dtype)
+        moved = tensor.detach().cpu().to(dtype or tensor.dtype)
         if not is_finite(moved):
             reason = (
                 f"does not fit into {moved.dtype}; export as bf16 or fp32"
@@ -84,23 +116,7 @@ def export_single_file(
             moved = moved[:, :, None, None]
         # A copy: weights that are tied share their memory, which the file cannot say.
         weights[ldm_name(name, levels)] = moved.clone(memory_format=torch.contiguous_format)
-    mode = get_padding_mode(kl)
-    if mode != "zeros":
-        warnings.warn(
-            f"this VAE pads by {mode!r}: load_vae applies it from the file's metadata, but tools that pad by "
-            "zeros will show the difference at the borders.",
-            stacklevel=2,
-        )
-    config = {k: v for k, v in dict(kl.config).items() if k != "_name_or_path"}
-    if mode != "zeros":
-        config["padding_mode"] = mode
-    metadata = {
-        "format": "pt",
-        CONFIG_KEY: json.dumps({"_class_name": "AutoencoderKL", **config}, default=list),
-    }
-    make_folder(path.parent)
-    write_beside(path, lambda temporary: save_file(weights, temporary, metadata))
-    return path
+    return weights
 
 
 def check_export(

@@ -9,7 +9,13 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from equivae.autoencoder.padding import check_padding_mode, get_padding_mode, set_padding_mode
+from equivae.autoencoder.naming import uncompiled
+from equivae.autoencoder.padding import (
+    apply_padding_mode,
+    check_padding_mode,
+    get_padding_mode,
+    note_padding_mode,
+)
 from equivae.errors import InputError, first_line
 from equivae.files.single_file import is_single_file, load_single_file
 from equivae.files.writing import write_files_beside
@@ -104,7 +110,7 @@ def _pad_as_noted(vae: nn.Module) -> nn.Module:
     """Apply the padding mode that `set_padding_mode` left in the config."""
     mode = getattr(getattr(vae, "config", None), "padding_mode", None) or "zeros"
     if mode != "zeros" and mode != get_padding_mode(vae):
-        set_padding_mode(vae, check_padding_mode(mode))
+        apply_padding_mode(vae, check_padding_mode(mode))
     return vae
 
 
@@ -171,10 +177,16 @@ def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
 def save_vae(module: nn.Module, folder: str | Path) -> None:
     """Save with the module's own `save_pretrained`, or its weights as `model.safetensors`.
 
+    The names of the weights are those of the module before `torch.compile`, whatever was compiled; the
+    config of a diffusers model gets a note of how it pads, where that is not what its class builds.
+
     Every file is written beside and renamed, once it is on the disk. Raises `WriteError`, with what was there
     untouched, when the disk is full or read-only.
     """
-    write_files_beside(Path(folder), lambda staging: _save(module, staging))
+    with uncompiled(module) as plain:
+        if hasattr(plain, "save_pretrained"):
+            note_padding_mode(plain)
+        write_files_beside(Path(folder), lambda staging: _save(plain, staging))
 
 
 def _save(module: nn.Module, folder: Path) -> None:

@@ -115,7 +115,7 @@ def model_card(
         "PSNR minus round-trip PSNR. All numbers are in `report.json`.",
         *(f"![{markdown(alt)}]({name})" for name, alt in report.figure_captions().items()),
         "## Latents\n\n" + _latents(space),
-        "## Padding\n\n" + _padding(space),
+        "## Padding\n\n" + _padding(space, model),
         "## How it was made\n\n" + _making(base, names, recipe, options, usual, report, space),
     ]
     text = f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
@@ -169,7 +169,7 @@ def _usage(
         )
     place = json.dumps(title, ensure_ascii=False)  # as Python and JSON both write a string
     lines = [f"from diffusers import {kind}", "", f"vae = {kind}.from_pretrained({place})"]
-    if space.padding_mode != "zeros" or isinstance(model, SymmetrizedVAE):
+    if _noted_padding(model) != "zeros" or isinstance(model, SymmetrizedVAE):
         lines = [
             "import equivae",
             "",
@@ -238,14 +238,30 @@ def _latents(space: LatentSpace) -> str:
     )
 
 
-def _padding(space: LatentSpace) -> str:
-    if space.padding_mode == "zeros":
-        return "Zeros, as diffusers and every other tool pad. Nothing to look after."
+def _noted_padding(model: nn.Module) -> str:
+    """What the config says beyond how the class pads, and `load_vae` applies."""
+    return getattr(getattr(model, "config", None), "padding_mode", None) or "zeros"
+
+
+def _padding(space: LatentSpace, model: nn.Module) -> str:
+    noted = _noted_padding(model)
+    if noted == "zeros":
+        if space.padding_mode == "zeros":
+            return "Zeros, as diffusers and every other tool pad. Nothing to look after."
+        return "As its class pads, in diffusers and everywhere. Nothing to look after."
+    how = f"Every convolution pads by `{noted}`."
+    if noted == "reflect-convs":
+        how = (
+            "What convolutions pad by themselves is reflected, and the row and column that downsamplers add "
+            "at one side stay zeros (`reflect-convs`)."
+        )
+    elif space.padding_mode == "mixed":
+        how = f"Convolutions pad by `{noted}`, but for those whose class pads in its own forward."
     return (
-        f"Every convolution pads by `{space.padding_mode}`. `config.json` says so in `padding_mode`, which "
+        f"{how} `config.json` says so in `padding_mode`, which "
         "`equivae.load_vae` applies. **Plain diffusers, ComfyUI, A1111 and kohya's trainers ignore it and "
         "pad by zeros**: the picture is then right inside and off at the borders. In plain diffusers, "
-        f'`equivae.set_padding_mode(vae, "{space.padding_mode}")` after loading does the same.'
+        f'`equivae.set_padding_mode(vae, "{noted}")` after loading does the same.'
     )
 
 
