@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,14 +14,21 @@ from equivae.autoencoder.view import Autoencoder
 from equivae.errors import InputError
 from equivae.transforms import Transform, resolve_transforms
 
-__all__ = ["scale_latents", "scales_by_itself", "transform_latents", "unscale_latents"]
+__all__ = [
+    "LatentScaling",
+    "scale_latents",
+    "scales_by_itself",
+    "transform_latents",
+    "unscale_latents",
+]
 
 
 def transform_latents(
     latents: Tensor,
     transform: str | Transform,
-    vae: nn.Module | Autoencoder,
+    vae: nn.Module | Autoencoder | None = None,
     *,
+    scaled: LatentScaling | float | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Transform latents as they lie in a pipeline or in a trainer's cache, scaled and shifted.
@@ -29,16 +37,20 @@ def transform_latents(
     what it means to the VAE: a fitted one adds a bias, which a scaled latent would get at the wrong size.
 
     Args:
-        latents: `(B, c, h, w)` as `scale_latents` gives them and the VAE's diffusers pipelines hold them:
-            `(z - shift_factor) * scaling_factor`, or `(z - latents_mean) * scaling_factor / latents_std`
-            where the config has means and deviations per channel. Packed latents (FLUX) have to be
-            unpacked first.
+        latents: `(B, c, h, w)`, or one of them `(c, h, w)`, as `scale_latents` gives them and the VAE's
+            diffusers pipelines hold them: `(z - shift_factor) * scaling_factor`, or
+            `(z - latents_mean) * scaling_factor / latents_std` where the config has means and deviations
+            per channel. Packed latents (FLUX) have to be unpacked first.
         transform: a transform or its name; one, not a group.
-        vae: the VAE that the latents belong to, for its config and its factor.
+        vae: the VAE that the latents belong to, for its config and its factor. Without it, `scaled` says
+            how they are scaled, and a transform that counts pixels per cell has to know its factor.
+        scaled: instead of a VAE, the scaling as numbers: `LatentScaling(0.3611, 0.1159)`, or the factor
+            alone. `1.0` is for latents as `encode` returns them.
         generator: makes the draw of a random transform repeatable.
 
-    Returns latents of the same dtype, scaled as those given. Raises `InputError` for an unknown transform
-    and for latents of another shape than the VAE's.
+    Returns latents of the same shape rules and dtype, scaled as those given. Raises `InputError` for an
+    unknown transform, for latents of another shape than the VAE's, and unless one of `vae` and `scaled` is
+    given.
 
     ```python
     import torch
@@ -49,6 +61,8 @@ def transform_latents(
     cached = equivae.scale_latents(equivae.Autoencoder(vae).encode(torch.rand(2, 3, 64, 64)), vae)
     flipped = equivae.transform_latents(cached, "hflip", vae)
     assert torch.allclose(flipped, cached.flip(-1), atol=1e-6)
+    one = equivae.transform_latents(cached[0], "hflip", scaled=vae.config.scaling_factor)
+    assert torch.allclose(one, flipped[0], atol=1e-6)
     ```
     """
     wanted = resolve_transforms(transform)
@@ -57,17 +71,34 @@ def transform_latents(
             f"transform_latents applies one transform, {transform!r} stands for {len(wanted)}; pick one of "
             f"{', '.join(t.name for t in wanted)}."
         )
-    module = _module(vae)
-    factor, channels = _grid(vae)
-    if latents.ndim < 4 or latents.shape[1] != channels:
+    if (vae is None) == (scaled is None):
         raise InputError(
-            f"latents of shape {tuple(latents.shape)} are none of {type(module).__name__}, whose are "
-            f"(B, {channels}, h, w); unpack packed latents first."
+            "transform_latents has to know how the latents are scaled: pass their VAE, or scaled=factor or "
+            "scaled=LatentScaling(factor, shift), one of them."
         )
-    fixed = wanted[0].at_factor(factor).draw(latents.shape[0], generator)
-    scaling = _Scaling.of(module)
-    moved = fixed.latent(scaling.unscale(latents.float()))
-    return scaling.scale(moved).to(latents.dtype)
+    batch = latents
+    if vae is None:
+        scaling = scaled if isinstance(scaled, LatentScaling) else LatentScaling(float(scaled or 0))
+        fixed = wanted[0]
+        if latents.ndim < 3:
+            raise InputError(
+                "latents have a channel and two grid axes, (B, c, h, w) or (c, h, w); got "
+                f"{tuple(latents.shape)}."
+            )
+        batch = latents.unsqueeze(0) if latents.ndim == 3 else latents
+    else:
+        factor, channels = _grid(vae)
+        batch = latents.unsqueeze(0) if latents.ndim == 3 else latents
+        if batch.ndim < 4 or batch.shape[1] != channels:
+            raise InputError(
+                f"latents of shape {tuple(latents.shape)} are none of {type(_module(vae)).__name__}, whose "
+                f"are (B, {channels}, h, w) or (c, h, w); unpack packed latents first."
+            )
+        scaling = LatentScaling.of(_module(vae))
+        fixed = wanted[0].at_factor(factor)
+    fixed = fixed.draw(batch.shape[0], generator)
+    moved = scaling.scale(fixed.latent(scaling.unscale(batch.float()))).to(latents.dtype)
+    return moved.squeeze(0) if batch.ndim > latents.ndim else moved
 
 
 def scale_latents(latents: Tensor, vae: nn.Module | Autoencoder) -> Tensor:
@@ -78,12 +109,12 @@ def scale_latents(latents: Tensor, vae: nn.Module | Autoencoder) -> Tensor:
         vae: its config holds the numbers. A VAE that has none, or that scales in `encode` already, leaves
             the latents as they are.
     """
-    return _Scaling.of(_module(vae)).scale(latents)
+    return LatentScaling.of(_module(vae)).scale(latents)
 
 
 def unscale_latents(latents: Tensor, vae: nn.Module | Autoencoder) -> Tensor:
     """The inverse of `scale_latents`: what `decode` takes."""
-    return _Scaling.of(_module(vae)).unscale(latents)
+    return LatentScaling.of(_module(vae)).unscale(latents)
 
 
 # A trainer transforms latents at every step; finding the grid takes an encode and a decode.
@@ -104,41 +135,76 @@ def _module(vae: nn.Module | Autoencoder) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class _Scaling:
-    """`(z - mean) * factor / std`; mean and std are numbers, or tensors `(c,)`."""
+class LatentScaling:
+    """How a tool scales the latents that `encode` returns: `(z - shift) * factor / std`.
 
-    factor: float
-    mean: Any
-    std: Any
+    Args:
+        factor: diffusers' `scaling_factor`.
+        shift: `shift_factor`, or `latents_mean`, one number for every channel.
+        std: `latents_std`, one number for every channel.
+
+    Raises `InputError` for a factor or a deviation that is not positive, or numbers that are not finite.
+
+    ```python
+    import torch
+
+    from equivae.autoencoder.scaling import LatentScaling
+
+    flux = LatentScaling(0.3611, 0.1159)
+    z = torch.randn(2, 16, 8, 8)
+    assert torch.allclose(flux.unscale(flux.scale(z)), z, atol=1e-5)
+    ```
+    """
+
+    factor: float = 1.0
+    shift: float | tuple[float, ...] = 0.0
+    std: float | tuple[float, ...] = 1.0
+
+    def __post_init__(self) -> None:
+        shift, std = torch.as_tensor(self.shift), torch.as_tensor(self.std)
+        positive = self.factor > 0 and bool((std > 0).all())
+        if not (positive and math.isfinite(self.factor) and bool(shift.isfinite().all())):
+            raise InputError(
+                "latents are scaled by a positive factor and positive deviations, got "
+                f"factor={self.factor}, "
+                f"shift={self.shift}, std={self.std}."
+            )
 
     @classmethod
-    def of(cls, vae: nn.Module) -> _Scaling:
+    def of(cls, vae: nn.Module) -> LatentScaling:
+        """What the config of a VAE says; the identity where it says nothing or the VAE scales by itself."""
         config = getattr(vae, "config", None)
         if scales_by_itself(vae):
-            return cls(1.0, 0.0, 1.0)
+            return cls()
         factor = getattr(config, "scaling_factor", None) or 1.0
         mean, std = (_per_channel(vae, name) for name in ("latents_mean", "latents_std"))
         if mean is not None and std is not None:
-            return cls(
-                float(factor),
-                torch.as_tensor(mean, dtype=torch.float32).flatten(),
-                torch.as_tensor(std, dtype=torch.float32).flatten(),
-            )
-        return cls(float(factor), float(getattr(config, "shift_factor", None) or 0.0), 1.0)
+            return cls(float(factor), _numbers(mean), _numbers(std))
+        return cls(float(factor), float(getattr(config, "shift_factor", None) or 0.0))
 
     def scale(self, z: Tensor) -> Tensor:
-        scaled: Tensor = (z - self._like(self.mean, z)) * self.factor / self._like(self.std, z)
+        """From latents `(B, c, *grid)` as `encode` returns them."""
+        scaled: Tensor = (z - _like(self.shift, z)) * self.factor / _like(self.std, z)
         return scaled
 
     def unscale(self, z: Tensor) -> Tensor:
-        latents: Tensor = z / self.factor * self._like(self.std, z) + self._like(self.mean, z)
+        """Back to latents `(B, c, *grid)` as `decode` takes them."""
+        latents: Tensor = z / self.factor * _like(self.std, z) + _like(self.shift, z)
         return latents
 
-    @staticmethod
-    def _like(value: Any, z: Tensor) -> Any:
-        if not isinstance(value, Tensor):
-            return value
-        return value.to(z.device, z.dtype).view(1, -1, *[1] * (z.ndim - 2))
+
+def _like(value: float | tuple[float, ...], z: Tensor) -> Any:
+    if not isinstance(value, tuple):
+        return value
+    if len(value) != z.shape[1]:
+        raise InputError(
+            f"a scaling of {len(value)} channels does not fit latents of shape {tuple(z.shape)}."
+        )
+    return torch.tensor(value, dtype=z.dtype, device=z.device).view(1, -1, *[1] * (z.ndim - 2))
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    return tuple(torch.as_tensor(values, dtype=torch.float32).flatten().tolist())
 
 
 def scales_by_itself(vae: nn.Module) -> bool:
