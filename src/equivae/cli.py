@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import equivae
+from equivae.caches.command import flip_cache
 from equivae.errors import InputError, NonFiniteLossError, UploadError
 from equivae.operators import FitOptions
 from equivae.processes import process_state
@@ -419,6 +420,9 @@ def export(
     )
     path = equivae.export_single_file(vae, output_file, dtype=dtype)
     console.print(f"Written to [bold]{escape(str(path))}[/].")
+
+
+app.command("flip-cache")(flip_cache)
 
 
 @app.command()
