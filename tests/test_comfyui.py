@@ -245,6 +245,10 @@ def test_a_fit_that_loses_is_not_returned(pack: dict[str, Any], photos: Tensor) 
     op, text = pack["Fit Latent Op"](Exact(), photos, "hflip", kernel_size=3)
     assert op.kernel is None
     assert "no better" in text
+    nothing = Exact()
+    nothing.encode = lambda pixels: torch.full((1, 4, 8, 12), float("nan"))  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="not finite"):
+        pack["Fit Latent Op"](nothing, photos, "hflip")
     with pytest.raises(ValueError, match="two images or more"):
         pack["Fit Latent Op"](Exact(), photos[:1], "hflip")
     with pytest.raises(ValueError, match="odd"):

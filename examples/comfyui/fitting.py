@@ -93,7 +93,7 @@ def fit_op(
         f"{name}, {len(images)} images, {kernel_size}x{kernel_size}: relative error of held-out latents "
         f"{error:.3f}, of the plain op {plain:.3f}"
     )
-    if error >= plain:
+    if not error < plain:
         return LatentOp(
             name, channels, report=text + ". The fit is no better, so this is the plain op."
         )
@@ -145,6 +145,11 @@ def _encode_pair(vae: Any, image: Tensor, name: str, amount: float) -> tuple[Ten
         z = z[..., : target.shape[-2] * 2, : target.shape[-1] * 2]
     elif name == "scale 2":
         target = target[..., : z.shape[-2] * 2, : z.shape[-1] * 2]
+    if not (z.isfinite().all() and target.isfinite().all()):
+        raise ValueError(
+            "The VAE gives latents that are not finite (NaN): it overflows in half precision; start "
+            "ComfyUI with --fp32-vae."
+        )
     return z.float().cpu(), target.float().cpu()
 
 
