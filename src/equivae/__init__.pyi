@@ -2,6 +2,7 @@
 __version__: str
 
 from . import autoencoder as autoencoder
+from . import caches as caches
 from . import data as data
 from . import errors as errors
 from . import evaluation as evaluation

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from equivae.caches.command import flip_cache
 from equivae.cli.compare import compare
 from equivae.cli.demo import demo
 from equivae.cli.evaluate import evaluate
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 for command in (demo, finetune, evaluate, compare, fit, export, transforms, recipes):
     app.command()(command)
+app.command("flip-cache")(flip_cache)
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy that typer brings
 
