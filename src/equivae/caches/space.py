@@ -68,7 +68,7 @@ class LatentSpace:
         scaling = None if channels is None else scaling_of(vae, channels)
         return cls(
             name=str(getattr(config, "_name_or_path", None) or type(vae).__name__),
-            fingerprint=fingerprint_of(vae),
+            fingerprint=fingerprint_of(vae, torch.float16),
             channels=channels,
             scaling=scaling,
         )
