@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
 from equivae.data.base import Source, digest
@@ -41,6 +42,14 @@ class ItemSource(Source):
     def raw(self, index: int) -> Any:
         """The image of an item, as the source has it."""
         return self._preparing.find(self.item(index), self.names[index])
+
+    def sides(self, index: int) -> tuple[int, int] | None:
+        item = self._items[index] if isinstance(self._items, (list, tuple)) else None
+        if isinstance(item, Image.Image):
+            return item.height, item.width
+        if isinstance(item, Tensor) and item.ndim >= 3:
+            return int(item.shape[-2]), int(item.shape[-1])
+        return None
 
     def about(self) -> str:
         own = getattr(self._items, "fingerprint", None)

@@ -235,6 +235,8 @@ def _shares(
     vae: Autoencoder,
 ) -> tuple[ImageDataset, ImageDataset]:
     """The images to learn from, and those that are held out."""
+    if config.resolution is None:
+        dataset.check_one_size()
     check_images(dataset[0][None], vae)
     if validation_images is not None:
         training = dataset
