@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -19,12 +21,32 @@ from equivae.cli.fit import fit
 from equivae.cli.recipes import recipes
 from equivae.cli.transforms import transforms
 from equivae.cli.words import as_options, shortened
-from equivae.errors import InputError, NonFiniteLossError, UploadError, first_line
+from equivae.errors import InputError, NonFiniteLossError, RunInterrupted, UploadError, first_line
 from equivae.secrets import hiding_secrets, register_arguments
 
 __all__ = ["app", "main"]
 
 INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+
+class _Interrupted(Exception):
+    """Carries an interrupt past typer, which would make it an exit without a word."""
+
+    def __init__(self, error: KeyboardInterrupt) -> None:
+        super().__init__(str(error) or "interrupted.")
+        self.code = error.exit_code if isinstance(error, RunInterrupted) else INTERRUPTED
+
+
+def _passing_interrupts(command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def run(*words: Any, **options: Any) -> None:
+        try:
+            command(*words, **options)
+        except KeyboardInterrupt as error:
+            raise _Interrupted(error) from error
+
+    return run
+
 
 app = typer.Typer(
     help="Make any diffusers VAE equivariant: a transform of the latent decodes to that of the image.",
@@ -34,7 +56,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 for command in (demo, finetune, evaluate, compare, fit, export, transforms, recipes):
-    app.command()(command)
+    app.command()(_passing_interrupts(command))
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy that typer brings
 
@@ -42,8 +64,9 @@ _UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy tha
 def main() -> None:
     """Run the command line.
 
-    Exits with 0 when all went well, 2 for input that cannot be used, 1 for a run that failed and 130 when
-    it was interrupted. What is wrong is said in one sentence, and no secret is printed.
+    Exits with 0 when all went well, 2 for input that cannot be used, 1 for a run that failed, and 128 and
+    the number of the signal when one stopped it. What is wrong is said in one sentence; no secret is
+    printed.
     """
     register_arguments(sys.argv[1:])
     with hiding_secrets():
@@ -65,6 +88,8 @@ def _run() -> int:
         return _fail(str(error), FAILED)
     except OSError as error:
         return _fail(_said_by_the_system(error), INPUT)
+    except _Interrupted as error:
+        return _fail(str(error), error.code)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted.", INTERRUPTED)
     except Exception:
