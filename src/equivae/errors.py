@@ -13,6 +13,7 @@ __all__ = [
     "NonFiniteLossError",
     "RunInterrupted",
     "UploadError",
+    "WriteError",
     "did_you_mean",
     "first_line",
 ]
@@ -57,6 +58,10 @@ class RunInterrupted(KeyboardInterrupt):
 
 class UploadError(_WithoutSecrets, RuntimeError):
     """A finished run could not be uploaded. It is saved on the disk."""
+
+
+class WriteError(OSError):
+    """A file or folder could not be written, as on a full disk. What was there before is untouched."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

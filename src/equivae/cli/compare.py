@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 import equivae
@@ -20,6 +19,7 @@ from equivae.cli.options import (
     ImageColumn,
     Lpips,
     MaxSamples,
+    Reencode,
     ReportDir,
     Resolution,
     Split,
@@ -27,7 +27,7 @@ from equivae.cli.options import (
     Transforms,
     words_of,
 )
-from equivae.cli.showing import conclude, console
+from equivae.cli.showing import conclude, console, plain
 from equivae.processes import process_state
 
 __all__ = ["compare"]
@@ -48,7 +48,8 @@ def compare(
     resolution: Resolution = 256,
     eval_batch_size: EvalBatchSize = 4,
     max_samples: MaxSamples = None,
-    sweep_samples: SweepSamples = 4,
+    sweep_samples: SweepSamples = None,
+    reencode: Reencode = False,
     features: Features = None,
     lpips: Lpips = None,
     seed: DrawSeed = 0,
@@ -71,6 +72,7 @@ def compare(
         eval_batch_size=eval_batch_size,
         max_samples=max_samples,
         sweep_samples=sweep_samples,
+        reencode=reencode,
         features=features,  # type: ignore[arg-type]
         lpips=lpips,  # type: ignore[arg-type]
         seed=seed,
@@ -78,9 +80,9 @@ def compare(
     )
     if not process_state().is_main_process:
         return
-    table = Table("metric", *map(escape, found.metrics))
+    table = Table("metric", *map(plain, found.metrics))
     for row in found.rows():
-        table.add_row(*row)
+        table.add_row(*map(plain, row))
     console.print(table)
     if output_dir is not None:
         found.save(output_dir)

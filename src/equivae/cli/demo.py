@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Optional
 
-from rich.markup import escape
 from rich.table import Table
 
 from equivae.cli.options import OutputDir, opt
-from equivae.cli.showing import console
+from equivae.cli.showing import console, plain
 from equivae.files.writing import check_claim
 from equivae.options import SEED, at_least
 
@@ -48,5 +47,5 @@ def demo(
             "yes" if one.latents_stay_valid else "no",
         )
     console.print(table)
-    console.print(f"Written to [bold]{escape(str(output_dir))}[/]: ", end="")
+    console.print(f"Written to [bold]{plain(output_dir)}[/]: ", end="")
     console.print(", ".join(sorted(p.name for p in output_dir.iterdir())))

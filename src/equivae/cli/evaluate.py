@@ -19,6 +19,7 @@ from equivae.cli.options import (
     MaxSamples,
     Model,
     ModelConfig,
+    Reencode,
     ReportDir,
     Resolution,
     Revision,
@@ -48,7 +49,8 @@ def evaluate(
     resolution: Resolution = 256,
     eval_batch_size: EvalBatchSize = 4,
     max_samples: MaxSamples = None,
-    sweep_samples: SweepSamples = 4,
+    sweep_samples: SweepSamples = None,
+    reencode: Reencode = False,
     features: Features = None,
     lpips: Lpips = None,
     seed: DrawSeed = 0,
@@ -80,6 +82,7 @@ def evaluate(
         eval_batch_size=eval_batch_size,
         max_samples=max_samples,
         sweep_samples=sweep_samples,
+        reencode=reencode,
         features=features,  # type: ignore[arg-type]
         lpips=lpips,  # type: ignore[arg-type]
         seed=seed,

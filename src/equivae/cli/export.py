@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Optional
 
-from rich.markup import escape
-
 import equivae
 from equivae.cli.inputs import load_model
 from equivae.cli.options import Model, ModelConfig, Revision, Subfolder, Variant, opt
-from equivae.cli.showing import console
-from equivae.files.single_file import check_export
+from equivae.cli.showing import console, plain
+from equivae.files.export import check_export
 
 __all__ = ["export"]
 
@@ -33,4 +31,4 @@ def export(
         pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
     )
     path = equivae.export_single_file(vae, output_file, dtype=dtype)
-    console.print(f"Written to [bold]{escape(str(path))}[/].")
+    console.print(f"Written to [bold]{plain(path)}[/].")

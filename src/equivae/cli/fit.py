@@ -8,7 +8,6 @@ from typing import Annotated, Any, Optional
 
 import typer
 from rich.markdown import Markdown
-from rich.markup import escape
 
 import equivae
 from equivae.cli.inputs import given, images_from, load_model, transforms_of
@@ -29,7 +28,7 @@ from equivae.cli.options import (
     opt,
     opt_of,
 )
-from equivae.cli.showing import console
+from equivae.cli.showing import console, plain
 from equivae.errors import InputError
 from equivae.files.writing import check_claim, check_name
 from equivae.operators import FitOptions
@@ -119,4 +118,4 @@ def fit(
     fitted.save(output_dir)
     if fitted.report is not None:
         console.print(Markdown(fitted.report.to_markdown()))
-    console.print(f"Written to [bold]{escape(str(output_dir))}[/].")
+    console.print(f"Written to [bold]{plain(output_dir)}[/].")

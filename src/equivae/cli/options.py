@@ -30,6 +30,7 @@ __all__ = [
     "Model",
     "ModelConfig",
     "OutputDir",
+    "Reencode",
     "ReportDir",
     "Resolution",
     "Revision",
@@ -107,11 +108,17 @@ EvalBatchSize = Annotated[int, opt("eval_batch_size", "Images per call.", range=
 MaxSamples = Annotated[Optional[int], opt("max_samples", "Images used at most.", range=at_least(1))]
 DataDir = Annotated[Optional[Path], opt("data_dir", "A folder of images.")]
 SweepSamples = Annotated[
-    int,
+    Optional[int],
     opt(
         "sweep_samples",
-        "Images on which angles and scales are swept; 0 for none.",
+        "Images on which angles and scales are swept; 0 for none, by default one in six, at most four.",
         range=at_least(0),
+    ),
+]
+Reencode = Annotated[
+    bool,
+    typer.Option(
+        "--reencode", help="Measure decoding, transforming and encoding again, and its time."
     ),
 ]
 Features = Annotated[

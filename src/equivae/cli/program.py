@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from equivae.caches.command import flip_cache
 from equivae.cli.compare import compare
 from equivae.cli.demo import demo
 from equivae.cli.evaluate import evaluate
@@ -21,7 +22,14 @@ from equivae.cli.fit import fit
 from equivae.cli.recipes import recipes
 from equivae.cli.transforms import transforms
 from equivae.cli.words import as_options, shortened
-from equivae.errors import InputError, NonFiniteLossError, RunInterrupted, UploadError, first_line
+from equivae.errors import (
+    InputError,
+    NonFiniteLossError,
+    RunInterrupted,
+    UploadError,
+    WriteError,
+    first_line,
+)
 from equivae.secrets import hiding_secrets, register_arguments
 
 __all__ = ["app", "main"]
@@ -57,6 +65,7 @@ app = typer.Typer(
 )
 for command in (demo, finetune, evaluate, compare, fit, export, transforms, recipes):
     app.command()(_passing_interrupts(command))
+app.command("flip-cache")(_passing_interrupts(flip_cache))
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy that typer brings
 
@@ -84,7 +93,7 @@ def _run() -> int:
         return _fail(error.format_message(), INPUT)
     except InputError as error:
         return _fail(str(error), INPUT)
-    except (NonFiniteLossError, UploadError) as error:
+    except (NonFiniteLossError, UploadError, WriteError) as error:
         return _fail(str(error), FAILED)
     except OSError as error:
         return _fail(_said_by_the_system(error), INPUT)

@@ -21,9 +21,10 @@ from equivae.data.unreadable import UnreadableImage, why
 from equivae.data.verifying import find_unreadable
 from equivae.errors import InputError
 
-__all__ = ["SMALL", "FolderSource", "open_folder"]
+__all__ = ["FolderSource", "is_small", "open_folder"]
 
-SMALL = 512  # sets up to here are decoded when they are opened, larger ones by their headers alone
+# Sets up to here are decoded when they are opened; of larger ones the headers are read.
+SMALL, SMALL_BYTES = 512, 256 * 2**20
 _HEAD = 4096  # bytes of a file that its mark is made of, beside its size
 
 
@@ -46,6 +47,10 @@ class FolderSource(Source):
                 pass
         except Exception as error:
             raise UnreadableImage.named(name, missing_plugin(name) or why(error)) from error
+
+    def size(self, count: int) -> int:
+        """Bytes of the first so many files."""
+        return sum(found.size for found in self._files[:count])
 
     def about(self) -> str:
         return f"folder {replace(self._preparing, column=None)}"
@@ -108,9 +113,14 @@ def open_folder(
     )
 
 
+def is_small(count: int, size: float) -> bool:
+    """Whether a set of so many pictures and bytes is decoded when it is opened."""
+    return count <= SMALL and size <= SMALL_BYTES
+
+
 def _broken(
     source: FolderSource, count: int, verify: bool | None, progress: bool
 ) -> dict[int, str]:
-    full = count <= SMALL if verify is None else verify
+    full = is_small(count, source.size(count)) if verify is None else verify
     check = source.read if full else source.check_header
     return find_unreadable(check, source.keys(full)[:count], progress=progress)

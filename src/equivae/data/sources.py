@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from equivae.data.base import Source
 from equivae.data.draws import drawing
-from equivae.data.folder import SMALL, open_folder
+from equivae.data.folder import is_small, open_folder
 from equivae.data.images import ImageDataset
 from equivae.data.items import ItemSource, PreparedAgain
 from equivae.data.names import display_name
@@ -57,17 +58,18 @@ def load_images(
             memory, saved to disk, as parquet or arrow files, or the name of one on the hub; a torch
             `Dataset` or `DataLoader` (its dataset is taken) whose items are tensors `(C, H, W)` in [-1, 1]
             (or `(C, T, H, W)`, or `(C, T)`), 8-bit arrays, PIL images, paths, dictionaries with one of those
-            under `pixel_values` or `image`, or tuples that begin with one; or a list of those.
+            under `pixel_values` or `image`, or tuples that begin with one; a list of those; or a `Source`.
         resolution: side of the images after resizing and the centre crop. `None` keeps every image as
             it is, which needs all of them to have one size.
         channels: 3 for colour, 1 for grey.
         image_column: the column of a `datasets.Dataset`, or the key of dictionaries, that holds the images;
-            found if not named.
+            found if not named, and nothing to sources without any.
         split: the split of a dataset or of a folder with split folders; `"all"` takes every one.
         max_samples: take the first so many images only.
         background: the colour behind transparent pictures: a name, `"#rrggbb"`, or 8-bit RGB.
         verify: decode every picture at the start, in threads, and leave out what cannot be read (`True`);
-            check nothing (`False`); by default decode up to 512, and of more look at the headers.
+            check nothing (`False`); by default decode up to 512 pictures or 256 MiB, and of more look at the
+            headers.
         progress: show a bar when that takes longer than two seconds.
 
     Raises `InputError` when there is no image, with the reason. Warns when images lie in [0, 1].
@@ -92,7 +94,8 @@ def load_images(
         dataset = open_folder(
             rows, preparing, split=split, enough=max_samples, verify=verify, progress=progress
         )
-    elif isinstance(rows, ImageDataset):
+    elif isinstance(rows, (ImageDataset, Source)):
+        rows = ImageDataset(rows) if isinstance(rows, Source) else rows
         again = PreparedAgain(rows, preparing)
         dataset = ImageDataset(again, skipped=rows.skipped, left_out=rows.left_out)
     else:
@@ -135,6 +138,12 @@ def _rows(source: Any, split: str) -> Any:
         return path if found is None else found
     if isinstance(source, Mapping):
         source = choose_split(source, split)
+    elif split not in ("train", "all", str(getattr(source, "split", None))):
+        raise InputError(
+            f"split={split!r} is for folders and data sets with splits; {type(source).__name__} has none."
+        )
+    if isinstance(source, Source):
+        return source
     if isinstance(source, IterableDataset) or not (
         hasattr(source, "__len__") and hasattr(source, "__getitem__")
     ):
@@ -152,9 +161,8 @@ def _of_rows(
         rows = rows.select(range(min(enough, len(rows))))
     source = _source(rows, preparing)
     _warn_of_range(source)
-    own_check = isinstance(source, TableSource) and not source.transformed
     if verify is None:
-        verify = own_check and len(source) <= SMALL
+        verify = isinstance(source, TableSource) and is_small(len(source), source.size())
     if not verify or isinstance(source, TensorSource):
         return ImageDataset(source)
     keys = [None] * len(source)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
+
+import numpy as np
 
 from equivae.data.items import ItemSource
 from equivae.data.names import display_name
@@ -24,6 +27,7 @@ class TableSource(ItemSource):
     def __init__(self, rows: Any, preparing: Preparing) -> None:
         self.transformed = (getattr(rows, "format", None) or {}).get("type") == "custom"
         self._column: str | None = None
+        self._size = getattr(getattr(rows, "data", None), "nbytes", 0)
         if not self.transformed:
             self._column = _image_column(rows, preparing.column)
             rows = _encoded(rows, self._column)
@@ -56,6 +60,10 @@ class TableSource(ItemSource):
             return datasets.Image().decode_example(item)
         except Exception as error:
             raise UnreadableImage.named(self.names[index], why(error)) from error
+
+    def size(self) -> float:
+        """Bytes of the table; infinite where reading a row runs a function of the user's."""
+        return math.inf if self.transformed else self._size
 
     def about(self) -> str:
         return f"table {self._column} {self._preparing}"
@@ -167,7 +175,21 @@ def _encoded(rows: Any, column: str) -> Any:
     rows = rows.select_columns([column])
     if isinstance((rows.features or {}).get(column), datasets.Image):
         return rows.with_format(None).cast_column(column, datasets.Image(decode=False))
+    axes, dtype = _array_of((rows.features or {}).get(column))
+    if axes in (2, 3) and dtype in ("uint8", "uint16", "float16", "float32", "float64"):
+        return rows.with_format("numpy", dtype=np.dtype(dtype))
     return rows
+
+
+def _array_of(feature: Any) -> tuple[int, str]:
+    """Axes and dtype of a column of arrays, which other formats give as lists or as 64-bit numbers."""
+    shape = getattr(feature, "shape", None)
+    if shape is not None:
+        return len(shape), str(feature.dtype)
+    axes = 0
+    while isinstance(feature, list) or getattr(feature, "feature", None) is not None:
+        feature, axes = feature[0] if isinstance(feature, list) else feature.feature, axes + 1
+    return axes, str(getattr(feature, "dtype", ""))
 
 
 def _check_key(rows: Any, wanted: str) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Collection
+import stat
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from equivae.errors import InputError
+from safetensors import SafetensorError
+
+from equivae.errors import InputError, WriteError, first_line
 from equivae.options import check_path, quoted
 from equivae.secrets import redact
 
@@ -20,11 +25,14 @@ __all__ = [
     "child",
     "claim_folder",
     "hide_secrets",
+    "make_folder",
     "partial_folder",
     "write_beside",
+    "write_files_beside",
     "write_folder_beside",
 ]
 
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # of file systems that cannot
 _TEXTS = frozenset({".csv", ".html", ".json", ".jsonl", ".md", ".svg", ".txt", ".yaml", ".yml"})
 _LONGEST_NAME = (
     200  # bytes, so that what is put before and behind still fits into the file system's 255
@@ -137,15 +145,33 @@ def _leftover(path: Path) -> bool:
     return path.name.startswith(".") and ".partial" in path.name
 
 
+def make_folder(folder: Path) -> None:
+    """`mkdir -p`; raises `WriteError` where none can be made."""
+    with _one_sentence(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def write_beside(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file, hide the secrets in it, then rename it to `path` in one step."""
+    """Let `write` fill a temporary file, hide the secrets in it, then rename it to `path` in one step.
+
+    The file is on the disk before it is renamed, so that a power cut leaves the old one or the new one
+    whole. It has the mode of the file that it replaces, else that which the umask gives. Raises `WriteError`
+    when it cannot be written; what was there is untouched.
+    """
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        write(temporary)
-        hide_secrets(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _one_sentence(path):
+        try:
+            temporary.unlink(missing_ok=True)
+            temporary.touch()
+            mode = (path if path.is_file() else temporary).stat().st_mode
+            write(temporary)
+            hide_secrets(temporary)
+            temporary.chmod(stat.S_IMODE(mode))  # safetensors writes for its owner alone
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def partial_folder(path: Path) -> Path:
@@ -156,22 +182,83 @@ def partial_folder(path: Path) -> Path:
 def write_folder_beside(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary folder, then rename it to `path`, replacing an earlier one.
 
-    Secrets in its texts are hidden.
+    As `write_beside`, for all files in it: secrets in its texts are hidden, too.
     """
     temporary = partial_folder(path)
+    with _one_sentence(path):
+        _fill(temporary, write)
+        if path.exists():
+            old = path.with_name(f".{path.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            path.replace(old)
+            temporary.replace(path)
+            _sync(path.parent)
+            shutil.rmtree(old)
+        else:
+            temporary.replace(path)
+            _sync(path.parent)
+
+
+def write_files_beside(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary folder inside `folder`, then rename all that it wrote into `folder`.
+
+    Files that are there and that `write` did not write stay. As `write_beside` for every one of them.
+    """
+    temporary = partial_folder(folder / "files")
+    with _one_sentence(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _fill(temporary, write)
+        for path in sorted(temporary.iterdir()):
+            target = folder / path.name
+            if target.is_dir() and path.is_dir():  # no folder is renamed over a full one
+                shutil.rmtree(target)
+            path.replace(target)
+        temporary.rmdir()
+        _sync(folder)
+
+
+def _fill(temporary: Path, write: Callable[[Path], None]) -> None:
+    """A temporary folder with what `write` writes, all of it on the disk; or no folder at all."""
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         write(temporary)
         hide_secrets(temporary)
+        mode = stat.S_IMODE(temporary.stat().st_mode) & 0o666  # a new folder's is the umask's
+        for path in (*temporary.rglob("*"), temporary):
+            if path.is_file():
+                path.chmod(mode)
+            _sync(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    if path.exists():
-        old = path.with_name(f".{path.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        path.replace(old)
-        temporary.replace(path)
-        shutil.rmtree(old)
-    else:
-        temporary.replace(path)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _one_sentence(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except WriteError:  # of something inside it, said already
+        raise
+    except (OSError, SafetensorError) as error:
+        raise WriteError(
+            f"{path} could not be written: {_reason(error)}; what was there is untouched."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or first_line(error)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from equivae.autoencoder import Autoencoder, check_transforms, layout_of
+from equivae.autoencoder.modes import differentiable
 from equivae.errors import InputError, did_you_mean
 from equivae.losses.decoding import Decoding, dual_parts, sampled_parts
 from equivae.losses.encoder_side import EncoderTerm
@@ -155,6 +156,7 @@ class EquivarianceLoss:
         """What the terms of a batch look at; arguments as in a call."""
         autoencoder = vae if isinstance(vae, Autoencoder) else Autoencoder(vae)
         sampled = latents is None and self.sample_posterior
+        images = differentiable(images)
         if latents is None:
             latents = autoencoder.encode(images, sample=self.sample_posterior, generator=generator)
         transforms = _placed(self.transforms, autoencoder, images, latents)

@@ -12,7 +12,7 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
-from equivae.autoencoder import Autoencoder, evaluating, moves_axis
+from equivae.autoencoder import Autoencoder, at_top_level, measuring, moves_axis
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.files.pretrained import load_vae
@@ -179,6 +179,7 @@ def fit_latent_op(
     )
 
 
+@at_top_level()
 def fit_operators(
     vae: Autoencoder, transforms: Sequence[Transform], images: ImageDataset, options: FitOptions
 ) -> dict[str, FittedTransform]:
@@ -200,6 +201,7 @@ def fit_operators(
         backward = _inverse_fit(transform, fits)
         inverse_operator = None if backward is None else backward.operator
         made = FittedTransform(transform, fit.operator, inverse_operator)
+        made.check_finite()
         probe = transform.inverse.latent(fit.kept[0].moved) if backward is not None else None
         made.report = FitReport(
             transform=transform.name,
@@ -285,6 +287,11 @@ class OperatorFit:
 
     def solve(self, vae: Autoencoder, decoding: bool = True) -> None:
         """Solve for every size; choose one, by what the decoder makes of it if there is a choice."""
+        if not (self.train.gram.isfinite().all() and self.train.cross.isfinite().all()):
+            raise InputError(
+                f"{type(vae.module).__name__} encodes these images, or what {self.transform.name} makes of "
+                "them, to NaN or infinite values, to which nothing can be fitted; check the weights."
+            )
         options = self.options
         ridges = None if options.ridge is None else [options.ridge]
         choices = self.choices
@@ -328,12 +335,11 @@ class OperatorFit:
             power += float(target.square().sum())
         return math.sqrt(error / power)
 
-    @torch.no_grad()
     def decoded_psnr(self, vae: Autoencoder, operator: LatentOperator) -> float:
         """PSNR of `D(ρ E(x))` against `T(x)` over the pairs kept, inside the mask."""
         error = count = 0.0
         operator = operator.to(vae.device)
-        with evaluating(vae.module):
+        with measuring(vae.module):
             for pair in self.kept:
                 target, mask = self.transform.pixel(pair.source), self.transform.mask(pair.source)
                 decoded = vae.decode(operator(pair.moved.to(vae.dtype)))

@@ -129,8 +129,22 @@ class FittedTransform(Transform):
         register_transform(name, override=override)(Registered)
         return fitted
 
+    def check_finite(self) -> None:
+        """Raises `InputError` for weights that are NaN or infinite: a fit that diverged."""
+        for name, weight in self.module.state_dict().items():
+            if not weight.isfinite().all():
+                raise InputError(
+                    f"the latent op {self.name!r} holds NaN or infinite values in {name}, so its fit "
+                    "diverged: check that the VAE encodes these images to finite values, or pass a larger "
+                    "ridge."
+                )
+
     def save(self, folder: str | Path) -> Path:
-        """Write `latent_op.safetensors` and `latent_op.json` into a folder; `load_latent_op` reads them."""
+        """Write `latent_op.safetensors` and `latent_op.json` into a folder; `load_latent_op` reads them.
+
+        Raises `InputError` for weights that are NaN or infinite.
+        """
+        self.check_finite()
         folder = Path(folder)
         check_output("output folder", folder)
         folder.mkdir(parents=True, exist_ok=True)

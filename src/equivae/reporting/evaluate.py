@@ -11,9 +11,11 @@ from torch import nn
 from equivae.autoencoder import Autoencoder, check_resolution
 from equivae.data.names import display_name
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
+from equivae.errors import InputError
 from equivae.evaluation.features import BackboneLike, LpipsLike
 from equivae.evaluation.latents import Latents
 from equivae.evaluation.metrics import MeasureOptions, measure
+from equivae.evaluation.sweeps import default_sweep_samples
 from equivae.files.pretrained import load_vae
 from equivae.options import BATCH, SEED, SIDE, at_least, check_value
 from equivae.reporting.pictures import choose_images, picture
@@ -21,7 +23,7 @@ from equivae.reporting.report import Report
 from equivae.transforms import resolve_transforms
 from equivae.transforms.groups import TransformsLike
 
-__all__ = ["choose_samples", "describe", "evaluate"]
+__all__ = ["choose_samples", "choose_sweep", "describe", "evaluate"]
 
 
 def evaluate(
@@ -36,7 +38,8 @@ def evaluate(
     image_column: str | None = None,
     split: str = "train",
     background: str | tuple[int, int, int] = "white",
-    sweep_samples: int = 4,
+    sweep_samples: int | None = None,
+    reencode: bool = False,
     features: BackboneLike | None = None,
     lpips: LpipsLike | None = None,
     seed: int = 0,
@@ -58,7 +61,9 @@ def evaluate(
         max_samples: measure so many images, drawn at random with `seed`, instead of all.
         image_column: as `split` and `background`, see `equivae.data.load_images`.
         sweep_samples: images on which angles from 0° to 180° and scales from 0.25 to 1.5 are measured as
-            well; 0 for none.
+            well, 22 decodes for each; by default one in six of the images, at most four; 0 for none.
+        reencode: measure re-encoding as well, `D(E(T(D(E(x)))))` against `T(x)`, and its time beside that of
+            the latent op; a decode and an encode more for every transform.
         features: a backbone for feature cosine and rFID: a callable from images `(B, C, H, W)` in [0, 1]
             to features `(B, D)`, or `"inception"` (with `equivae[metrics]`).
         lpips: a perceptual distance: a callable from two batches of images in [0, 1] to distances `(B,)`,
@@ -93,7 +98,8 @@ def evaluate(
     )
     options = MeasureOptions(
         batch_size=eval_batch_size,
-        sweep_samples=sweep_samples,
+        sweep_samples=choose_sweep(sweep_samples, dataset),
+        reencode=reencode,
         features=features,
         lpips=lpips,
         seed=seed,
@@ -150,6 +156,15 @@ def choose_samples(
         dataset = dataset.subset(random.Random(seed).sample(range(len(dataset)), max_samples))
     dataset.set_draws(seed)
     return dataset
+
+
+def choose_sweep(sweep_samples: int | None, images: ImageDataset) -> int:
+    """How many images are swept; `InputError` for less than none."""
+    if sweep_samples is None:
+        return default_sweep_samples(len(images))
+    if sweep_samples < 0:
+        raise InputError(f"sweep_samples must not be negative, got {sweep_samples}; 0 is none.")
+    return sweep_samples
 
 
 def describe(vae: nn.Module | str | Path) -> str:

@@ -154,7 +154,8 @@ def _inverse(transform: Transform, case: Case) -> None:
 def _batch_independence(transform: Transform, case: Case) -> None:
     if transform.mixes_samples or case.batch < 2:
         return
-    fixed = case.drawn(transform)
+    placed = transform.at_factor(case.factor, case.factor)
+    fixed = case.drawn(placed)
     if fixed.mixes_samples:
         return
     for what, op, value in _both(fixed, case, torch.float64):
@@ -162,6 +163,8 @@ def _batch_independence(transform: Transform, case: Case) -> None:
         other[-1] = -other[-1] + 0.5
         if not torch.allclose(op(value)[:-1], op(other)[:-1], rtol=0, atol=1e-12):
             raise Broken(f"its {what} lets one sample of a batch change another")
+        if fixed is placed and not torch.allclose(op(value)[:1], op(value[:1]), rtol=0, atol=1e-12):
+            raise Broken(f"its {what} does something else to a sample that is alone")
 
 
 def _factor(transform: Transform, case: Case) -> None:

@@ -27,7 +27,7 @@ from equivae.operators import operators_of
 from equivae.operators.transform import default_name
 from equivae.processes import process_state
 from equivae.symmetry import SymmetrizedVAE
-from equivae.training.checkpoints import check_settings, find_checkpoint, read_state
+from equivae.training.checkpoints import check_settings, find_checkpoint, read_images, read_state
 from equivae.training.config import RECIPES, FinetuneConfig, make_config
 from equivae.training.crops import check_crop
 from equivae.training.operators import OPERATORS, check_operators
@@ -58,6 +58,7 @@ class Plan:
         transforms: as they were asked for.
         training: the images to learn from.
         validation: the images held out, or the training images where none are.
+        record: of all images, to find them again when the run is resumed.
         output_dir: the folder that the run may write to.
         checkpoint: the checkpoint that the run goes on from.
         resumed: what that checkpoint says of the run so far.
@@ -75,6 +76,7 @@ class Plan:
     transforms: list[Transform]
     training: ImageDataset
     validation: ImageDataset
+    record: dict[str, Any]
     output_dir: Path
     checkpoint: Path | None
     resumed: RunState | None
@@ -127,10 +129,11 @@ def make_plan(
     config = make_config(recipe, options)
     view = Autoencoder(original)
     check_resolution(config.resolution, view)
-    training, validation = _datasets(images, validation_images, config, view)
-    _check_together(wanted, training, config, view)
     folder = Path(output_dir)
     checkpoint = find_checkpoint(folder, config.resume_from_checkpoint)
+    whole = _images(images, config, view, checkpoint)
+    training, validation = _shares(whole, validation_images, config, view)
+    _check_together(wanted, training, config, view)
     if checkpoint is None or checkpoint.resolve().parent != folder.resolve():
         check_claim(folder, ours=OURS)
     _check_device(config)
@@ -143,6 +146,7 @@ def make_plan(
         transforms=wanted,
         training=training,
         validation=validation,
+        record=whole.record(),
         output_dir=folder,
         checkpoint=checkpoint,
         resumed=None if checkpoint is None else read_state(checkpoint),
@@ -210,22 +214,39 @@ def _warmup_steps(
     return config.lr_warmup_steps
 
 
-def _datasets(
-    images: ImagesLike,
+def _images(
+    images: ImagesLike, config: FinetuneConfig, vae: Autoencoder, checkpoint: Path | None
+) -> ImageDataset:
+    """All images; those of the run that is resumed, where some of them vanished in between."""
+    found = load_images(
+        images,
+        channels=vae.image_channels,
+        max_samples=config.max_train_samples,
+        **config.reading(),
+    )
+    record = None if checkpoint is None else read_images(checkpoint)
+    return found if record is None else found.restore(record)
+
+
+def _shares(
+    dataset: ImageDataset,
     validation_images: ImagesLike | None,
     config: FinetuneConfig,
     vae: Autoencoder,
 ) -> tuple[ImageDataset, ImageDataset]:
-    options: dict[str, Any] = {"channels": vae.image_channels, **config.reading()}
-    dataset = load_images(images, max_samples=config.max_train_samples, **options)
+    """The images to learn from, and those that are held out."""
     check_images(dataset[0][None], vae)
     if validation_images is not None:
-        validation = load_images(validation_images, **options)
+        training = dataset
+        validation = load_images(validation_images, channels=vae.image_channels, **config.reading())
         check_images(validation[0][None], vae)
-        return dataset, validation
-    training, validation = dataset.split(config.validation_split, config.seed)
-    # Without a held-out share the report can only speak of images that were trained on.
-    return training, validation if len(validation) else training
+    else:
+        training, validation = dataset.split(config.validation_split, config.seed)
+        # Without a held-out share the report can only speak of images that were trained on.
+        validation = validation if len(validation) else training
+    for share in (training, validation):
+        share.set_draws(config.seed)
+    return training, validation
 
 
 def _check_together(

@@ -21,6 +21,29 @@ class CellTransform(Transform):
     Args:
         cell: pixels per latent cell, the VAE's factor; `None` until the transform is placed. What needs
             it then raises `InputError`.
+
+    For a transform of one's own: the ops ask for `pixels_per_cell`, and `at_factor` is there.
+
+    ```python
+    import torch
+
+    import equivae
+
+
+    class HalfCell(equivae.transforms.CellTransform):
+        name = "half_cell"
+        exact = False
+
+        def pixel(self, x):
+            return x.roll(self.pixels_per_cell // 2, -1)
+
+        def latent(self, z):
+            return (z + z.roll(1, -1)) / 2
+
+
+    x = torch.rand(1, 3, 64, 64)
+    assert HalfCell().at_factor(16).pixel(x).equal(x.roll(8, -1))
+    ```
     """
 
     cell: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,13 @@ class Blend(Transform):
         return spell("blend", weight=self.weight, **partner)
 
     def _mix(self, batch: Tensor) -> Tensor:
+        if len(batch) == 1:
+            warnings.warn(
+                f"transform {self.name!r} mixes every sample with another, and leaves the only one of this "
+                "batch as it is; give at least two.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         weight = torch.as_tensor(self.weight, dtype=batch.dtype, device=batch.device)
         if weight.ndim and weight.shape[0] not in (1, batch.shape[0]):
             raise InputError(
@@ -56,7 +64,7 @@ class Blend(Transform):
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class RandomBlend(Family):
-    """Blending with a drawn partner and weight.
+    """Blending with a drawn partner, another sample, and a drawn weight.
 
     Args:
         weight: the range of the weight of a sample itself.
@@ -70,6 +78,9 @@ class RandomBlend(Family):
     registered_name = "random_blend"
 
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
-        partner = torch.randperm(batch_size, generator=generator)
+        # A random ring: no sample is its own partner, and each of the others is as likely.
+        ring = torch.randperm(batch_size, generator=generator)
+        partner = torch.empty_like(ring)
+        partner[ring] = ring.roll(1)
         weight = Sampler(batch_size, generator, self.same_on_batch).uniform(*self.weight)
         return Blend(weight=weight, partner=partner)
