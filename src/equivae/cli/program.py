@@ -12,13 +12,13 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from equivae.caches.command import flip_cache
 from equivae.cli.compare import compare
 from equivae.cli.demo import demo
 from equivae.cli.evaluate import evaluate
 from equivae.cli.export import export
 from equivae.cli.finetune import finetune
 from equivae.cli.fit import fit
+from equivae.cli.flip_cache import flip_cache
 from equivae.cli.recipes import recipes
 from equivae.cli.transforms import transforms
 from equivae.cli.words import as_options, shortened
