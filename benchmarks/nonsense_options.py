@@ -66,36 +66,65 @@ VALUES = [*NUMBERS, *TEXTS, *PATHS]
 
 _NOT_MEANT = {"", " ", "\t", "a\nb", "\x1b[31mred", "x" * 5000, "null\0byte", "\udcff"}
 _PRINTABLE = {value for value in VALUES if value not in _NOT_MEANT}
-_WHOLE = {"4294967296"}  # and 0, where it may be left out
-_REAL = {"0.5", "1.5", "1e-4", *_WHOLE, "99999999999999999999"}
+_REAL = {"0.5", "1.5", "1e-4", "4294967296", "99999999999999999999"}
 
+_OF_NONE = ["bottleneck_steps", "lr_warmup_steps", "sweep_samples", "latent_cache_mb", "seed"]
+_OF_REAL = [
+    "weight",
+    "reconstruction_weight",
+    "encoder_weight",
+    "adam_weight_decay",
+    "max_grad_norm",
+]
+_OF_RATE = ["bottleneck_learning_rate", "operator_learning_rate", "learning_rate", "adam_epsilon"]
+_OF_SHARE = [
+    "distillation",
+    "probability",
+    "ema_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "validation_split",
+]
+# What lies on the disk or on the hub decides.
+_OF_OTHERS = ["image_column", "split", "subfolder", "revision", "variant"]
+_PLAIN = {
+    "inf",
+    "nan",
+    "abc",
+    "None",
+    "True",
+    "0",
+    "0.5",
+    "1.5",
+    "1e309",
+    "1e-4",
+    "0x10",
+    "FILE",
+    "FULL",
+}
+_PLAIN |= {"4294967296", "99999999999999999999", "hf_" + "x1" * 15}
+
+# Whole numbers are not in it: none of these is a size, a batch or a count that anyone runs.
 MEANT: dict[str, set[str]] = {
-    # whole numbers; none of these values is a size, a batch or a count that anyone runs
-    **dict.fromkeys(
-        ["bottleneck_steps", "lr_warmup_steps", "sweep_samples", "latent_cache_mb"], {"0"}
-    ),
-    **dict.fromkeys(["seed", "dataloader_num_workers"], {"0"}),
-    # real numbers
-    **dict.fromkeys(["weight", "reconstruction_weight", "encoder_weight"], {"0", *_REAL}),
-    **dict.fromkeys(["adam_weight_decay", "max_grad_norm", "ridge"], {"0", *_REAL}),
-    **dict.fromkeys(["bottleneck_learning_rate", "learning_rate", "adam_epsilon"], _REAL),
-    **dict.fromkeys(["operator_learning_rate"], _REAL),
-    **dict.fromkeys(["distillation", "probability", "ema_decay"], {"0", "0.5", "1e-4"}),
-    **dict.fromkeys(["adam_beta1", "adam_beta2", "validation_split"], {"0", "0.5", "1e-4"}),
+    **{name: {"0"} for name in [*_OF_NONE, "dataloader_num_workers"]},
+    **{name: {"0", *_REAL} for name in [*_OF_REAL, "ridge"]},
+    **dict.fromkeys(_OF_RATE, _REAL),
+    **{name: {"0", "0.5", "1e-4"} for name in _OF_SHARE},
     "fit validation_split": {"0.5", "1e-4"},
     "checkpointing_minutes": {"0", "0.5", "1.5", "1e-4"},
-    # words that others know: what lies on the disk or the hub decides
-    **dict.fromkeys(["image_column", "split", "subfolder", "revision", "variant"], _PRINTABLE),
+    **dict.fromkeys(_OF_OTHERS, _PRINTABLE),
     # a name of a file, without what leads out of its folder
     "name": _PRINTABLE - {"-inf", "-1", "-0.5", "../../x", "x" * 300, "--seed", *PATHS[1:]},
-    "license": {"inf", "nan", "abc", "None", "True", "0", "0.5", "1.5", "1e309", "1e-4", "0x10"}
-    | {"4294967296", "99999999999999999999", "FILE", "FULL", "hf_" + "x1" * 15},
-    "hub_token": _PRINTABLE
-    - {"inf", "-inf", "nan", "0", "0.5", "1.5", "-1", "-0.5", "1e309", "1e-4"},
-    # folders to make
-    "output_dir": _PRINTABLE - {"x" * 300, *PATHS, "9" * 5000},
+    "license": _PLAIN,
+    "hub_model_id": _PLAIN,
+    "hub_token": {"4294967296", "99999999999999999999", "../../x", "FILE/sub", "/dev/null/x"}
+    | {"/proc/1/nope/x", "x" * 300, "hf_" + "x1" * 15},
+    "output_dir": _PRINTABLE - {"x" * 300, "9" * 5000, *PATHS},  # to be made
+    **{
+        name: {"."}
+        for name in ("data_dir", "train_data_dir", "validation_data_dir", "dataset_name")
+    },
 }
-MEANT["hub_model_id"] = MEANT["license"] | {"../../x"} - {"../../x"}
 
 BASES: dict[str, list[str]] = {
     "demo": ["--output_dir", "OUT"],
@@ -260,8 +289,7 @@ def _without_work() -> Iterator[None]:
         stack.enter_context(mock.patch.object(pretrained, "_load_pretrained", load))
         made = mock.Mock(repo_id="someone/out")
         for name in ("whoami", "create_repo"):
-            call = mock.patch.object(huggingface_hub.HfApi, name, lambda *_, **__: made)
-            stack.enter_context(call)
+            stack.enter_context(mock.patch.object(huggingface_hub.HfApi, name, return_value=made))
         yield
 
 

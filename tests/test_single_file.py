@@ -479,5 +479,5 @@ def test_export_says_what_is_wrong(
     assert command(monkeypatch, *export, tmp_path / "b.safetensors", "--dtype", "fp99") == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "is there already" in said
-    assert "dtype='fp99' is unknown" in said
+    assert "--dtype fp99 is unknown" in said
     assert [p.name for p in tmp_path.iterdir()] == ["vae.safetensors"]

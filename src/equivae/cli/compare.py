@@ -58,12 +58,12 @@ def compare(
     background: Background = None,
 ) -> None:
     """Measure several VAEs on the same images, side by side in one table and one figure."""
-    from equivae.files.writing import claim_folder
+    from equivae.files.writing import check_claim
 
     source = images_from(data_dir, dataset_name, "data_dir")
     wanted = transforms_of(transforms)
     if output_dir is not None:
-        claim_folder(output_dir)
+        check_claim(output_dir)
     found = equivae.compare(
         models,
         source,

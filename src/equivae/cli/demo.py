@@ -9,6 +9,7 @@ from rich.table import Table
 
 from equivae.cli.options import OutputDir, opt
 from equivae.cli.showing import console, plain
+from equivae.files.writing import check_claim
 from equivae.options import SEED, at_least
 
 __all__ = ["demo"]
@@ -25,6 +26,7 @@ def demo(
     """The embedded VAE under 180° rotation: fitted, symmetrized, fine-tuned; minutes on two CPU cores."""
     from equivae.demo import demo as run
 
+    check_claim(output_dir)
     console.print(
         "A latent turned by 180° shall decode to the image turned by 180°: every way to it."
     )

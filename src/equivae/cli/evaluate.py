@@ -63,14 +63,14 @@ def evaluate(
     model_config_name_or_path: ModelConfig = None,
 ) -> None:
     """Measure reconstruction and equivariance of a VAE, on its own or against a baseline."""
-    from equivae.files.writing import claim_folder
+    from equivae.files.writing import check_claim
 
     source = images_from(data_dir, dataset_name, "data_dir")
     wanted: list[Any] = [*transforms_of(transforms)]
     if latent_op is not None:
         wanted.append(equivae.load_latent_op(latent_op))
     if output_dir is not None:
-        claim_folder(output_dir)
+        check_claim(output_dir)
     report = equivae.evaluate(
         load_model(
             pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path

@@ -30,7 +30,7 @@ from equivae.cli.options import (
 )
 from equivae.cli.showing import console, plain
 from equivae.errors import InputError
-from equivae.files.writing import check_name, claim_folder
+from equivae.files.writing import check_claim, check_name
 from equivae.operators import FitOptions
 from equivae.operators.network import NetworkOptions
 from equivae.options import above, at_least, quoted
@@ -98,7 +98,7 @@ def fit(
         "seed": seed,
     }
     FitOptions(size, **options)
-    claim_folder(output_dir)
+    check_claim(output_dir)
     fitted = equivae.fit_latent_op(
         load_model(
             pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import io
+import functools
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from equivae.caches.command import flip_cache
 from equivae.cli.compare import compare
 from equivae.cli.demo import demo
 from equivae.cli.evaluate import evaluate
 from equivae.cli.export import export
 from equivae.cli.finetune import finetune
 from equivae.cli.fit import fit
+from equivae.cli.flip_cache import flip_cache
 from equivae.cli.recipes import recipes
 from equivae.cli.transforms import transforms
 from equivae.cli.words import as_options, shortened
@@ -35,6 +36,26 @@ __all__ = ["app", "main"]
 
 INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
+
+class _Interrupted(Exception):
+    """Carries an interrupt past typer, which would make it an exit without a word."""
+
+    def __init__(self, error: KeyboardInterrupt) -> None:
+        super().__init__(str(error) or "interrupted.")
+        self.code = error.exit_code if isinstance(error, RunInterrupted) else INTERRUPTED
+
+
+def _passing_interrupts(command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def run(*words: Any, **options: Any) -> None:
+        try:
+            command(*words, **options)
+        except KeyboardInterrupt as error:
+            raise _Interrupted(error) from error
+
+    return run
+
+
 app = typer.Typer(
     help="Make any diffusers VAE equivariant: a transform of the latent decodes to that of the image.",
     no_args_is_help=True,
@@ -43,8 +64,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 for command in (demo, finetune, evaluate, compare, fit, export, transforms, recipes):
-    app.command()(command)
-app.command("flip-cache")(flip_cache)
+    app.command()(_passing_interrupts(command))
+app.command("flip-cache")(_passing_interrupts(flip_cache))
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy that typer brings
 
@@ -52,12 +73,10 @@ _UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy tha
 def main() -> None:
     """Run the command line.
 
-    Exits with 0 when all went well, 2 for input that cannot be used, 1 for a run that failed, and 130 or 143
-    when SIGINT or SIGTERM ended it. What is wrong is said in one sentence, and no secret is printed.
+    Exits with 0 when all went well, 2 for input that cannot be used, 1 for a run that failed, and 128 and
+    the number of the signal when one stopped it. What is wrong is said in one sentence; no secret is
+    printed.
     """
-    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks ends no run
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     register_arguments(sys.argv[1:])
     with hiding_secrets():
         code = _run()
@@ -78,19 +97,13 @@ def _run() -> int:
         return _fail(str(error), FAILED)
     except OSError as error:
         return _fail(_said_by_the_system(error), INPUT)
-    except (KeyboardInterrupt, typer.Abort) as error:
-        return _interrupted(error)
+    except _Interrupted as error:
+        return _fail(str(error), error.code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted.", INTERRUPTED)
     except Exception:
         traceback.print_exc()
         return FAILED
-
-
-def _interrupted(error: BaseException) -> int:
-    """130 for SIGINT, 143 for SIGTERM; a run that saved itself says where."""
-    cause = error if isinstance(error, RunInterrupted) else error.__cause__
-    if isinstance(cause, RunInterrupted):
-        return _fail(str(cause), cause.exit_code)
-    return _fail("interrupted.", INTERRUPTED)
 
 
 def _said_by_the_system(error: OSError) -> str:

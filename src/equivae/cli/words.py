@@ -44,7 +44,9 @@ def as_options(message: str, options: Mapping[str, bool]) -> str:
     return re.sub(pattern, typed, message)
 
 
-def shortened(message: str, most: int = 1000) -> str:
-    """A message of one line and of bounded length."""
-    line = " ".join(message.split())
+def shortened(message: str, most: int = 600) -> str:
+    """A message of one line and of bounded length, its endless words cut."""
+    line = re.sub(
+        r"\S{201,}", lambda word: f"{word[0][:90]}...{word[0][-9:]}", " ".join(message.split())
+    )
     return line if len(line) <= most else f"{line[: most - 4]} ..."

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -135,15 +139,16 @@ def _load_pretrained(name: str, is_folder: bool, options: dict[str, Any]) -> nn.
     for candidate in candidates:
         place = {"subfolder": candidate} if candidate else {}
         try:
-            config = diffusers.AutoencoderKL.load_config(name, **place, **_hub_options(options))
-            cls = getattr(diffusers, str(config.get("_class_name")), None)
-            if cls is None or not (hasattr(cls, "encode") and hasattr(cls, "decode")):
-                raise InputError(
-                    f"{name} is no autoencoder: its config names {config.get('_class_name')!r}."
+            with _errors_said_once():
+                config = diffusers.AutoencoderKL.load_config(name, **place, **_hub_options(options))
+                cls = getattr(diffusers, str(config.get("_class_name")), None)
+                if cls is None or not (hasattr(cls, "encode") and hasattr(cls, "decode")):
+                    raise InputError(
+                        f"{name} is no autoencoder: its config names {config.get('_class_name')!r}."
+                    )
+                return cls.from_pretrained(  # type: ignore[no-any-return]
+                    name, use_safetensors=True, **place, **options
                 )
-            return cls.from_pretrained(  # type: ignore[no-any-return]
-                name, use_safetensors=True, **place, **options
-            )
         except InputError:
             raise
         except Exception as error:
@@ -155,6 +160,23 @@ def _load_pretrained(name: str, is_folder: bool, options: dict[str, Any]) -> nn.
     raise InputError(
         f"no autoencoder could be loaded from {what} {name!r}: {first_line(failure)}.{hint}"
     ) from failure
+
+
+@contextmanager
+def _errors_said_once() -> Iterator[None]:
+    """Leave out what diffusers logs of an error that it raises too, and the hub's words to its callers."""
+    log = logging.getLogger("diffusers.models.modeling_utils")
+
+    def new(record: logging.LogRecord) -> bool:
+        return "An error occurred while trying to fetch" not in str(record.msg)
+
+    log.addFilter(new)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="huggingface_hub", category=UserWarning)
+            yield
+    finally:
+        log.removeFilter(new)
 
 
 def _variant_hint(folder: Path, asked: str | None) -> str:

@@ -109,6 +109,10 @@ def check_claim(folder: Path, *, ours: Collection[str] = ()) -> None:
 def check_output(name: str, folder: str | Path) -> None:
     """`InputError` unless the folder is there or can be made, and may be written to; makes nothing."""
     check_path(name, folder)
+    if not str(folder).isprintable():
+        raise InputError(
+            f"{name} must have a name of printable characters, got {quoted(str(folder))}."
+        )
     folder = Path(folder)
     try:
         there = next(p for p in (folder, *folder.absolute().parents) if p.exists())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Optional, Union
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,9 @@ from equivae.operators.modules import (
     ConvOperator,
     LatentOperator,
     ResidualOperator,
-    check_kernel_size,
 )
 from equivae.operators.network import NetworkOptions, train_network
+from equivae.operators.options import FitOptions, KernelSize, Method
 from equivae.operators.pairs import (
     Pair,
     Precision,
@@ -35,15 +35,9 @@ from equivae.operators.report import Candidate, FitReport
 from equivae.operators.structure import nearest_involution
 from equivae.operators.transform import FittedTransform, inverse_consistency, is_involution
 from equivae.options import (
-    BATCH,
-    NOT_NEGATIVE,
-    SEED,
     SIDE,
-    Options,
     at_least,
     check_value,
-    option,
-    within,
 )
 from equivae.transforms import Transform, resolve_transforms
 from equivae.units import psnr
@@ -59,52 +53,11 @@ __all__ = [
     "fit_operators",
 ]
 
-Method = Literal["linear", "network"]
-KernelSize = Union[int, Literal["auto"]]
-
 AUTO_KERNEL_SIZES = (1, 3, 5, 7)
 _AUTO_MARGIN_DB = 0.1
 INVISIBLE_DB = 60.0  # a decode this close differs by less than the rounding to 8 bits
 _MOST_ENTRIES = 4096  # of a patch: above, solving takes minutes and hundreds of megabytes
 _KEPT_IMAGES = 8  # held-out images that are decoded to compare candidates
-
-
-def _check_kernel_size(name: str, value: KernelSize) -> None:
-    if value != "auto":
-        check_kernel_size(value)
-
-
-@dataclass(frozen=True)
-class FitOptions(Options):
-    """Options of a fit, shared by `fit_latent_op`, `fit_latent_group` and `analyze_latents`."""
-
-    kernel_size: KernelSize = option(
-        5, "Odd number of latent cells, or auto.", check=_check_kernel_size
-    )
-    method: Method = option("linear", "linear, or network: a small residual network on top of it.")
-    padding: Padding = option("zeros", "Cells beyond the border: zeros, replicate or reflect.")
-    ridge: float | None = option(
-        None, "Of the least squares; else held-out images choose it.", range=NOT_NEGATIVE
-    )
-    involution: bool = option(False, "Project a 1x1 operator to eigenvalues of +1, -1.")
-    # Held-out images choose the ridge.
-    validation_split: float = option(
-        0.1,
-        "Share of the images held out.",
-        range=within(0, 1, open_low=True, open_high=True),
-    )
-    eval_batch_size: int = option(4, "Images per encoder call.", range=BATCH)
-    mixed_precision: Precision = option("no", "no, fp16 or bf16.")
-    seed: int = option(0, "Of the split and of the network.", range=SEED)
-    network: NetworkOptions = field(default_factory=NetworkOptions)
-    progress: bool = True
-
-    def check(self) -> None:
-        if self.involution and (self.kernel_size != 1 or self.method != "linear"):
-            raise InputError(
-                "involution=True needs kernel_size=1 and method='linear': only there is the nearest "
-                "operator with eigenvalues of +1 and -1 again one of that size."
-            )
 
 
 def fit_latent_op(
