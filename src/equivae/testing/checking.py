@@ -68,7 +68,9 @@ def check_transform(
     for law in chosen:
         if law not in LAWS:
             raise InputError(f"unknown law {law!r}.{did_you_mean(law, LAWS)}")
-    transform.at_factor(factor, factor)  # refused before the search if it is placed at another factor
+    transform.at_factor(
+        factor, factor
+    )  # refused before the search if it is placed at another factor
     for layout in transform.layouts:
         channels = 1 if layout == "audio" else image_channels
         for law in chosen:

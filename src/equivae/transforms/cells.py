@@ -10,7 +10,7 @@ from typing import Any, Union
 from torch import Tensor
 
 from equivae.errors import InputError
-from equivae.transforms.options import check_between, is_number, is_whole
+from equivae.transforms.checks import check_between, is_number, is_whole
 from equivae.transforms.placing import CellTransform
 from equivae.transforms.spelling import spell
 

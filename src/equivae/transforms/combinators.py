@@ -11,6 +11,7 @@ import torch
 
 from equivae.errors import InputError
 from equivae.transforms.base import ComposedTransform, Transform
+from equivae.transforms.checks import check_flag, is_number
 from equivae.transforms.families import (
     PerSample,
     RandomAffine,
@@ -20,7 +21,6 @@ from equivae.transforms.families import (
     RandomTransform,
     RandomZoom,
 )
-from equivae.transforms.options import check_flag, is_number
 from equivae.transforms.registry import get_transform
 from equivae.transforms.spelling import spell, split_transforms
 

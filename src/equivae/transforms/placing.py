@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from equivae.errors import InputError
 from equivae.transforms.base import Transform
-from equivae.transforms.options import check_fields, is_whole
+from equivae.transforms.checks import check_fields, is_whole
 
 __all__ = ["CellTransform"]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from equivae.errors import InputError
 from equivae.transforms.base import ChannelResponse, RepresentedTransform, Transform
-from equivae.transforms.options import is_whole
+from equivae.transforms.checks import is_whole
 from equivae.transforms.spelling import spell
 
 __all__ = [

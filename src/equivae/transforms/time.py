@@ -9,7 +9,7 @@ from torch import Tensor
 
 from equivae.errors import InputError
 from equivae.transforms.base import Transform
-from equivae.transforms.options import is_whole
+from equivae.transforms.checks import is_whole
 from equivae.transforms.placing import CellTransform
 from equivae.transforms.spelling import spell
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from equivae.errors import InputError
 from equivae.transforms.base import Transform
+from equivae.transforms.checks import check_fields, check_range, is_whole
 from equivae.transforms.families.drawing import Family, Sampler
-from equivae.transforms.options import check_fields, check_range, is_whole
 from equivae.transforms.resampled.parameters import Parameter
 from equivae.transforms.spelling import spell
 

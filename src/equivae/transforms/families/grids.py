@@ -9,9 +9,9 @@ import torch
 from equivae.errors import InputError
 from equivae.transforms.base import Transform
 from equivae.transforms.cells import Crop, Shift
+from equivae.transforms.checks import check_between, check_choices, is_whole
 from equivae.transforms.families.drawing import Family, Sampler
 from equivae.transforms.families.per_sample import by_sample
-from equivae.transforms.options import check_between, check_choices, is_whole
 from equivae.transforms.placing import CellTransform
 from equivae.transforms.resampled.fractional import FractionalShift
 from equivae.transforms.resampled.scale import Scale

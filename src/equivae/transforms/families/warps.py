@@ -11,8 +11,8 @@ import torch
 
 from equivae.errors import InputError
 from equivae.transforms.base import Transform
+from equivae.transforms.checks import check_between, check_choices, check_range, is_number
 from equivae.transforms.families.drawing import Family, Sampler
-from equivae.transforms.options import check_between, check_choices, check_range, is_number
 from equivae.transforms.placing import CellTransform
 from equivae.transforms.resampled.maps import Affine, Perspective, Rotate, Translate, Zoom
 from equivae.transforms.resampled.parameters import Parameter

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from equivae.transforms.options import check_between
+from equivae.transforms.checks import check_between
 from equivae.transforms.placing import CellTransform
 from equivae.transforms.spelling import spell
 
