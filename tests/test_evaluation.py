@@ -284,7 +284,7 @@ def test_spreads_name_the_worst_image():
         assert spread.worst == pytest.approx(psnr(errors[1]), abs=1e-3)
         assert spread.median == pytest.approx(psnr(errors[0]), abs=1e-3)
         assert spread.value == pytest.approx(psnr(sum(errors) / 3), abs=1e-3)
-        assert spread.worst <= spread.low < spread.value < spread.high
+        assert spread.low < spread.value < spread.high  # wider than three images are
     gap = spreads["equivariance_gap_db/rot180"]
     assert (gap.value, gap.low, gap.high) == pytest.approx((0, 0, 0), abs=1e-6)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from equivae.evaluation.latents import LatentSums, relative_drift
-from equivae.evaluation.statistics import Resampling, psnr_of
+from equivae.evaluation.statistics import Resampling, difference_of, psnr_of
 from models import noise
 
 
@@ -68,7 +68,9 @@ def test_perfect_images():
     peak = resampling.spread(["x"], lambda m: psnr_of(m[..., 0]), larger_is_better=True)
     assert (peak.value, peak.median, peak.low, peak.high) == (math.inf,) * 4
     gap = resampling.spread(
-        ["x", "x"], lambda m: psnr_of(m[..., 0]) - psnr_of(m[..., 1]), larger_is_better=False
+        ["x", "x"],
+        lambda m: difference_of(psnr_of(m[..., 0]), psnr_of(m[..., 1])),
+        larger_is_better=False,
     )
     assert (gap.value, gap.low, gap.high, gap.worst) == (0, 0, 0, 0)
 

@@ -15,13 +15,14 @@ from equivae.autoencoder import (
     Autoencoder,
     check_images,
     check_transforms,
-    evaluating,
     layout_of,
+    measuring,
 )
 from equivae.data.sources import ImageDataset
 from equivae.errors import InputError
 from equivae.transforms import Transform
 from equivae.transforms.base import mask_of_cells
+from equivae.units import require_finite
 
 __all__ = ["Pair", "Precision", "check_transform_fits", "latent_pairs"]
 
@@ -50,7 +51,6 @@ class Pair:
     forward: bool
 
 
-@torch.no_grad()
 def latent_pairs(
     vae: Autoencoder,
     images: ImageDataset,
@@ -68,31 +68,41 @@ def latent_pairs(
     from tqdm.auto import tqdm
 
     batches: Any = DataLoader(images, batch_size)  # type: ignore[arg-type]
-    lowered: Any = nullcontext()
-    if mixed_precision != "no":
-        lowered = torch.autocast(vae.device.type, _DTYPES[mixed_precision])
-    with evaluating(vae.module), lowered:
-        for batch in tqdm(batches, desc="fit", disable=not progress, leave=False):
-            check_images(batch, vae)
-            x = batch.to(vae.device, vae.dtype)
-            z = vae.encode(x)
-            found = []
-            for transform in transforms:
-                turned = transform.pixel(x)
-                encoded = vae.encode(turned)
-                moved = transform.latent(z)
-                _require_same_cells(transform, moved, encoded)
-                mask = _cells(transform.mask(x), encoded)
-                found.append(Pair(transform, moved, encoded, mask, x, True))
-                try:
-                    inverse = transform.inverse
-                except NotImplementedError:
-                    continue
-                back = inverse.latent(encoded)
-                _require_same_cells(inverse, back, z)
-                mask = _cells((inverse @ transform).mask(x), z)
-                found.append(Pair(inverse, back, z, mask, turned, False))
-            yield found
+    for batch in tqdm(batches, desc="fit", disable=not progress, leave=False):
+        check_images(batch, vae)
+        lowered: Any = nullcontext()
+        if mixed_precision != "no":
+            lowered = torch.autocast(vae.device.type, _DTYPES[mixed_precision])
+        # Anew for every batch: a context that is open at a yield would hold for the consumer too.
+        with measuring(vae.module), lowered:
+            found = list(_pairs_of(vae, batch.to(vae.device, vae.dtype), transforms))
+        yield found
+
+
+def _pairs_of(vae: Autoencoder, x: Tensor, transforms: Sequence[Transform]) -> Iterator[Pair]:
+    z = _encoded(vae, x)
+    for transform in transforms:
+        turned = transform.pixel(x)
+        encoded = _encoded(vae, turned)
+        moved = transform.latent(z)
+        _require_same_cells(transform, moved, encoded)
+        mask = _cells(transform.mask(x), encoded)
+        yield Pair(transform, moved, encoded, mask, x, True)
+        try:
+            inverse = transform.inverse
+        except NotImplementedError:
+            continue
+        back = inverse.latent(encoded)
+        _require_same_cells(inverse, back, z)
+        mask = _cells((inverse @ transform).mask(x), z)
+        yield Pair(inverse, back, z, mask, turned, False)
+
+
+def _encoded(vae: Autoencoder, images: Tensor) -> Tensor:
+    latents = vae.encode(images)
+    name = type(vae.module).__name__
+    require_finite(latents, f"the latents of {name}", "check its weights and its dtype")
+    return latents
 
 
 def check_transform_fits(transform: Transform, image: Tensor, vae: Autoencoder) -> None:

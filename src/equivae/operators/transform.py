@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from equivae.errors import InputError
-from equivae.files.writing import write_beside
+from equivae.files.writing import bounded_name, check_name, check_output, child, write_beside
 from equivae.operators.modules import LatentOperator, build_operator
 from equivae.operators.report import FitReport
+from equivae.options import check_path
 from equivae.transforms import ComposedTransform, Transform, get_transform, register_transform
 
 __all__ = [
@@ -40,7 +41,7 @@ class FittedTransform(Transform):
         base: gives the pixel op `T`, the grid move `S` and the mask.
         operator: the map that follows the grid move.
         inverse_operator: the one that follows the inverse grid move; `operator` itself for an involution.
-        name: its name in reports.
+        name: its name in reports, which becomes that of a folder: no slashes, no dot in front.
         report: how it was fitted and how well it fits.
 
     The operators' weights are parameters of `module`; they are frozen unless `finetune` is asked to train
@@ -67,7 +68,7 @@ class FittedTransform(Transform):
         report: FitReport | None = None,
     ) -> None:
         self.base, self.operator, self.inverse_operator = base, operator, inverse_operator
-        self.name = name or default_name(base)
+        self.name = check_name("the name of a fitted transform", name or default_name(base))
         self.report = report
         self.swaps_axes, self.exact, self.layouts = base.swaps_axes, base.exact, base.layouts
         self.mixes_samples = base.mixes_samples
@@ -128,11 +129,24 @@ class FittedTransform(Transform):
         register_transform(name, override=override)(Registered)
         return fitted
 
+    def check_finite(self) -> None:
+        """Raises `InputError` for weights that are NaN or infinite: a fit that diverged."""
+        for name, weight in self.module.state_dict().items():
+            if not weight.isfinite().all():
+                raise InputError(
+                    f"the latent op {self.name!r} holds NaN or infinite values in {name}, so its fit "
+                    "diverged: check that the VAE encodes these images to finite values, or pass a larger "
+                    "ridge."
+                )
+
     def save(self, folder: str | Path) -> Path:
-        """Write `latent_op.safetensors` and `latent_op.json` into a folder; `load_latent_op` reads them."""
+        """Write `latent_op.safetensors` and `latent_op.json` into a folder; `load_latent_op` reads them.
+
+        Raises `InputError` for weights that are NaN or infinite.
+        """
+        self.check_finite()
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"output folder {folder} is a file; choose another name.")
+        check_output("output folder", folder)
         folder.mkdir(parents=True, exist_ok=True)
         module = self.module
         weights = {key: value.detach().cpu() for key, value in module.state_dict().items()}
@@ -176,6 +190,7 @@ def load_latent_op(folder: str | Path, transform: Transform | None = None) -> Fi
     assert equivae.load_latent_op("hflip_op").name == t.name
     ```
     """
+    check_path("the folder of a latent op", folder)
     folder = Path(folder)
     missing = [name for name in (_WEIGHTS, _CONFIG) if not (folder / name).is_file()]
     if missing:
@@ -202,7 +217,7 @@ def load_latent_op(folder: str | Path, transform: Transform | None = None) -> Fi
 
 def default_name(base: Transform) -> str:
     """`rot180_fitted`, in the letters that the registry allows."""
-    return re.sub(r"[^a-z0-9_]+", "_", base.name.lower()).strip("_") + "_fitted"
+    return bounded_name(re.sub(r"[^a-z0-9_]+", "_", base.name.lower()).strip("_")) + "_fitted"
 
 
 def is_involution(transform: Transform) -> bool:
@@ -249,7 +264,7 @@ def operators_of(transforms: Iterable[Transform]) -> list[LatentOperator]:
 def save_operators(transforms: Iterable[Transform], folder: Path) -> None:
     """Save every fitted transform in `transforms` under its name."""
     for fitted in _fitted_parts(transforms):
-        fitted.save(folder / fitted.name)
+        fitted.save(child(folder, fitted.name))
 
 
 def _fitted_parts(transforms: Iterable[Transform]) -> Iterator[FittedTransform]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from equivae.evaluation.results import Metrics, Sweep
+from equivae.reporting.text import figure_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +102,7 @@ def draw_sweep(sweeps: Mapping[str, Sweep], colours: Sequence[str]) -> Figure:
             sweep.values,
             _finite(sweep.round_trip_psnr),
             color=colour,
-            label=label,
+            label=figure_text(label),
             lw=1.9,
             marker="o",
             markersize=3.5,
@@ -126,7 +127,7 @@ def draw_spectra(lines: Mapping[str, tuple[Sequence[float], str]]) -> Figure:
     for label, (values, colour) in lines.items():
         places = [(i + 1) / len(values) for i in range(len(values))]
         shares = [max(v, 1e-12) for v in values]
-        axis.plot(places, shares, color=colour, label=label, lw=1.8)
+        axis.plot(places, shares, color=colour, label=figure_text(label), lw=1.8)
     axis.set_yscale("log")
     _title(axis, "frequency, 1 is the grid's highest", "share of the DCT energy")
     _legend(axis)
@@ -145,6 +146,8 @@ def draw_comparison(metrics: Mapping[str, Metrics], colours: Sequence[str]) -> F
     figure, axis = _figure((_SIZE[0], max(2.2, 0.9 + 0.17 * len(rows) * (len(metrics) + 1.2))))
     step = 0.8 / len(metrics)
     for i, ((label, one), colour) in enumerate(zip(metrics.items(), colours, strict=True)):
+        if label:
+            axis.plot([], [], "o", color=colour, ms=5.5, label=figure_text(label))
         for j, row in enumerate(rows):
             key = "reconstruction_psnr" if j == 0 else f"round_trip_psnr/{row}"
             spread = one.spreads.get(key)
@@ -153,10 +156,8 @@ def draw_comparison(metrics: Mapping[str, Metrics], colours: Sequence[str]) -> F
             y = j + (i - (len(metrics) - 1) / 2) * step
             low, high = (v if math.isfinite(v) else spread.value for v in (spread.low, spread.high))
             axis.plot([low, high], [y, y], color=colour, lw=1.6, solid_capstyle="round")
-            axis.plot(
-                [spread.value], [y], "o", color=colour, ms=5.5, label=label if j == 0 else None
-            )
-    axis.set_yticks(range(len(rows)), rows)
+            axis.plot([spread.value], [y], "o", color=colour, ms=5.5)
+    axis.set_yticks(range(len(rows)), list(map(figure_text, rows)))
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xlabel("PSNR in dB", color=INK)
     axis.grid(False, axis="y")

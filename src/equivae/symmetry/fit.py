@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from equivae.autoencoder import Autoencoder, check_images, check_transforms, evaluating
+from equivae.autoencoder import Autoencoder, at_top_level, check_images, check_transforms, measuring
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.files.pretrained import load_vae
@@ -17,7 +17,7 @@ from equivae.symmetry.domain import Method, lattice_group
 from equivae.symmetry.module import SymmetrizedVAE
 from equivae.symmetry.report import SymmetrizeReport
 from equivae.transforms import Group, Transform
-from equivae.units import psnr
+from equivae.units import psnr, require_finite
 
 __all__ = ["symmetrize"]
 
@@ -26,6 +26,7 @@ _MARGIN_LOSS_DB = 0.1  # a wider margin costs time, and so little is not seen
 _MEASURED_IMAGES = 4
 
 
+@at_top_level()
 def symmetrize(
     vae: nn.Module | str | Path,
     group: str | Group,
@@ -37,6 +38,9 @@ def symmetrize(
     passes: int = 2,
     resolution: int | None = None,
     max_samples: int | None = None,
+    image_column: str | None = None,
+    split: str = "train",
+    background: str | tuple[int, int, int] = "white",
     eval_batch_size: int = 4,
     seed: int = 0,
     progress: bool = True,
@@ -63,6 +67,7 @@ def symmetrize(
         passes: how often the context is translated, see `SymmetrizedVAE`.
         resolution: resize and centre-crop the images to this side in pixels.
         max_samples: use the first so many images only.
+        image_column: as `split` and `background`, see `equivae.data.load_images`.
         eval_batch_size: images per call.
         seed: of the split of the fit.
         progress: show a progress bar.
@@ -88,14 +93,15 @@ def symmetrize(
     check_transforms(group.elements, autoencoder.layout, autoencoder)
     if images is None:
         whole = None if isinstance(margin, str) else margin
-        return SymmetrizedVAE(autoencoder.module, group, method, None, whole, passes).train(
-            autoencoder.module.training
-        )
+        return _in_its_mode(SymmetrizedVAE(autoencoder.module, group, method, None, whole, passes))
     dataset = load_images(
         images,
         resolution=resolution,
         channels=autoencoder.image_channels,
         max_samples=max_samples,
+        image_column=image_column,
+        split=split,
+        background=background,
     )
     transforms: dict[str, Transform] = {}
     if method == "fundamental-domain":
@@ -110,13 +116,19 @@ def symmetrize(
         )
         transforms = {n: t for n, t in fitted.transforms.items() if n != "identity"}
     made = SymmetrizedVAE(autoencoder.module, group, method, transforms, None, passes)
-    made.train(autoencoder.module.training)
+    made = _in_its_mode(made)
     made.report = _measure(made, dataset, margin, eval_batch_size)
     made.margin = made.report.margin
     return made
 
 
-@torch.no_grad()
+def _in_its_mode(made: SymmetrizedVAE) -> SymmetrizedVAE:
+    """In the mode of the autoencoder inside, whose parts keep each their own."""
+    made.training = made.vae.training
+    made.operators.train(made.training)
+    return made
+
+
 def _measure(
     made: SymmetrizedVAE, images: ImageDataset, margin: int | str | None, batch_size: int
 ) -> SymmetrizeReport:
@@ -126,17 +138,18 @@ def _measure(
     some = torch.stack([images[i * step] for i in range(count)])
     plain, symmetrized = Autoencoder(made.vae), Autoencoder(made)
     check_images(some, plain)
-    some = some.to(plain.device, plain.dtype)
 
     def reconstruction(vae: Autoencoder) -> float:
         error = 0.0
-        for x in torch.split(some, batch_size):
+        for x in torch.split(some.to(plain.device, plain.dtype), batch_size):
             decoded = vae.decode(vae.encode(x)).clamp(-1, 1)
             error += float((decoded - x).float().div(2).square().flatten(1).mean(1).sum())
+        name = type(made.vae).__name__
+        require_finite(error, f"the decodes of {name}", "check its weights and its dtype")
         return psnr(error / count)
 
     found: dict[int, float] = {}
-    with evaluating(made):
+    with measuring(made):
         if margin == "auto":
             longest = max(some.shape[-2:]) // plain.factor
             for cells in _MARGINS:

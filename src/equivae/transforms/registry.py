@@ -13,6 +13,8 @@ from equivae.transforms.base import ChannelResponse, Transform
 from equivae.transforms.plugins import load_plugins
 from equivae.transforms.representations import ChannelPermutation, SignFlips
 from equivae.transforms.spelling import (
+    NAME,
+    NAME_RULE,
     Call,
     Inverse,
     Product,
@@ -161,11 +163,8 @@ def register_transform(
     assert t.inverse.latent(t.latent(z)).equal(z)
     ```
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise InputError(
-            f"transform name {name!r} cannot be used: names are lower-case letters, digits and "
-            "underscores and start with a letter, as in 'my_flip'."
-        )
+    if not NAME.fullmatch(name):
+        raise InputError(f"transform name {name!r} cannot be used: {NAME_RULE}, as in 'my_flip'.")
     if name in _FACTORIES and not override:
         raise InputError(
             f"a transform named {name!r} is registered already; choose another name, or pass "

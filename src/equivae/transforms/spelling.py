@@ -7,6 +7,7 @@ for a channel response, `inverse(a)`, and brackets around any of them.
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass, field
 from typing import Any, Union
 
@@ -15,6 +16,8 @@ from torch import Tensor
 from equivae.errors import InputError
 
 __all__ = [
+    "NAME",
+    "NAME_RULE",
     "Call",
     "Inverse",
     "Product",
@@ -26,6 +29,13 @@ __all__ = [
     "spell_product",
     "split_transforms",
 ]
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+"""What a transform may be registered as: it is written in lists, and in the names of files."""
+
+NAME_RULE = (
+    "names are at most 64 lower-case letters, digits and underscores and start with a letter"
+)
 
 
 @dataclass(frozen=True)
