@@ -5,11 +5,22 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "NonFiniteLossError", "UploadError", "did_you_mean", "first_line"]
+__all__ = [
+    "EmptyMaskError",
+    "InputError",
+    "NonFiniteLossError",
+    "UploadError",
+    "did_you_mean",
+    "first_line",
+]
 
 
 class InputError(ValueError):
     """Input that cannot be used, found before any work started. The command line exits with 2."""
+
+
+class EmptyMaskError(InputError):
+    """A validity mask holds nowhere, so there is nothing to compare."""
 
 
 class NonFiniteLossError(RuntimeError):

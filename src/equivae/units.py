@@ -22,7 +22,17 @@ Numbers = Union[float, Tensor, Iterable["Numbers"]]
 def psnr(mse: float) -> float:
     """Peak signal-to-noise ratio in dB of an error in [0, 1] units (peak 1): `-10 log10(MSE)`.
 
-    Infinite for an error of 0 alone; that of NaN is NaN.
+    Infinite for an error of 0, NaN for one that is NaN.
+
+    ```python
+    import math
+
+    from equivae.units import psnr
+
+    assert psnr(0.01) == 20
+    assert psnr(0.0) == math.inf
+    assert math.isnan(psnr(math.nan))
+    ```
     """
     if math.isnan(mse):
         return math.nan

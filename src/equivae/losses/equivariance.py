@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from equivae.autoencoder import Autoencoder, check_transforms, layout_of
 from equivae.autoencoder.modes import differentiable
-from equivae.errors import InputError, did_you_mean
+from equivae.errors import EmptyMaskError, InputError, did_you_mean
 from equivae.losses.reconstruction import (
+    Reconstruction,
     ReconstructionLike,
     masked,
     mse,
@@ -35,7 +36,7 @@ class LossOutput:
         loss: the scalar to differentiate.
         terms: every part of it before its weight, detached scalars: `"reconstruction"`,
             `"equivariance/rot180"`, `"encoder/rot180"`. Under the sampled schedule a transform that no
-            sample of the batch drew has no term.
+            sample of the batch drew has no term, nor has a random one whose draw left nothing to compare.
     """
 
     loss: Tensor
@@ -44,12 +45,16 @@ class LossOutput:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some samples of the batch, one transform, and the weight of their mean loss."""
+    """Some samples of the batch, one transform, and the weight of their mean loss.
+
+    `random` says whether the transform was drawn, so that the next batch gets another.
+    """
 
     name: str
     transform: Transform
     rows: Tensor | None  # None: all of them, in order
     weight: float
+    random: bool = False
 
 
 class EquivarianceLoss:
@@ -170,12 +175,18 @@ class EquivarianceLoss:
             source = _take(images, part.rows)
             target, mask = part.transform.pixel(source), part.transform.mask(source)
             _require_same_shape(part.name, image, target)
-            value = masked(self.reconstruction, image, target, mask)
+            value = _compared(part.name, part.random, self.reconstruction, image, target, mask)
+            if value is None:
+                loss = (
+                    loss + 0.0 * image.float().mean()
+                )  # every weight has its gradient, of nothing
+                continue
             terms[part.name] = value.detach()
             loss = loss + part.weight * value
         if self.encoder_weight:
             drawn = [t.draw(images.shape[0], generator) for t in transforms]
-            loss = loss + self._encoder_side(autoencoder, drawn, images, latents, terms)
+            random = [a is not b for a, b in zip(drawn, transforms, strict=True)]
+            loss = loss + self._encoder_side(autoencoder, drawn, random, images, latents, terms)
         return LossOutput(loss, terms)
 
     def check_size(self, height: int, width: int) -> None:
@@ -195,7 +206,8 @@ class EquivarianceLoss:
         for transform in transforms:
             share = self.weight / len(transforms)
             drawn = transform.draw(batch, generator)
-            parts.append(_Part(f"equivariance/{transform.name}", drawn, None, share))
+            name = f"equivariance/{transform.name}"
+            parts.append(_Part(name, drawn, None, share, drawn is not transform))
         return parts
 
     def _sampled_parts(
@@ -228,13 +240,15 @@ class EquivarianceLoss:
             else:
                 name = f"equivariance/{transforms[index].name}"
                 fixed = transforms[index].draw(len(rows), generator)
-                parts.append(_Part(name, fixed, rows, self.weight * share / p))
+                random = fixed is not transforms[index]
+                parts.append(_Part(name, fixed, rows, self.weight * share / p, random))
         return parts
 
     def _encoder_side(
         self,
         autoencoder: Autoencoder,
         transforms: Sequence[Transform],
+        random: Sequence[bool],
         images: Tensor,
         latents: Tensor,
         terms: dict[str, Tensor],
@@ -242,12 +256,17 @@ class EquivarianceLoss:
         power = latents.detach().float().square().mean().clamp_min(1e-12)
         encoded = _in_shape_groups([t.pixel(images) for t in transforms], autoencoder.encode)
         total = latents.new_zeros((), dtype=torch.float32)
-        for named, transform, seen in zip(self.transforms, transforms, encoded, strict=True):
-            _require_same_shape(f"encoder/{named.name}", transform.latent(latents), seen)
+        every = zip(self.transforms, transforms, random, encoded, strict=True)
+        for named, transform, is_random, seen in every:
+            name, moved = f"encoder/{named.name}", transform.latent(latents)
+            _require_same_shape(name, moved, seen)
             mask = transform.mask(images)
             inside = None if mask is None else mask_of_cells(mask, seen.shape[-2:])
-            error = masked(mse, seen, transform.latent(latents), inside) / power
-            terms[f"encoder/{named.name}"] = error.detach()
+            value = _compared(name, is_random, mse, seen, moved, inside)
+            if value is None:
+                continue
+            error = value / power
+            terms[name] = error.detach()
             total = total + self.encoder_weight / len(transforms) * error
         return total
 
@@ -261,6 +280,23 @@ def _placed(
         return [t.at_factor(factor) for t in transforms]
     check_transforms(transforms, layout_of(images), autoencoder, images.shape[0])
     return [autoencoder.place(t) for t in transforms]
+
+
+def _compared(
+    term: str,
+    random: bool,
+    loss: Reconstruction,
+    seen: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+) -> Tensor | None:
+    """The loss inside the mask; `None` where a draw left nothing inside. A fixed transform always would."""
+    try:
+        return masked(loss, seen, target, mask)
+    except EmptyMaskError as error:
+        if random:
+            return None
+        raise EmptyMaskError(f"{term}: {error}") from error
 
 
 def _require_same_shape(term: str, decoded: Tensor, target: Tensor) -> None:
