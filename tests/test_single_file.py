@@ -436,6 +436,19 @@ def test_variants(tmp_path: Path, variant: str, kind: torch.dtype) -> None:
         equivae.load_vae(tmp_path, variant="fp8")
 
 
+def test_a_folder_that_lacks_weights_is_not_filled_up_at_random(tmp_path: Path) -> None:
+    tiny_vae().save_pretrained(tmp_path)
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    save_file(weights | {"strange": torch.zeros(2)}, path, {"format": "pt"})
+    with pytest.warns(UserWarning, match="holds strange for which AutoencoderKL has no place"):
+        assert same(equivae.load_vae(tmp_path), tiny_vae())
+    del weights["decoder.conv_out.bias"], weights["decoder.conv_out.weight"]
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks decoder\.conv_out\.bias and 1 other weight of"):
+        equivae.load_vae(tmp_path)
+
+
 def test_a_whole_pipeline_folder(tmp_path: Path) -> None:
     save_tiny_pipeline(tmp_path)
     assert same(equivae.load_vae(tmp_path), tiny_vae())

@@ -72,7 +72,8 @@ def draw_losses(
             axis.plot(
                 places, values, color=colour, label=label, marker=marker, markersize=4, lw=1.6
             )
-    axis.set_yscale("log")
+    if any(0 < loss < math.inf for line in axis.lines for loss in line.get_ydata()):
+        axis.set_yscale("log")
     _title(axis, "epoch" if by == "epoch" else "optimiser step", "loss, images in [-1, 1]")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     _legend(axis)
@@ -163,11 +164,10 @@ def draw_comparison(metrics: Mapping[str, Metrics], colours: Sequence[str]) -> F
     axis.set_xlabel("PSNR in dB", color=INK)
     axis.grid(False, axis="y")
     if any(metrics):
-        axis.legend(
+        figure.legend(
             frameon=False,
             fontsize=9,
-            loc="lower left",
-            bbox_to_anchor=(0, 1),
+            loc="outside upper left",
             ncols=1 if any(len(label) > _SHORT for label in metrics) else 2,
             labelcolor=INK,
         )
