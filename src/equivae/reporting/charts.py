@@ -62,17 +62,19 @@ def draw_losses(
     from matplotlib.ticker import MaxNLocator
 
     figure, axis = _figure()
+    drawn: list[float] = []
     for key, label, colour in (
         ("loss", "training", MUTED),
         ("validation_loss", "validation", AFTER),
     ):
         places, values = _curve([record for record in history if key in record], key, by)
+        drawn += values
         if places:
             marker = "o" if by == "epoch" or key == "validation_loss" or len(places) == 1 else None
             axis.plot(
                 places, values, color=colour, label=label, marker=marker, markersize=4, lw=1.6
             )
-    if any(0 < loss < math.inf for line in axis.lines for loss in line.get_ydata()):
+    if any(0 < loss < math.inf for loss in drawn):
         axis.set_yscale("log")
     _title(axis, "epoch" if by == "epoch" else "optimiser step", "loss, images in [-1, 1]")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
