@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLFlux2, AutoencoderTiny, VQModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLWan,
+    AutoencoderTiny,
+    VQModel,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -370,6 +376,25 @@ def test_a_config_that_does_not_fit(tmp_path: Path) -> None:
     VQModel().save_config(tmp_path / "vq")
     with pytest.raises(InputError, match="VQModel has no single-file layout"):
         equivae.load_vae(path, config=tmp_path / "vq")
+
+
+def test_files_of_other_classes_are_as_strict(tmp_path: Path) -> None:
+    kind = {"base_dim": 4, "z_dim": 4, "dim_mult": [1, 1], "num_res_blocks": 1}
+    vae = AutoencoderKLWan(**kind, temperal_downsample=[False])
+    vae.save_config(tmp_path / "config")
+    path, weights = tmp_path / "wan.safetensors", vae.state_dict()
+
+    def load(content: dict[str, Tensor]) -> nn.Module:
+        save_file(content, path)
+        return equivae.load_vae(path, config=tmp_path / "config")
+
+    assert same(load(weights), vae)
+    with pytest.raises(
+        InputError, match=r"holds strange\.weight for which AutoencoderKLWan has no"
+    ):
+        load({**weights, "strange.weight": torch.zeros(3)})
+    with pytest.raises(InputError, match="lacks weights of its AutoencoderKLWan"):
+        load({n: t for n, t in weights.items() if n != "decoder.conv_out.bias"})
 
 
 # What cannot be exported ------------------------------------------------------------------------

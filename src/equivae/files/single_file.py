@@ -154,6 +154,10 @@ def _through_diffusers(
             vae: nn.Module = cls.from_single_file(
                 weights, config=folder, local_files_only=True, **options
             )
+        except NotImplementedError as error:  # a weight that was not in the file is moved
+            raise InputError(
+                f"{path} lacks weights of its {cls.__name__}; pass a whole autoencoder."
+            ) from error
         except Exception as error:
             raise InputError(
                 f"{path} does not fit the config of its {config['_class_name']}: {first_line(error)}."
