@@ -109,6 +109,7 @@ class Plan:
             "max_train_steps": self.max_steps,
             "vae_fingerprint": self.vae_fingerprint,
             "images_fingerprint": self.training.fingerprint(),
+            "processes": process_state().num_processes,
         }
 
 
