@@ -489,3 +489,39 @@ def test_a_picture_that_vanishes_is_replaced_and_the_run_goes_on(tmp_path: Path)
         tmp_path / "out", ConvAE(), folder, resume_from_checkpoint="latest", **options
     )
     assert [name for name, _ in result.report.skipped] == ["3.png"]
+
+
+def test_sigterm_on_the_command_line_saves_and_has_a_code_of_its_own(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+    import time
+
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    for i, image in enumerate(equivae.data.dead_leaves(4, size=16)):
+        array = ((image + 1) * 127.5).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(array).save(tmp_path / "images" / f"{i}.png")
+    tiny_kl().save_pretrained(tmp_path / "vae")
+    command = [
+        *(sys.executable, "-m", "equivae", "finetune", "--resolution", "16"),
+        *("--pretrained_model_name_or_path", str(tmp_path / "vae"), "--bottleneck_steps", "0"),
+        *("--train_data_dir", str(tmp_path / "images"), "--max_train_steps", "100000"),
+        *("--checkpointing_steps", "5", "--output_dir", str(tmp_path / "out")),
+    ]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        for _ in range(600):
+            if list(tmp_path.glob("out/checkpoint-*")) or run.poll() is not None:
+                break
+            time.sleep(0.2)
+        run.send_signal(signal.SIGTERM)
+        _, errors = run.communicate(timeout=120)
+    finally:
+        run.kill()
+    assert run.returncode == 128 + signal.SIGTERM, errors[-2000:]
+    assert "Traceback" not in errors
+    saved = " ".join(errors.split())
+    assert "is saved in" in saved
+    assert list_checkpoints(tmp_path / "out")
+    assert not (tmp_path / "out" / ".equivae").exists()

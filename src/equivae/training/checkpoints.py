@@ -132,8 +132,8 @@ def check_settings(path: Path, state: RunState, settings: dict[str, Any]) -> Non
         elif name == "processes":
             if before is not None:
                 logger.warning(
-                    "%s is of a run on %s processes, this one has %s: it goes on from the same weights, but the "
-                    "place in the data and the draws are not those of that run.",
+                    "%s is of a run on %s processes, this one has %s: it goes on from the same weights, but "
+                    "the place in the data and the draws are not those of that run.",
                     path.name,
                     before,
                     value,
