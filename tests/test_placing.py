@@ -110,6 +110,7 @@ def test_a_transform_of_another_factor_is_refused_by_whoever_knows_the_vae():
         lambda: equivae.EquivarianceLoss(other)(vae, images),
         lambda: equivae.evaluate(vae, images, other, progress=False),
         lambda: equivae.Autoencoder(vae).place(other),
+        lambda: equivae.autoencoder.check_transforms([other], "image", equivae.Autoencoder(vae)),
     ):
         with pytest.raises(InputError, match=words):
             use()

@@ -131,7 +131,7 @@ def check_resolution(resolution: int | None, vae: Autoencoder) -> None:
 def check_transforms(
     transforms: Sequence[Transform], layout: Layout, vae: Autoencoder, batch_size: int = 1
 ) -> None:
-    """Raise `InputError` for a transform that does not act on this layout, or moves an uneven axis.
+    """Raise `InputError` for a transform of another layout or factor, or that moves an uneven axis.
 
     The first cell of a causal autoencoder's time axis spans one frame and the others several, so that
     no latent of the reversed video is the reversed latent. A transform drawn per sample needs the
@@ -145,8 +145,9 @@ def check_transforms(
                 f"transform {transform.name!r} acts on {' and '.join(transform.layouts)} tensors, not "
                 f"on {layout} {LAYOUTS[layout][1]}; set its `layouts` if it does."
             )
+        placed = vae.place(transform)
         for place, axis in enumerate(axes):
-            if not axis.even and moves_axis(vae.place(transform), layout, place, axes, batch_size):
+            if not axis.even and moves_axis(placed, layout, place, axes, batch_size):
                 cells = (
                     f"spans {axis.first} and every other {axis.step}"
                     if axis.step
