@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor
 
 import comfy_stub
@@ -81,8 +83,8 @@ def vae() -> Vae:
 
 @pytest.fixture(scope="module")
 def photos() -> Tensor:
-    """Eight images `(8, 64, 96, 3)`, not square."""
-    found = equivae.data.dead_leaves(8, size=96, seed=3)[:, :, :64]
+    """Eight images `(8, 48, 64, 3)`, not square."""
+    found = equivae.data.dead_leaves(8, size=64, seed=3)[:, :, :48]
     return found.add(1).div(2).movedim(1, -1)
 
 
@@ -122,6 +124,44 @@ def test_products_networks_and_paddings(pack: dict[str, Any], tmp_path: Path) ->
     assert close(moved["samples"], op.latent(z), atol=1e-4)
     with pytest.raises(ValueError, match="without its inverse"):
         pack["Apply Latent Op"]({"samples": z}, loaded, inverse=True)
+
+
+def test_the_one_file_that_equivae_will_write(pack: dict[str, Any], tmp_path: Path) -> None:
+    """Version 2: a JSON header in the metadata, with the move, and kernels over ones and over |z|."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"weight": (4, 4, 3, 3), "bias": (4,), "border_weight": (4, 1, 3, 3)}
+    sizes["magnitude_weight"] = (4, 4, 1, 1)
+    tensors = {
+        f"forward_operator.{name}": torch.randn(size, generator=generator)
+        for name, size in sizes.items()
+    }
+    settings = {"kind": "conv", "channels": 4, "kernel_size": 3, "padding": "zeros"}
+    header = {
+        "version": 2,
+        "name": "turned",
+        "transform": "some_plugin",
+        "move": {"transposes": True, "flips_height": True, "flips_width": False},
+        "inverse": "none",
+        "operators": {"forward_operator": {**settings, "border": True, "magnitude": 1}},
+    }
+    path = tmp_path / "latent_op.safetensors"
+    save_file(tensors, path, {"format": "latent_op", "equivae": json.dumps(header)})
+    (op,) = pack["Load Latent Op"]("", str(path))
+    assert op.name == "rot90"
+    z = latents(2, 4, 5, 7)
+    turned = z.rot90(1, (-2, -1))
+    w = {name.removeprefix("forward_operator."): value for name, value in tensors.items()}
+    ones = torch.ones(2, 1, 7, 5)
+    expected = (
+        F.conv2d(turned, w["weight"], w["bias"], padding=1)
+        + F.conv2d(ones, w["border_weight"], padding=1)
+        + F.conv2d(turned.abs(), w["magnitude_weight"])
+    )
+    assert close(pack["Apply Latent Op"]({"samples": z}, op)[0]["samples"], expected, atol=1e-3)
+    header["operators"]["forward_operator"]["kind"] = "phases"  # type: ignore[index]
+    save_file(tensors, path, {"format": "latent_op", "equivae": json.dumps(header)})
+    with pytest.raises(ValueError, match="fit one with the node"):
+        pack["Load Latent Op"]("", str(path))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -238,7 +278,7 @@ class Exact(Vae):
     """Its latents are averages: the plain op is right, so that no fit can be better."""
 
     def encode(self, pixels: Tensor) -> Tensor:
-        return torch.nn.functional.avg_pool2d(pixels.movedim(-1, 1), 8)
+        return F.avg_pool2d(pixels.movedim(-1, 1), 8)
 
 
 def test_a_fit_that_loses_is_not_returned(pack: dict[str, Any], photos: Tensor) -> None:
@@ -246,7 +286,7 @@ def test_a_fit_that_loses_is_not_returned(pack: dict[str, Any], photos: Tensor) 
     assert op.kernel is None
     assert "no better" in text
     nothing = Exact()
-    nothing.encode = lambda pixels: torch.full((1, 4, 8, 12), float("nan"))  # type: ignore[method-assign]
+    nothing.encode = lambda pixels: torch.full((1, 4, 6, 8), float("nan"))  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="not finite"):
         pack["Fit Latent Op"](nothing, photos, "hflip")
     with pytest.raises(ValueError, match="two images or more"):
@@ -256,7 +296,7 @@ def test_a_fit_that_loses_is_not_returned(pack: dict[str, Any], photos: Tensor) 
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("hflip", (64, 96)), ("rot180", (72, 56)), ("vflip", (65, 67))]
+    ("name", "size"), [("hflip", (40, 56)), ("rot180", (56, 40)), ("vflip", (41, 51))]
 )
 def test_a_symmetrized_vae_is_exactly_equivariant(
     name: str, size: tuple[int, int], pack: dict[str, Any], vae: Vae, photos: Tensor

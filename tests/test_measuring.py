@@ -275,3 +275,12 @@ def test_the_bottleneck_is_found_under_every_caller() -> None:
     for make in (nullcontext, *CALLERS.values()):
         with make():
             assert find_bottleneck(vae, IMAGES) == expected
+
+
+def test_what_is_fitted_under_inference_mode_can_still_learn() -> None:
+    vae = tiny_kl()
+    with torch.inference_mode():
+        fitted = equivae.fit_latent_op(
+            vae, "hflip", IMAGES, 1, method="network", max_train_steps=2, progress=False
+        )
+    assert not any(p.is_inference() for p in fitted.module.parameters())

@@ -17,8 +17,9 @@ from equivae import InputError, Report
 from equivae.evaluation.features import FeatureSums, frechet_distance
 from equivae.evaluation.latents import LatentSums
 from equivae.evaluation.quality import mean_inside, similarity
-from equivae.evaluation.responses import recommend
+from equivae.evaluation.responses import TransformAnalysis, recommend
 from equivae.evaluation.statistics import Resampling, difference_of, psnr_of
+from equivae.reporting import LatentAnalysis, charts
 from equivae.reporting import report as report_module
 from equivae.reporting.pictures import choose_images
 from equivae.units import difference_db, finite_or_none, psnr, rank, unit
@@ -83,7 +84,7 @@ def test_units():
     )
 
 
-@pytest.mark.parametrize("value", [NAN, math.inf, -math.inf])
+@pytest.mark.parametrize("value", [NAN, -math.inf])
 def test_a_vae_that_breaks_on_one_image(value, tmp_path):
     report = evaluate(Broken(value), transforms="d2")
     metrics = report.metrics
@@ -225,6 +226,35 @@ def test_a_report_made_by_hand():
         "Nothing can be said"
         in Report(dataclasses.replace(metrics, reconstruction_psnr=NAN)).verdict
     )
+
+
+@pytest.mark.parametrize("value", [NAN, math.inf, 0.0])
+def test_curves_of_no_numbers_are_drawn(value, tmp_path):
+    history = [{"step": 1, "epoch": 0, "loss": value}, {"step": 2, "epoch": 0, "loss": value}]
+    sweep = equivae.evaluation.Sweep("rotate", "angle", [0.0, 1.0], [value] * 2, [value] * 2, 1)
+    spectrum = {"latents": ([value, value], charts.AFTER)}
+    figures = (
+        charts.draw_losses(history),
+        charts.draw_losses(history, by="epoch"),
+        charts.draw_sweep({"a": sweep}, [charts.AFTER]),
+        charts.draw_spectra(spectrum),
+    )
+    for figure in figures:
+        charts.to_svg(figure, "x")
+
+
+def analysis(value):
+    one = TransformAnalysis(
+        0.1, {1: 0.1, 3: 0.1}, value, {1: value, 3: value}, [0.1], [0.1], None, ""
+    )
+    return LatentAnalysis(2, value, {"$a$b": one}, [value], [value], [0.1])
+
+
+@pytest.mark.parametrize("value", [NAN, math.inf])
+def test_an_analysis_of_a_perfect_or_a_broken_vae_is_saved(value, tmp_path):
+    analysis(value).save(tmp_path)
+    content = json.loads((tmp_path / "analysis.json").read_text())
+    assert content["reconstruction_psnr"] == finite_or_none(value)
 
 
 # Fits ---------------------------------------------------------------------------------------------

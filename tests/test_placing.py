@@ -113,6 +113,9 @@ def test_a_transform_of_another_factor_is_refused_by_whoever_knows_the_vae():
     ):
         with pytest.raises(InputError, match=words):
             use()
+    with pytest.raises(InputError, match="placed at 4"):
+        equivae.testing.check_transform(other)
+    equivae.testing.check_transform(other, factor=4, laws=["shape"], max_examples=1)
     own = equivae.Autoencoder(vae).place(get("shift"))
     assert equivae.EquivarianceLoss(own)(vae, images).loss.isfinite()
 

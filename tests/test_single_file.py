@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLFlux2, AutoencoderTiny, VQModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLWan,
+    AutoencoderTiny,
+    VQModel,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -372,6 +378,25 @@ def test_a_config_that_does_not_fit(tmp_path: Path) -> None:
         equivae.load_vae(path, config=tmp_path / "vq")
 
 
+def test_files_of_other_classes_are_as_strict(tmp_path: Path) -> None:
+    kind = {"base_dim": 4, "z_dim": 4, "dim_mult": [1, 1], "num_res_blocks": 1}
+    vae = AutoencoderKLWan(**kind, temperal_downsample=[False])
+    vae.save_config(tmp_path / "config")
+    path, weights = tmp_path / "wan.safetensors", vae.state_dict()
+
+    def load(content: dict[str, Tensor]) -> nn.Module:
+        save_file(content, path)
+        return equivae.load_vae(path, config=tmp_path / "config")
+
+    assert same(load(weights), vae)
+    with pytest.raises(
+        InputError, match=r"holds strange\.weight for which AutoencoderKLWan has no"
+    ):
+        load({**weights, "strange.weight": torch.zeros(3)})
+    with pytest.raises(InputError, match="lacks weights of its AutoencoderKLWan"):
+        load({n: t for n, t in weights.items() if n != "decoder.conv_out.bias"})
+
+
 # What cannot be exported ------------------------------------------------------------------------
 
 
@@ -434,6 +459,19 @@ def test_variants(tmp_path: Path, variant: str, kind: torch.dtype) -> None:
     assert same(equivae.load_vae(tmp_path), tiny_vae())
     with pytest.raises(InputError, match=f"Pass variant='{variant}' or no variant"):
         equivae.load_vae(tmp_path, variant="fp8")
+
+
+def test_a_folder_that_lacks_weights_is_not_filled_up_at_random(tmp_path: Path) -> None:
+    tiny_vae().save_pretrained(tmp_path)
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    save_file(weights | {"strange": torch.zeros(2)}, path, {"format": "pt"})
+    with pytest.warns(UserWarning, match="holds strange for which AutoencoderKL has no place"):
+        assert same(equivae.load_vae(tmp_path), tiny_vae())
+    del weights["decoder.conv_out.bias"], weights["decoder.conv_out.weight"]
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks decoder\.conv_out\.bias and 1 other weight of"):
+        equivae.load_vae(tmp_path)
 
 
 def test_a_whole_pipeline_folder(tmp_path: Path) -> None:

@@ -242,6 +242,17 @@ def test_fingerprints_are_the_same_in_another_process_and_place(folder, tmp_path
     assert run.stdout.split() == [images.fingerprint() for images in here], run.stderr
 
 
+def test_items_that_differ_each_time_have_a_fingerprint_that_does_not():
+    class Own(Augmented):
+        draws = np.random.default_rng()
+
+        def __getitem__(self, index):
+            return torch.full((3, 4, 4), float(self.draws.random()))
+
+    assert load_images(Own()).fingerprint() == load_images(Own()).fingerprint()
+    assert load_images(Augmented()).fingerprint() == load_images(Augmented()).fingerprint()
+
+
 def test_a_fingerprint_of_a_folder_decodes_nothing(folder, monkeypatch):
     images = load_images(folder)
     monkeypatch.setattr(Image, "open", lambda *a, **k: pytest.fail("a picture was opened"))

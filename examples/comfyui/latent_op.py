@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .moves import COLOURS, MOVES, SCALES, resolve_move
+from .moves import COLOURS, SCALES, Lattice, resolve_move
 
 __all__ = ["Kernel", "LatentOp", "apply_to_latent", "load_op", "save_op"]
 
@@ -29,16 +30,27 @@ class Kernel:
         weight: `(c_out, c_in, *kernel)`.
         bias: `(c_out,)`.
         padding: how cells beyond the border are made up.
+        border: `(c_out, 1, *kernel)`, over a channel of ones, which tells where the border is.
+        magnitude: `(c_out, c_in, *kernel)`, over `|z|`.
         layers: weights and biases of the network, GELU between them.
     """
 
     weight: Tensor
     bias: Tensor
     padding: str = "zeros"
+    border: Tensor | None = None
+    magnitude: Tensor | None = None
     layers: tuple[tuple[Tensor, Tensor], ...] = ()
 
     def __call__(self, cells: Tensor) -> Tensor:
-        made = _convolve(cells, self.weight, self.bias, self.padding)
+        weight, given = self.weight, cells
+        if self.border is not None:
+            weight = torch.cat([weight, self.border.to(weight)], 1)
+            given = torch.cat([cells, torch.ones_like(cells[:, :1])], 1)
+        made = _convolve(given, weight, self.bias, self.padding)
+        if self.magnitude is not None:
+            nothing = torch.zeros_like(self.bias)
+            made = made + _convolve(cells.abs(), self.magnitude, nothing, self.padding)
         if not self.layers:
             return made
         correction = cells
@@ -82,8 +94,7 @@ class LatentOp:
             raise ValueError(
                 f"The latent op for {self.name} was saved without its inverse; fit it again."
             )
-        back = resolve_move(self.name).inverse
-        name = next(known for known, move in MOVES.items() if move == back)
+        name = resolve_move(self.name).inverse.name
         return replace(self, name=name, kernel=self.inverse_kernel, inverse_kernel=self.kernel)
 
     def move(self, cells: Tensor) -> Tensor:
@@ -171,52 +182,60 @@ def load_op(path: str | Path) -> LatentOp:
     inverse = {"same": forward, "own": kernels.get("inverse_operator"), "none": None}
     name = config["transform"]
     if name not in SCALES and name not in COLOURS:
-        resolve_move(name)
-    channels = operators["forward_operator"]["channels"]
-    return LatentOp(
-        name, channels, forward, inverse[config["inverse"]], str(config.get("name", name))
-    )
+        move = config.get("move")
+        name = resolve_move(name).name if move is None else Lattice(**move).name
+    text = str(config.get("name", name))
+    return LatentOp(name, forward.weight.shape[1], forward, inverse[config["inverse"]], text)
 
 
 def _config(folder: Path, weights: Path) -> dict[str, Any]:
-    """The description: beside the weights, or in their metadata."""
-    if (folder / _CONFIG).is_file():
+    """The description: in the metadata of the weights, or in a file beside them, as version 0.1 wrote it."""
+    with safe_open(weights, "pt") as file:
+        found = (file.metadata() or {}).get("equivae")
+    if found is not None:
+        config, version = json.loads(found), ("version", 2)
+    elif (folder / _CONFIG).is_file():
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        version = ("schema", 1)
     else:
-        with safe_open(weights, "pt") as file:
-            found = (file.metadata() or {}).get("latent_op")
-        if found is None:
-            raise ValueError(
-                f"{weights} does not say what it is for: {_CONFIG} is missing beside it."
-            )
-        config = json.loads(found)
+        raise ValueError(f"{weights} does not say what it is for; it was not written by equivae.")
     missing = [key for key in ("transform", "operators", "inverse") if key not in config]
-    if config.get("schema") != 1 or missing:
+    key, newest = version
+    if config.get(key) != newest or missing:
         raise ValueError(
-            f"{folder} was written by another version of equivae (schema {config.get('schema')!r}); "
-            "update these nodes."
+            f"{folder} was written by another version of equivae ({key} {config.get(key)!r}); update "
+            "these nodes."
         )
     return config
 
 
 def _kernel(key: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> Kernel:
-    kind, padding = config.get("kind"), config.get("padding")
-    if kind not in ("conv", "network") or padding not in _PADDING:
+    kind = config.get("kind")
+    base, settings, count = key, config, 0
+    if kind == "network":
+        base, settings, count = f"{key}.base", config.get("base") or config, config["layers"]
+    padding = settings.get("padding")
+    if (
+        kind not in ("conv", "network")
+        or settings.get("kind") == "phases"
+        or padding not in _PADDING
+    ):
         raise ValueError(
-            f"The latent op is of kind {kind!r} with padding {padding!r}; update these nodes."
+            f"The latent op is of a kind that these nodes cannot apply ({kind!r}); fit one with the node "
+            "Fit Latent Op."
         )
-    base = f"{key}.base" if kind == "network" else key
-    count = config.get("layers", 0) if kind == "network" else 0
     try:
         layers = tuple(
             (tensors[f"{key}.network.{i}.weight"], tensors[f"{key}.network.{i}.bias"])
             for i in range(count)
         )
-        return Kernel(tensors[f"{base}.weight"], tensors[f"{base}.bias"], padding, layers)
+        weight, bias = tensors[f"{base}.weight"], tensors[f"{base}.bias"]
     except KeyError as error:
         raise ValueError(
             f"The latent op's weights do not fit its description: {error} is missing."
         ) from error
+    border, magnitude = (tensors.get(f"{base}.{n}_weight") for n in ("border", "magnitude"))
+    return Kernel(weight, bias, padding, border, magnitude, layers)
 
 
 def save_op(op: LatentOp, folder: Path) -> Path:

@@ -37,6 +37,11 @@ class Lattice:
         )
 
     @property
+    def name(self) -> str:
+        """As in `MOVES`."""
+        return next(name for name, move in MOVES.items() if move == self)
+
+    @property
     def inverse(self) -> Lattice:
         """What undoes it."""
         height, width = self.flips_height, self.flips_width

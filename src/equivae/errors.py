@@ -9,6 +9,7 @@ from pathlib import Path
 from equivae.secrets import redact
 
 __all__ = [
+    "EmptyMaskError",
     "InputError",
     "NonFiniteLossError",
     "RunInterrupted",
@@ -28,6 +29,10 @@ class _WithoutSecrets(Exception):
 
 class InputError(_WithoutSecrets, ValueError):
     """Input that cannot be used, found before any work started. The command line exits with 2."""
+
+
+class EmptyMaskError(InputError):
+    """A validity mask holds nowhere, so there is nothing to compare."""
 
 
 class NonFiniteLossError(RuntimeError):

@@ -169,7 +169,6 @@ def trainable_halves(vae: Autoencoder) -> tuple[str, ...]:
     vae = equivae.zoo.load()
     assert trainable_halves(equivae.Autoencoder(vae)) == ("encoder", "decoder")
     vae.encoder.requires_grad_(False)
-    vae.quant_conv.requires_grad_(False)
     assert trainable_halves(equivae.Autoencoder(vae)) == ("decoder",)
     ```
     """

@@ -32,14 +32,8 @@ def fit_to_cache(
         from equivae.files.pretrained import load_vae
 
         loaded = load_vae(vae)
-        own = LatentSpace.of(loaded)
-        if space.fingerprint is not None and own.fingerprint != space.fingerprint:
-            raise InputError(
-                f"the latent op was fitted for the VAE {space.name} (weights {space.fingerprint}), the "
-                "given one is "
-                f"{own.name} ({own.fingerprint}); pass the op and the VAE that belong together."
-            )
-        space = space.over(own)
+        op.check_vae(loaded)
+        space = space.over(LatentSpace.of_vae(loaded))
     told = form.scales(files[0])
     is_scaled = bool(scaled) if isinstance(scaled, bool) else told
     if isinstance(scaled, LatentScaling):

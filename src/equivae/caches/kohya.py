@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,7 +69,8 @@ class Kohya(CacheFormat):
             return bool(_sizes(archive))
 
     def read(self, path: Path, channels: int | None = None) -> list[Tensor]:
-        return [torch.from_numpy(array)[None] for _, array in _latents(path)]
+        with _opened(path) as archive:
+            return [torch.from_numpy(array)[None] for _, array in _latents(path, archive)]
 
     def state(self, path: Path, target: Target) -> State:
         with _opened(path) as archive:
@@ -89,28 +89,25 @@ class Kohya(CacheFormat):
 
     def write(self, path: Path, target: Target) -> int:
         before, signature = stamp(path), target.op.signature
-        with _opened(path) as archive:
+        file = io.BytesIO(path.read_bytes())  # read once: half of the time is the disk's
+        with _opened(path, file) as archive:
             ours, present = _ours(archive), set(archive.namelist())
-        stale = {name for name, by in ours.items() if by != signature}
-        kept = present - stale  # what the tool encoded itself is an original
-        added = {}
-        for size, array in _latents(path):
-            if _flipped(size) not in kept:
-                (batch,) = moved(target.op, torch.from_numpy(array)[None], path)
-                added[_flipped(size)] = batch[0].numpy()
-        comment = {n: by for n, by in ours.items() if n in kept} | dict.fromkeys(added, signature)
-
-        def write(temporary: Path) -> None:
+            stale = {name for name, by in ours.items() if by != signature}
+            kept = present - stale  # what the tool encoded itself is an original
+            added = {}
+            for size, array in _latents(path, archive):
+                if _flipped(size) not in kept:
+                    (batch,) = moved(target.op, torch.from_numpy(array)[None], path)
+                    added[_flipped(size)] = batch[0].numpy()
             if stale:
-                _copy_without(path, temporary, stale)
-            else:
-                shutil.copyfile(path, temporary)
-            with zipfile.ZipFile(temporary, "a", zipfile.ZIP_STORED) as archive:
-                for name, array in added.items():
-                    archive.writestr(name, _npy(array))
-                archive.comment = json.dumps({_MARK: comment}).encode()
-
-        replace_file(path, write, unless=before)
+                file = _without(archive, stale)
+        comment = {n: by for n, by in ours.items() if n in kept} | dict.fromkeys(added, signature)
+        # Appending leaves every byte of the arrays that are there where it is.
+        with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
+            for name, array in added.items():
+                archive.writestr(name, _npy(array))
+            archive.comment = json.dumps({_MARK: comment}).encode()
+        replace_file(path, lambda to: _write(to, file.getbuffer()), unless=before)
         return len(added)
 
     def space(self, path: Path) -> LatentSpace:
@@ -132,9 +129,9 @@ def _model(path: Path) -> str:
     return found["model"] if found else ""
 
 
-def _opened(path: Path) -> zipfile.ZipFile:
+def _opened(path: Path, content: io.BytesIO | None = None) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(path)
+        return zipfile.ZipFile(path if content is None else content)
     except (zipfile.BadZipFile, OSError) as error:
         raise InputError(
             f"{path} is no whole .npz file ({first_line(error)}): it is damaged, or being written; remove "
@@ -149,18 +146,21 @@ def _sizes(archive: zipfile.ZipFile) -> list[str]:
     return [match["size"] or "" for match in found if match is not None]
 
 
-def _latents(path: Path) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    with _opened(path) as archive:
-        for size in _sizes(archive):
+def _latents(path: Path, archive: zipfile.ZipFile) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    for size in _sizes(archive):
+        try:
             data = io.BytesIO(archive.read(f"latents{size}.npy"))
-            array = np.lib.format.read_array(data, allow_pickle=False)
-            if array.ndim not in (3, 4) or array.dtype.kind != "f":
-                raise InputError(
-                    f"the array latents{size} of {path} has shape {array.shape} and type {array.dtype}; "
-                    "latents are "
-                    "floats (c, h, w)."
-                )
-            yield size, array
+        except zipfile.BadZipFile as error:
+            raise InputError(
+                f"{path} is damaged ({first_line(error)}); let sd-scripts cache it anew."
+            ) from error
+        array = np.lib.format.read_array(data, allow_pickle=False)
+        if array.ndim not in (3, 4) or array.dtype.kind != "f":
+            raise InputError(
+                f"the array latents{size} of {path} has shape {array.shape} and type {array.dtype}; "
+                "latents are floats (c, h, w)."
+            )
+        yield size, array
 
 
 def _npy(array: np.ndarray[Any, Any]) -> bytes:
@@ -182,8 +182,14 @@ def _ours(archive: zipfile.ZipFile) -> dict[str, str]:
     return {str(name): str(by) for name, by in noted.items()}
 
 
-def _copy_without(path: Path, to: Path, names: set[str]) -> None:
-    with _opened(path) as archive, zipfile.ZipFile(to, "w") as copy:
+def _without(archive: zipfile.ZipFile, names: set[str]) -> io.BytesIO:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as copy:
         for item in archive.infolist():
             if item.filename not in names:
                 copy.writestr(item, archive.read(item))
+    return file
+
+
+def _write(path: Path, content: memoryview) -> None:
+    path.write_bytes(content)

@@ -60,6 +60,11 @@ class CacheOp:
                 digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
+    def check_vae(self, vae: nn.Module) -> None:
+        """`InputError` when its file says that it was fitted for another VAE."""
+        if getattr(self.transform, "vae", None) is not None:
+            self.transform.check_vae(vae, strict=True)  # type: ignore[attr-defined]
+
     def check(self, latents: Tensor, where: Path) -> None:
         """`InputError` unless it takes a batch `(B, c, *grid)`."""
         if self.channels is not None and latents.shape[1] != self.channels:
@@ -97,18 +102,18 @@ def find_op(op: str | Path | Transform, move: str | None = None) -> CacheOp:
     Raises `InputError` when there is none, or it is for another transform.
     """
     if isinstance(op, Transform):
-        found, space = op, LatentSpace()
+        found = op
     elif str(op) in list_transforms() and not Path(op).exists():
-        found, space = get_transform(str(op)), LatentSpace()
+        found = get_transform(str(op))
     else:
-        found, space = _load_op(op)
-    made = _as_cache_op(found, space)
+        found = _load_op(op)
+    made = _as_cache_op(found)
     if move is None or made.move == move:
         return made
     if move not in list_transforms():
         get_transform(move)  # says what is known
     try:
-        inverse = _as_cache_op(found.inverse, space)
+        inverse = _as_cache_op(found.inverse)
     except NotImplementedError:
         inverse = made
     if inverse.move != move:
@@ -120,28 +125,19 @@ def find_op(op: str | Path | Transform, move: str | None = None) -> CacheOp:
     return inverse
 
 
-def _load_op(op: str | Path) -> tuple[Transform, LatentSpace]:
-    """The seam to the operators: a fitted transform and what its file says of its VAE."""
+def _load_op(op: str | Path) -> Transform:
+    """The seam to the operators."""
     from equivae.operators import load_latent_op
 
-    loaded = load_latent_op(op)
-    return loaded, LatentSpace.from_record(_record(Path(op)))
+    return load_latent_op(op)
 
 
-def _record(op: Path) -> dict[str, Any]:
-    config = op / "latent_op.json"
-    if not config.is_file():
-        return {}
-    record = json.loads(config.read_text(encoding="utf-8")).get("vae")
-    return record if isinstance(record, dict) else {}
-
-
-def _as_cache_op(transform: Transform, space: LatentSpace) -> CacheOp:
+def _as_cache_op(transform: Transform) -> CacheOp:
     operator: Any = getattr(transform, "operator", None)
     base: Transform = getattr(transform, "base", transform)
     channels = getattr(operator, "channels", None)
     axes = None if operator is None else len(operator.kernel)
-    return CacheOp(base.name, transform, channels, axes, space)
+    return CacheOp(base.name, transform, channels, axes, LatentSpace.of_op(transform))
 
 
 def _operators(transform: Transform) -> Iterator[Any]:

@@ -50,6 +50,10 @@ class Source(ABC):
     def marks(self) -> list[str]:
         """What identifies each image beside its name, cheaply: its size, a digest of its content, or ''."""
 
+    def sides(self, index: int) -> tuple[int, int] | None:
+        """Height and width of an image, where they can be told without reading its pixels."""
+        return None
+
     def fingerprint(self) -> str:
         """A short digest of what is read: preparation, and the names and marks of all images, in order."""
         if self._fingerprint is None:

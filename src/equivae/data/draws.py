@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["drawing"]
+__all__ = ["drawing", "draws_anything"]
 
 
 @contextmanager
@@ -30,3 +31,17 @@ def drawing(*place: int) -> Iterator[None]:
         random.setstate(before[0])
         np.random.set_state(before[1])  # noqa: NPY002
         torch.set_rng_state(before[2])
+
+
+def draws_anything(read: Callable[[], Any]) -> bool:
+    """Whether a read takes a random number from the generators of Python, numpy or torch."""
+    with drawing(0):
+        before = _states()
+        read()
+        return _states() != before
+
+
+def _states() -> tuple[Any, ...]:
+    legacy = np.random.get_state()  # noqa: NPY002
+    words = [part.tobytes() if isinstance(part, np.ndarray) else part for part in legacy]
+    return random.getstate(), words, torch.get_rng_state().numpy().tobytes()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from equivae.data.base import Source
@@ -47,6 +47,16 @@ class FolderSource(Source):
                 pass
         except Exception as error:
             raise UnreadableImage.named(name, missing_plugin(name) or why(error)) from error
+
+    def sides(self, index: int) -> tuple[int, int] | None:
+        find_plugins()
+        try:
+            with Image.open(self._root / self._files[index].path) as image:
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
+                width, height = image.size
+        except Exception:  # what cannot be opened is told of when it is read
+            return None
+        return (width, height) if turned else (height, width)
 
     def size(self, count: int) -> int:
         """Bytes of the first so many files."""

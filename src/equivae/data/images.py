@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from equivae.data.base import Source, digest
-from equivae.data.draws import drawing
+from equivae.data.draws import drawing, draws_anything
 from equivae.data.replacing import Losses, shared_zeros
 from equivae.data.restoring import Restored
 from equivae.data.unreadable import UnreadableImage
@@ -22,6 +23,7 @@ __all__ = ["ImageDataset"]
 
 logger = logging.getLogger(__name__)
 
+_WATCHED = 4  # images whose reading tells whether it draws
 _NEIGHBOURS = 16  # tried in the place of an image that cannot be read
 
 
@@ -94,6 +96,21 @@ class ImageDataset(Dataset[Tensor]):
             raise InputError(f"image {self._source.names[place]} holds NaN or infinite values.")
         return image
 
+    def check_one_size(self) -> None:
+        """Raise `InputError` if two images are known to have different sizes, before any of them is read."""
+        first: tuple[str, tuple[int, int]] | None = None
+        for name, place in zip(self.names, self._places, strict=True):
+            sides = self._source.sides(place)
+            if sides is None:
+                continue
+            first = first or (name, sides)
+            if sides != first[1]:
+                height, width = first[1]
+                raise InputError(
+                    f"the images have different sizes, {first[0]} {height}x{width} and {name} "
+                    f"{sides[0]}x{sides[1]}; pass a resolution, to which they are resized and cropped."
+                )
+
     @property
     def replaced(self) -> list[tuple[str, str]]:
         """`(name, reason)` of the images that a neighbour stood in for so far, in any worker process."""
@@ -125,8 +142,15 @@ class ImageDataset(Dataset[Tensor]):
 
     @property
     def draws(self) -> bool:
-        """Whether reading an image may draw random numbers."""
-        return self._source.draws
+        """Whether reading an image draws random numbers, as far as the first few tell."""
+        if not self._source.draws:
+            return False
+        first = self._places[:_WATCHED]
+        return any(draws_anything(partial(self._watched, place)) for place in first)
+
+    def _watched(self, place: int) -> None:
+        with suppress(UnreadableImage):
+            self._source.read(place)
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that tell this set from another: its images, their order and preparation.

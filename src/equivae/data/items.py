@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
 from equivae.data.base import Source, digest
@@ -42,6 +43,14 @@ class ItemSource(Source):
         """The image of an item, as the source has it."""
         return self._preparing.find(self.item(index), self.names[index])
 
+    def sides(self, index: int) -> tuple[int, int] | None:
+        item = self._items[index] if isinstance(self._items, (list, tuple)) else None
+        if isinstance(item, Image.Image):
+            return item.height, item.width
+        if isinstance(item, Tensor) and item.ndim >= 3:
+            return int(item.shape[-2]), int(item.shape[-1])
+        return None
+
     def about(self) -> str:
         own = getattr(self._items, "fingerprint", None)
         kind = type(self._items)
@@ -49,7 +58,10 @@ class ItemSource(Source):
         return f"items {name} {own() if callable(own) else ''} {self._preparing}"
 
     def marks(self) -> list[str]:
-        """Digests of 16 items, evenly spaced: what such a source holds is known by reading it alone."""
+        """Digests of 16 items, evenly spaced: what such a source holds is known by reading it alone.
+
+        An item that differs each time, since its source draws from a generator of its own, says nothing.
+        """
         count = len(self)
         if callable(getattr(self._items, "fingerprint", None)):
             return [""] * count
@@ -57,11 +69,14 @@ class ItemSource(Source):
         return [self._mark(i) if sampled is None or i in sampled else "" for i in range(count)]
 
     def _mark(self, index: int) -> str:
-        try:
-            with drawing(0, index):
-                return digest_of(self.read(index))
-        except UnreadableImage as error:
-            return digest([error.reason])
+        found = []
+        for _ in range(2):
+            try:
+                with drawing(0, index):
+                    found.append(digest_of(self.read(index)))
+            except UnreadableImage as error:
+                found.append(digest([error.reason]))
+        return found[0] if found[0] == found[1] else "random"
 
 
 class PreparedAgain(Source):

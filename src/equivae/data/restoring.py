@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from equivae.data.unreadable import UnreadableImage
 from equivae.errors import InputError
 
 __all__ = ["Restored"]
+
+logger = logging.getLogger(__name__)
 
 
 class Restored(Source):
@@ -42,6 +45,14 @@ class Restored(Source):
             raise InputError(
                 f"these are not the images of the run: of its {len(self.names)}, {' and '.join(what)}; pass "
                 "the images it began with, or begin a new run."
+            )
+
+        if gone:
+            logger.warning(
+                "%d of the run's %d images are gone (%s); the next ones take their places",
+                len(gone),
+                len(self.names),
+                shorten(gone),
             )
 
     def read(self, index: int) -> Tensor:

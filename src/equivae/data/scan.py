@@ -126,7 +126,10 @@ def _walk(scan: Scan) -> Iterator[Found]:
             elif ours and is_our_picture(entry.name):
                 scan.leave_out("written by equivae", [path])
             elif entry.is_file():
-                file = entry.stat()
+                try:
+                    file = entry.stat()
+                except OSError:  # gone meanwhile
+                    continue
                 yield Found(path, file.st_size, file.st_mtime_ns)
             elif entry.is_symlink():
                 scan.leave_out("links to nothing", [path])

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -34,7 +35,15 @@ if TYPE_CHECKING:
 __all__ = ["ImageDataset", "ImagesLike", "collate", "load_images", "resize_and_crop"]
 
 ImagesLike = Union[
-    Tensor, str, Path, "datasets.Dataset", Dataset[Any], "DataLoader[Any]", Sequence[Any]
+    Tensor,
+    str,
+    Path,
+    "datasets.Dataset",
+    "datasets.DatasetDict",
+    Dataset[Any],
+    "DataLoader[Any]",
+    Sequence[Any],
+    Source,
 ]
 
 
@@ -202,6 +211,8 @@ def _warn_of_range(source: TensorSource | ItemSource) -> None:
                 item = source.raw(index)
         except Exception:  # what cannot be read is named when it is its turn
             continue
+        if isinstance(item, np.ndarray) and item.dtype.kind == "f":
+            item = torch.from_numpy(item)
         if isinstance(item, Tensor) and item.is_floating_point() and item.numel():
             lows.append(float(item.min()))
             highs.append(float(item.max()))

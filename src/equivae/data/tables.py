@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from equivae.data.draws import drawing
 from equivae.data.items import ItemSource
 from equivae.data.names import display_name
 from equivae.data.preparing import IMAGE_KEYS, Preparing
@@ -193,7 +194,8 @@ def _array_of(feature: Any) -> tuple[int, str]:
 
 
 def _check_key(rows: Any, wanted: str) -> None:
-    row = rows[0]
+    with drawing(0, 0):
+        row = rows[0]
     if isinstance(row, Mapping) and wanted not in row:
         raise InputError(f"the dataset's rows have no {wanted!r}; they have {sorted(row)}.")
 

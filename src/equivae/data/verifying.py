@@ -43,10 +43,13 @@ def find_unreadable(
     workers = min(8, 2 * (os.cpu_count() or 1), len(open_)) if threads else 1
     if len(_VERDICTS) > _MOST_VERDICTS:
         _VERDICTS.clear()
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
+    pool = ThreadPoolExecutor(max(workers, 1))
+    try:
         results = pool.map(verdict, open_) if workers > 1 else map(verdict, open_)
         bar = tqdm(results, "check images", len(open_), disable=quiet, leave=False, delay=2)
         fresh = dict(zip(open_, bar, strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the whole set
     found = {i: fresh[i] if i in fresh else _VERDICTS[key] for i, key in enumerate(keys)}
     _VERDICTS.update((keys[i], reason) for i, reason in fresh.items() if keys[i] is not None)
     return {i: reason for i, reason in found.items() if reason is not None}

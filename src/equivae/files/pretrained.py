@@ -21,7 +21,7 @@ from equivae.autoencoder.padding import (
     note_padding_mode,
 )
 from equivae.errors import InputError, first_line
-from equivae.files.single_file import is_single_file, load_single_file
+from equivae.files.single_file import counted, is_single_file, load_single_file
 from equivae.files.writing import write_files_beside
 from equivae.options import check_path
 
@@ -146,9 +146,11 @@ def _load_pretrained(name: str, is_folder: bool, options: dict[str, Any]) -> nn.
                     raise InputError(
                         f"{name} is no autoencoder: its config names {config.get('_class_name')!r}."
                     )
-                return cls.from_pretrained(  # type: ignore[no-any-return]
-                    name, use_safetensors=True, **place, **options
+                loaded, info = cls.from_pretrained(
+                    name, use_safetensors=True, output_loading_info=True, **place, **options
                 )
+            _check_loading(name, cls.__name__, info)
+            return loaded  # type: ignore[no-any-return]
         except InputError:
             raise
         except Exception as error:
@@ -177,6 +179,20 @@ def _errors_said_once() -> Iterator[None]:
             yield
     finally:
         log.removeFilter(new)
+
+
+def _check_loading(name: str, kind: str, info: dict[str, Any]) -> None:
+    """diffusers fills up what is missing with random weights, and says so in its log alone."""
+    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+    if missing:
+        raise InputError(
+            f"{name} lacks {counted(missing)} of its {kind}; pass one whose weights are whole."
+        )
+    if unexpected:
+        warnings.warn(
+            f"{name} holds {counted(unexpected)} for which {kind} has no place; they are left out.",
+            stacklevel=6,
+        )
 
 
 def _variant_hint(folder: Path, asked: str | None) -> str:

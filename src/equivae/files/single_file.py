@@ -31,7 +31,7 @@ from equivae.files.ldm_names import (
     ldm_names,
 )
 
-__all__ = ["CONFIG_KEY", "is_single_file", "load_single_file"]
+__all__ = ["CONFIG_KEY", "counted", "is_single_file", "load_single_file"]
 
 CONFIG_KEY = "diffusers_config"
 """Under which an exported file's metadata has the config."""
@@ -125,16 +125,17 @@ def _build(
 def _check_names(path: Path, kind: str, missing: list[str], unexpected: list[str]) -> None:
     said = []
     if missing:
-        said.append(f"lacks {_counted(missing)} of its {kind}")
+        said.append(f"lacks {counted(missing)} of its {kind}")
     if unexpected:
-        said.append(f"holds {_counted(unexpected)} for which {kind} has no place")
+        said.append(f"holds {counted(unexpected)} for which {kind} has no place")
     if said:
         raise InputError(
             f"{path} {' and '.join(said)}; pass a whole autoencoder, or the config=FOLDER that belongs to it."
         )
 
 
-def _counted(names: list[str]) -> str:
+def counted(names: list[str]) -> str:
+    """The first of some weights, and how many others there are."""
     rest = len(names) - 1
     return names[0] + (f" and {rest} other weight{'s' if rest > 1 else ''}" if rest else "")
 
@@ -153,6 +154,10 @@ def _through_diffusers(
             vae: nn.Module = cls.from_single_file(
                 weights, config=folder, local_files_only=True, **options
             )
+        except NotImplementedError as error:  # a weight that was not in the file is moved
+            raise InputError(
+                f"{path} lacks weights of its {cls.__name__}; pass a whole autoencoder."
+            ) from error
         except Exception as error:
             raise InputError(
                 f"{path} does not fit the config of its {config['_class_name']}: {first_line(error)}."

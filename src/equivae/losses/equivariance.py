@@ -33,7 +33,7 @@ class LossOutput:
         loss: the scalar to differentiate.
         terms: every part of it before its weight, detached scalars: `"reconstruction"`,
             `"equivariance/rot180"`, `"encoder/rot180"`. Under the sampled schedule a transform that no
-            sample of the batch drew has no term.
+            sample of the batch drew has no term, nor has a random one whose draw left nothing to compare.
     """
 
     loss: Tensor
@@ -201,7 +201,8 @@ class EquivarianceLoss:
             weighted.append((self.encoder_weight, self._encoder_term))
         for weight, term in weighted:
             for one in term(decoding):
-                terms[one.name] = one.value.detach()
+                if one.name is not None:
+                    terms[one.name] = one.value.detach()
                 loss = loss + weight * one.weight * one.value
         return LossOutput(loss, terms)
 

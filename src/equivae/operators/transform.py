@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from equivae.errors import InputError
 from equivae.files.writing import bounded_name, check_name, check_output, child, write_beside
+from equivae.operators.hub import fetch_latent_op
 from equivae.operators.modules import LatentOperator, build_operator
 from equivae.operators.report import FitReport
 from equivae.options import check_path
@@ -174,7 +175,7 @@ def load_latent_op(folder: str | Path, transform: Transform | None = None) -> Fi
     """The transform that `FittedTransform.save` wrote.
 
     Args:
-        folder: where it lies.
+        folder: where it lies: a folder, or its name on the hub, `"user/repo"`.
         transform: what it was fitted for. By default the registered transform of the saved name, or the
             composition for a name such as `"rot90@hflip"`.
 
@@ -191,7 +192,7 @@ def load_latent_op(folder: str | Path, transform: Transform | None = None) -> Fi
     ```
     """
     check_path("the folder of a latent op", folder)
-    folder = Path(folder)
+    folder = fetch_latent_op(folder)
     missing = [name for name in (_WEIGHTS, _CONFIG) if not (folder / name).is_file()]
     if missing:
         raise InputError(

@@ -6,7 +6,6 @@ import datetime
 import platform
 import shlex
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from equivae.errors import InputError
 from equivae.files.writing import check_output, child, write_beside
+from equivae.reporting.text import any_letters
 from equivae.secrets import redact_arguments
 from equivae.units import finite_or_none
 
@@ -102,9 +102,8 @@ def save_files(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure beside and rename it; letters that its font lacks are no reason to warn."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
+    """Write a figure beside and rename it."""
+    with any_letters():
         write_beside(path, lambda temporary: figure.savefig(temporary))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from equivae.evaluation.results import Panel
 from equivae.reporting.charts import AFTER, BEFORE, INK, MUTED, draw_losses
-from equivae.reporting.text import figure_text
+from equivae.reporting.text import any_letters, figure_text
 from equivae.units import psnr
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ def draw_panels(after: Sequence[Panel], before: Sequence[Panel] = ()) -> Figure:
             axes[0].set_xlabel(
                 f"{figure_text(panel.image)}, {panel.rank}", fontsize=10, color=MUTED
             )
-    figure.tight_layout(pad=0.6, h_pad=0.6, w_pad=0.4)
-    return figure
+    return _laid_out(figure)
 
 
 def draw_latents(after: Sequence[Panel], before: Sequence[Panel] = ()) -> Figure:
@@ -73,8 +72,7 @@ def draw_latents(after: Sequence[Panel], before: Sequence[Panel] = ()) -> Figure
         for axis, picture in zip(axes[1:], pictures, strict=True):
             _show(axis, picture, nearest=True)
         axes[0].set_ylabel(label, fontsize=11, color=colour, fontweight="bold")
-    figure.tight_layout(pad=0.6, h_pad=0.6, w_pad=0.4)
-    return figure
+    return _laid_out(figure)
 
 
 def latent_colours(panels: Sequence[Panel]) -> list[list[Tensor]]:
@@ -135,6 +133,12 @@ def _grid(count: int, titles: Sequence[str]) -> tuple[Figure, list[list[Axes]]]:
     for axis, title in zip(grid[0], titles, strict=True):
         axis.set_title(title, fontsize=11, color=INK)
     return figure, grid.tolist()
+
+
+def _laid_out(figure: Figure) -> Figure:
+    with any_letters():
+        figure.tight_layout(pad=0.6, h_pad=0.6, w_pad=0.4)
+    return figure
 
 
 def _show(axis: Axes, picture: Tensor, *, nearest: bool = False) -> None:

@@ -7,12 +7,24 @@ from __future__ import annotations
 
 import re
 import unicodedata
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["Markdown", "code", "figure_text", "file_name", "file_names", "markdown", "readable"]
+__all__ = [
+    "Markdown",
+    "any_letters",
+    "code",
+    "figure_text",
+    "file_name",
+    "file_names",
+    "markdown",
+    "readable",
+]
 
 _SEPARATORS = ("\u2028", "\u2029")  # lines and paragraphs
 _JOINERS = ("\u200c", "\u200d")  # of scripts and of emoji
-_LONGEST_LABEL = 60
+_LONGEST_LABEL = 32
 
 
 class Markdown(str):
@@ -74,9 +86,18 @@ def figure_text(text: object) -> str:
     """Text for matplotlib: no mathematics, not hidden from the legend, not longer than fits."""
     shown = readable(text)
     if len(shown) > _LONGEST_LABEL:
-        shown = f"{shown[: _LONGEST_LABEL - 1]}…"
+        half = _LONGEST_LABEL // 2
+        shown = f"{shown[: half - 1]}…{shown[-half:]}"
     shown = shown.replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
+
+
+@contextmanager
+def any_letters() -> Iterator[None]:
+    """Letters that the font of a figure lacks are drawn as boxes, and are no reason to warn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
 
 
 def file_name(text: str) -> str:

@@ -52,7 +52,8 @@ def check_transform(
         max_examples: inputs to try per law and layout.
 
     The message is one sentence with the law and the smallest input found that breaks it. Raises
-    `InputError` when hypothesis is not installed, or for the name of a law that is none.
+    `InputError` when hypothesis is not installed, for the name of a law that is none, and for a transform
+    that is placed at another factor.
 
     ```python
     import equivae
@@ -67,6 +68,9 @@ def check_transform(
     for law in chosen:
         if law not in LAWS:
             raise InputError(f"unknown law {law!r}.{did_you_mean(law, LAWS)}")
+    transform.at_factor(
+        factor, factor
+    )  # refused before the search if it is placed at another factor
     for layout in transform.layouts:
         channels = 1 if layout == "audio" else image_channels
         for law in chosen:

@@ -297,8 +297,9 @@ def _look(
                     f"images under {drawn.name!r} encode to {tuple(moved.shape[2:])} cells, their moved "
                     f"latents have {tuple(drawn.latent(batch.latents).shape[2:])}."
                 )
-            batch.transform, batch.moved = drawn, moved
-            batch.mask = None if mask is None else mask_of_cells(mask, moved.shape[-2:])
+            cells = None if mask is None else mask_of_cells(mask, moved.shape[-2:])
+            if cells is None or cells.any():  # a draw that leaves nothing teaches nothing
+                batch.transform, batch.moved, batch.mask = drawn, moved, cells
         batches.append(batch)
     return batches
 

@@ -129,6 +129,15 @@ def check_settings(path: Path, state: RunState, settings: dict[str, Any]) -> Non
             continue
         if name == "max_train_steps" and isinstance(before, int) and value > before:
             _say_how_it_is_lengthened(path, state, settings, before)
+        elif name == "processes":
+            if before is not None:
+                logger.warning(
+                    "%s is of a run on %s processes, this one has %s: it goes on from the same weights, but "
+                    "the place in the data and the draws are not those of that run.",
+                    path.name,
+                    before,
+                    value,
+                )
         elif name in _FINGERPRINTS and name not in state.settings:
             logger.warning("%s does not say %s.", path.name, _FINGERPRINTS[name][1])
         elif name in _FINGERPRINTS:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from equivae.autoencoder import (
     Autoencoder,
@@ -18,7 +19,7 @@ from equivae.autoencoder import (
     layout_of,
 )
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
-from equivae.errors import InputError
+from equivae.errors import EmptyMaskError, InputError
 from equivae.files.fingerprint import fingerprint_of
 from equivae.files.pretrained import load_vae
 from equivae.files.writing import check_claim
@@ -108,6 +109,7 @@ class Plan:
             "max_train_steps": self.max_steps,
             "vae_fingerprint": self.vae_fingerprint,
             "images_fingerprint": self.training.fingerprint(),
+            "processes": process_state().num_processes,
         }
 
 
@@ -235,6 +237,8 @@ def _shares(
     vae: Autoencoder,
 ) -> tuple[ImageDataset, ImageDataset]:
     """The images to learn from, and those that are held out."""
+    if config.resolution is None:
+        dataset.check_one_size()
     check_images(dataset[0][None], vae)
     if validation_images is not None:
         training = dataset
@@ -259,12 +263,27 @@ def _check_together(
     example = images[0]
     batch_size = min(config.train_batch_size, len(images))
     check_transforms(transforms, layout_of(example[None]), vae, batch_size)
+    _check_masks(transforms, example[None], vae)
     check_crop(config.crop_size, example, vae)
     check_operators(transforms, config)
     height, width = example.shape[-2:]
     if config.crop_size:
         height = width = config.crop_size
     loss_of(transforms, config).check_size(height, width)
+
+
+def _check_masks(transforms: Sequence[Transform], example: Tensor, vae: Autoencoder) -> None:
+    """Whether every fixed transform leaves something of images of this size to compare."""
+    for transform in transforms:
+        placed = vae.place(transform)
+        if placed.draw(1, torch.Generator().manual_seed(0)) is not placed:
+            continue
+        mask = placed.mask(example)
+        if mask is not None and not mask.any():
+            raise EmptyMaskError(
+                f"transform {transform.name!r} leaves nothing of images of {example.shape[-2]}x"
+                f"{example.shape[-1]} pixels to compare; choose a milder one or larger images."
+            )
 
 
 def _check_device(config: FinetuneConfig) -> None:

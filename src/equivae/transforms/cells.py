@@ -10,6 +10,7 @@ from typing import Any, Union
 from torch import Tensor
 
 from equivae.errors import InputError
+from equivae.transforms.checks import check_between, is_number, is_whole
 from equivae.transforms.placing import CellTransform
 from equivae.transforms.spelling import spell
 
@@ -20,10 +21,9 @@ Pair = Union[float, tuple[float, float]]
 
 def pair(value: Pair, what: str) -> tuple[float, float]:
     """`(y, x)` from one number for both axes or from two."""
-    if isinstance(value, (int, float)):
-        return float(value), float(value)
-    if isinstance(value, (tuple, list)) and len(value) == 2:
-        return float(value[0]), float(value[1])
+    both = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(both) == 2 and all(is_number(one) for one in both):
+        return float(both[0]), float(both[1])
     raise InputError(f"{what} must be a number, or a pair (y, x), got {value!r}.")
 
 
@@ -67,8 +67,8 @@ class Crop(CellTransform):
         super().__post_init__()
         if not all(0 < share <= 1 for share in pair(self.size, "size")):
             raise InputError(f"size must lie in (0, 1], a share of the side, got {self.size}.")
-        if not (0 <= self.y <= 1 and 0 <= self.x <= 1):
-            raise InputError(f"y and x must lie in [0, 1], got {self.y} and {self.x}.")
+        for what in ("y", "x"):
+            check_between(what, getattr(self, what), 0, 1)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -123,7 +123,7 @@ class Shift(CellTransform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.y != int(self.y) or self.x != int(self.x):
+        if not (is_whole(self.y) and is_whole(self.x)):
             raise InputError(
                 f"shift moves by whole cells, got y={self.y}, x={self.x}; for parts of a cell use "
                 "fractional_shift or translate."

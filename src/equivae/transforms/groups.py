@@ -92,6 +92,8 @@ def resolve_transforms(transforms: TransformsLike) -> list[Transform]:
     """
     if isinstance(transforms, (str, Transform)):
         transforms = [transforms]
+    if not isinstance(transforms, Iterable):
+        raise _no_transform(transforms)
     found: list[Transform] = []
     for item in transforms:
         for transform in _members(item):
@@ -110,10 +112,7 @@ def _members(item: str | Transform | Group) -> Iterable[Transform]:
     if isinstance(item, Transform):
         return [item]
     if not isinstance(item, str):
-        raise InputError(
-            f"{item!r} is no transform: pass names such as 'rot180', groups such as 'd4', or "
-            "equivae.Transform objects."
-        )
+        raise _no_transform(item)
     if item.strip() in _GROUPS:
         return get_group(item.strip())
     try:
@@ -123,6 +122,13 @@ def _members(item: str | Transform | Group) -> Iterable[Transform]:
         raise InputError(
             f"unknown transform {error.word!r}.{did_you_mean(error.word, known)}"
         ) from error
+
+
+def _no_transform(item: object) -> InputError:
+    return InputError(
+        f"{item!r} is no transform: pass names such as 'rot180', groups such as 'd4', or "
+        "equivae.Transform objects."
+    )
 
 
 def _check_names(transforms: Sequence[Transform]) -> None:

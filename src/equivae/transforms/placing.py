@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from equivae.errors import InputError
 from equivae.transforms.base import Transform
+from equivae.transforms.checks import check_fields, is_whole
 
 __all__ = ["CellTransform"]
 
@@ -49,9 +50,10 @@ class CellTransform(Transform):
     cell: int | None = None
 
     def __post_init__(self) -> None:
-        if self.cell is not None and not (1 <= self.cell < 2**31 and self.cell == int(self.cell)):
+        check_fields(self)
+        if self.cell is not None and not (is_whole(self.cell) and self.cell >= 1):
             raise InputError(
-                f"cell must be a whole number of pixels per latent cell, at least 1, got {self.cell}."
+                f"cell must be a whole number of pixels per latent cell, at least 1, got {self.cell!r}."
             )
 
     def at_factor(self: Self, factor: int, time_factor: int | None = None) -> Self:

@@ -228,6 +228,8 @@ def get_transform(name: str, **parameters: Any) -> Transform:
     assert equivae.get_transform(both.name) == both
     ```
     """
+    if not isinstance(name, str):
+        raise InputError(f"the name of a transform is a text such as 'rot180', got {name!r}.")
     if name.strip() in _FACTORIES:
         return _build(Call(name.strip(), parameters))
     # A word that is no Python identifier is one all the same: a plugin may have it.

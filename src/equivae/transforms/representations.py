@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from equivae.errors import InputError
 from equivae.transforms.base import ChannelResponse, RepresentedTransform, Transform
+from equivae.transforms.checks import is_whole
 from equivae.transforms.spelling import spell
 
 __all__ = [
@@ -33,6 +34,8 @@ class SignFlips(ChannelResponse):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
+        if not all(map(is_whole, self.channels)):
+            raise InputError(f"channels must be whole numbers, got {self.channels!r}.")
 
     def __call__(self, z: Tensor) -> Tensor:
         count = z.shape[1]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from equivae.errors import InputError
 from equivae.transforms.base import Transform
+from equivae.transforms.checks import is_whole
 from equivae.transforms.placing import CellTransform
 from equivae.transforms.spelling import spell
 
@@ -63,7 +64,7 @@ class TimeShift(CellTransform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps != int(self.steps):
+        if not is_whole(self.steps):
             raise InputError(f"time_shift moves by whole latent steps, got {self.steps}.")
 
     @property

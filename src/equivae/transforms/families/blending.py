@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from equivae.errors import InputError
 from equivae.transforms.base import Transform
+from equivae.transforms.checks import check_fields, check_range, is_whole
 from equivae.transforms.families.drawing import Family, Sampler
 from equivae.transforms.resampled.parameters import Parameter
 from equivae.transforms.spelling import spell
@@ -32,6 +34,11 @@ class Blend(Transform):
     mixes_samples = True
     layouts = ("image", "video", "audio")
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.partner is not None and not isinstance(self.partner, Tensor):
+            object.__setattr__(self, "partner", _rows(self.partner))
+
     @property
     def name(self) -> str:  # type: ignore[override]
         partner = {} if self.partner is None else {"partner": self.partner}
@@ -51,6 +58,11 @@ class Blend(Transform):
                 f"transform {self.name!r} was drawn for {weight.shape[0]} samples, got "
                 f"{batch.shape[0]}; draw after selecting the samples."
             )
+        if self.partner is not None and not _suits(self.partner, len(batch)):
+            raise InputError(
+                f"transform {self.name!r} names {len(self.partner)} partners, which are no rows of a batch "
+                f"of {len(batch)}; draw after selecting the samples."
+            )
         weight = weight.reshape(-1, *[1] * (batch.ndim - 1))
         other = batch.roll(1, 0) if self.partner is None else batch[self.partner.to(batch.device)]
         return weight * batch + (1 - weight) * other
@@ -60,6 +72,16 @@ class Blend(Transform):
 
     def latent(self, z: Tensor) -> Tensor:
         return self._mix(z)
+
+
+def _suits(partner: Tensor, count: int) -> bool:
+    return len(partner) == count and bool(((partner >= -count) & (partner < count)).all())
+
+
+def _rows(partner: Any) -> Tensor:
+    if not isinstance(partner, (tuple, list)) or not all(map(is_whole, partner)):
+        raise InputError(f"partner must be a row of the batch for every sample, got {partner!r}.")
+    return torch.tensor(partner, dtype=torch.long)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -76,6 +98,10 @@ class RandomBlend(Family):
     mixes_samples = True
     layouts = ("image", "video", "audio")
     registered_name = "random_blend"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_range("weight", self.weight)
 
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
         # A random ring: no sample is its own partner, and each of the others is as likely.

@@ -6,16 +6,20 @@ from dataclasses import dataclass
 
 import torch
 
+from equivae.errors import InputError
 from equivae.transforms.base import Transform
 from equivae.transforms.cells import Crop, Shift
+from equivae.transforms.checks import check_between, check_choices, is_whole
 from equivae.transforms.families.drawing import Family, Sampler
 from equivae.transforms.families.per_sample import by_sample
 from equivae.transforms.placing import CellTransform
 from equivae.transforms.resampled.fractional import FractionalShift
 from equivae.transforms.resampled.scale import Scale
-from equivae.transforms.warp import Interpolation
+from equivae.transforms.warp import Interpolation, check_option
 
 __all__ = ["RandomCrop", "RandomFractionalShift", "RandomScale", "RandomShift"]
+
+_MOST_CELLS = 2**16
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -35,6 +39,12 @@ class RandomScale(Family, CellTransform):
     antialias: bool = True
     exact = False
     registered_name = "random_scale"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_option("interpolation", self.interpolation, Interpolation)
+        if self.factors is not None:
+            check_choices("factors", self.factors, 1e-6)
 
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
         sampler = Sampler(batch_size, generator, same_on_batch=True)
@@ -63,6 +73,10 @@ class RandomCrop(Family, CellTransform):
     same_on_batch: bool = False
     registered_name = "random_crop"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choices("sizes", self.sizes, 1e-6, 1)
+
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
         size = Sampler(batch_size, generator, same_on_batch=True).pick(self.sizes)[0]
         sampler = Sampler(batch_size, generator, self.same_on_batch)
@@ -85,9 +99,15 @@ class RandomShift(Family, CellTransform):
     same_on_batch: bool = False
     registered_name = "random_shift"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not is_whole(self.cells):
+            raise InputError(f"random_shift moves by whole cells, got cells={self.cells!r}.")
+        check_between("cells", self.cells, 0, _MOST_CELLS)
+
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
         sampler = Sampler(batch_size, generator, self.same_on_batch)
-        steps = range(-self.cells, self.cells + 1)
+        steps = range(-int(self.cells), int(self.cells) + 1)
         places = zip(sampler.pick(steps), sampler.pick(steps), strict=True)
         return by_sample([Shift(y=y, x=x, cell=self.cell) for y, x in places], self.name)
 
@@ -109,6 +129,10 @@ class RandomFractionalShift(Family, CellTransform):
     same_on_batch: bool = True
     exact = False
     registered_name = "random_fractional_shift"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_between("cells", self.cells, 0, _MOST_CELLS)
 
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
         sampler = Sampler(batch_size, generator, self.same_on_batch)

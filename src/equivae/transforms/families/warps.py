@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, Union
@@ -10,11 +11,12 @@ import torch
 
 from equivae.errors import InputError
 from equivae.transforms.base import Transform
+from equivae.transforms.checks import check_between, check_choices, check_range, is_number
 from equivae.transforms.families.drawing import Family, Sampler
 from equivae.transforms.placing import CellTransform
 from equivae.transforms.resampled.maps import Affine, Perspective, Rotate, Translate, Zoom
 from equivae.transforms.resampled.parameters import Parameter
-from equivae.transforms.warp import Interpolation, PaddingMode
+from equivae.transforms.warp import Interpolation, PaddingMode, check_option
 
 __all__ = [
     "RandomAffine",
@@ -30,11 +32,12 @@ _PLACES = (0.0, 1.0)
 
 def _between(limit: Range, what: str) -> tuple[float, float]:
     """`(low, high)` of a range, or `(-limit, limit)` of one number, as in kornia."""
-    if isinstance(limit, (int, float)):
-        return -abs(float(limit)), abs(float(limit))
-    if isinstance(limit, (tuple, list)) and len(limit) == 2 and limit[0] <= limit[1]:
+    if isinstance(limit, (tuple, list)):
+        check_range(what, limit)
         return float(limit[0]), float(limit[1])
-    raise InputError(f"{what} must be a number or a range (low, high), got {limit!r}.")
+    if not is_number(limit):
+        raise InputError(f"{what} must be a number or a range (low, high), got {limit!r}.")
+    return -abs(float(limit)), abs(float(limit))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -51,6 +54,14 @@ class _RandomWarp(Family, CellTransform):
     padding_mode: PaddingMode = "zeros"
     antialias: bool = True
     exact = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_option("interpolation", self.interpolation, Interpolation)
+        check_option("padding_mode", self.padding_mode, PaddingMode)
+        for field in dataclasses.fields(self):
+            if field.type == "Range":
+                _between(getattr(self, field.name), field.name)
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -118,6 +129,12 @@ class RandomZoom(_RandomWarp):
     centred: bool = False
     registered_name = "random_zoom"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("between", self.between, 0)
+        if self.factors is not None:
+            check_choices("factors", self.factors, 1e-6)
+
     def _warp(self, sampler: Sampler) -> Transform:
         if self.factors is None:
             factor = sampler.uniform(*self.between)
@@ -147,6 +164,10 @@ class RandomAffine(_RandomWarp):
     padding_mode: PaddingMode = "reflection"
     registered_name = "random_affine"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("scale", self.scale, 0)
+
     def _warp(self, sampler: Sampler) -> Transform:
         shear, move = _between(self.shear, "shear"), _between(self.translate, "translate")
         return Affine(
@@ -170,6 +191,10 @@ class RandomPerspective(_RandomWarp):
 
     distortion_scale: float = 0.5
     registered_name = "random_perspective"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_between("distortion_scale", self.distortion_scale, 0, 1)
 
     def _warp(self, sampler: Sampler) -> Transform:
         inwards = torch.tensor([[1, 1], [1, -1], [-1, -1], [-1, 1]], dtype=torch.float64)

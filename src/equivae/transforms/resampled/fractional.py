@@ -9,10 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from equivae.transforms.checks import check_between
 from equivae.transforms.placing import CellTransform
 from equivae.transforms.spelling import spell
 
 __all__ = ["FractionalShift"]
+
+_MOST_CELLS = 2**16
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -46,6 +49,11 @@ class FractionalShift(CellTransform):
     cyclic: bool = False
     exact = False
     layouts = ("image", "video")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for what in ("y", "x"):
+            check_between(what, getattr(self, what), -_MOST_CELLS, _MOST_CELLS)
 
     @property
     def name(self) -> str:  # type: ignore[override]

@@ -112,20 +112,24 @@ class Translate(Warp):
         return _moved(torch.eye(3, dtype=torch.float64)[None], self.y, self.x)
 
     def pixel(self, x: Tensor) -> Tensor:
-        return self._shares(x, self.pixels_per_cell).pixel(x) if self.cells else super().pixel(x)
+        return (
+            self._shares(x, self.pixels_per_cell).pixel(x)
+            if self.cells is not None
+            else super().pixel(x)
+        )
 
     def latent(self, z: Tensor) -> Tensor:
-        return self._shares(z, 1).latent(z) if self.cells else super().latent(z)
+        return self._shares(z, 1).latent(z) if self.cells is not None else super().latent(z)
 
     def carry_mask(self, x: Tensor, valid: Tensor) -> Tensor:
-        if self.cells:
+        if self.cells is not None:
             return self._shares(x, self.pixels_per_cell).carry_mask(x, valid)
         return super().carry_mask(x, valid)
 
     def _shares(self, tensor: Tensor, cell: int) -> Translate:
         assert self.cells is not None
-        height, width = tensor.shape[-2:]
-        y, x = self.cells[0] * cell / height, self.cells[1] * cell / width
+        cells, (height, width) = pair(self.cells, "cells"), tensor.shape[-2:]
+        y, x = cells[0] * cell / height, cells[1] * cell / width
         return dataclasses.replace(self, y=y, x=x, cells=None)
 
 

@@ -18,6 +18,11 @@ def columns(*parameters: Parameter) -> list[Tensor]:
     """The parameters as float64 tensors of one common length, `(B,)` or `(1,)`."""
     columns = [torch.as_tensor(p, dtype=torch.float64).reshape(-1) for p in parameters]
     count = max(len(column) for column in columns)
+    if any(len(column) not in (1, count) for column in columns):
+        raise InputError(
+            f"parameters for {sorted({len(column) for column in columns})} samples do not go together; give "
+            "one number, or one per sample."
+        )
     return [column.expand(count) for column in columns]
 
 
