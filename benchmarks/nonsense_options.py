@@ -29,6 +29,7 @@ from unittest import mock
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
+import numpy as np
 import typer
 import typer.main
 from PIL import Image
@@ -110,7 +111,11 @@ MEANT: dict[str, set[str]] = {
     **{name: {"0", *_REAL} for name in [*_OF_REAL, "ridge"]},
     **dict.fromkeys(_OF_RATE, _REAL),
     **{name: {"0", "0.5", "1e-4"} for name in _OF_SHARE},
+    "scaling_factor": _REAL,
     "fit validation_split": {"0.5", "1e-4"},
+    "shift_factor": {"0", "-1", "-0.5", *_REAL},
+    "check": {"0"},
+    "cache_dir": {"."},
     "checkpointing_minutes": {"0", "0.5", "1.5", "1e-4"},
     **dict.fromkeys(_OF_OTHERS, _PRINTABLE),
     # a name of a file, without what leads out of its folder
@@ -132,12 +137,15 @@ BASES: dict[str, list[str]] = {
     "evaluate": ["--pretrained_model_name_or_path", "embedded", "--output_dir", "OUT"],
     "compare": ["embedded", "embedded", "--output_dir", "OUT"],
     "fit": ["--pretrained_model_name_or_path", "embedded", "--output_dir", "OUT"],
+    "flip-cache": ["--cache_dir", "cache", "--latent_op", "hflip", "--unscaled", "--dry_run"],
     "export": ["--pretrained_model_name_or_path", "embedded", "--output_file", "OUT.safetensors"],
 }
 IMAGES = {"finetune": "train_data_dir", "fit": "train_data_dir", "evaluate": "data_dir"}
 IMAGES["compare"] = "data_dir"
 NEEDS = {
     "hub_model_id": ["--push_to_hub"],
+    "image_dir": ["--check", "1", "--pretrained_model_name_or_path", "embedded"],
+    "check": ["--pretrained_model_name_or_path", "embedded"],
     "operator_learning_rate": ["--train", "decoder", "--fit_operator", "--train_operator"],
     "distillation": ["--train", "decoder"],
 }
@@ -205,6 +213,12 @@ def _furnish(room: Path) -> None:
         Image.effect_noise((64, 64), 90).convert("RGB").save(room / "photos" / f"{i}.png")
     (room / "FULL" / "thesis.tex").write_text("years of work")
     (room / "FILE").write_text("a file")
+    (room / "cache").mkdir()
+    latents = np.random.default_rng(0).standard_normal((4, 8, 8), dtype=np.float32)
+    sizes = {"original_size": [64, 64], "crop_ltrb": [0, 0, 64, 64]}
+    cached = room / "cache" / "photo_0064x0064_sd.npz"
+    np.savez(cached, latents=latents, **sizes)
+    os.utime(cached, (0, 0))  # nobody is writing it
 
 
 def _try(room: Path, command: str, option: str, value: str) -> Trial:
@@ -281,7 +295,7 @@ def _without_work() -> Iterator[None]:
             "equivae.reporting.evaluate.measure",
             "equivae.reporting.compare.measure",
             "equivae.operators.fit.fit_operators",
-            "equivae.files.single_file.save_file",
+            "equivae.files.export.write_beside",
             "equivae.demo.training_images",
         ):
             stack.enter_context(mock.patch(target, begin))

@@ -7,28 +7,28 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from equivae.cli.options import check_folder, opt
 from equivae.errors import InputError
+from equivae.files.writing import check_output
+from equivae.options import above, at_least
 
 __all__ = ["flip_cache"]
 
 
-def _opt(name: str, help: str) -> Any:
-    return typer.Option(f"--{name}", help=help)
-
-
 def flip_cache(
-    cache_dir: Annotated[Path, _opt("cache_dir", "A folder of latents that a trainer cached.")],
+    cache_dir: Annotated[Path, opt("cache_dir", "A folder of latents that a trainer cached.")],
     latent_op: Annotated[
-        str, _opt("latent_op", "A folder of `equivae fit`, its hub name, or a plain transform.")
+        str, opt("latent_op", "A folder of `equivae fit`, its hub name, or a plain transform.")
     ],
     transform: Annotated[
-        Optional[str], _opt("transform", "What the op shall be for, such as hflip.")
+        Optional[str], opt("transform", "What the op shall be for, such as hflip.")
     ] = None,
     format: Annotated[
-        str, _opt("format", "kohya, lightningdit, ai_toolkit, simpletuner, plain; or auto.")
+        str, opt("format", "kohya, lightningdit, ai_toolkit, simpletuner, plain; or auto.")
     ] = "auto",
     output_dir: Annotated[
-        Optional[Path], _opt("output_dir", "For simpletuner and plain: where the copies go.")
+        Optional[Path],
+        opt("output_dir", "For simpletuner and plain: where the copies go.", check=check_output),
     ] = None,
     scaled: Annotated[
         Optional[bool],
@@ -37,19 +37,28 @@ def flip_cache(
         ),
     ] = None,
     scaling_factor: Annotated[
-        Optional[float], _opt("scaling_factor", "Of scaled latents, where the format has none.")
+        Optional[float],
+        opt("scaling_factor", "Of scaled latents, where the format has none.", range=above(0)),
     ] = None,
-    shift_factor: Annotated[float, _opt("shift_factor", "Of scaled latents.")] = 0.0,
+    shift_factor: Annotated[float, opt("shift_factor", "Of scaled latents.")] = 0.0,
     check: Annotated[
-        int, _opt("check", "Encode the images of so many files again and compare.")
+        int,
+        opt("check", "Encode the images of so many files again and compare.", range=at_least(0)),
     ] = 0,
     pretrained_model_name_or_path: Annotated[
-        Optional[str], _opt("pretrained_model_name_or_path", "The VAE of the cache, for --check.")
+        Optional[str], opt("pretrained_model_name_or_path", "The VAE of the cache, for --check.")
     ] = None,
     image_dir: Annotated[
-        Optional[Path], _opt("image_dir", "Where the images are; else beside the cache.")
+        Optional[Path],
+        opt(
+            "image_dir",
+            "For --check: where the images are; else beside the cache.",
+            check=check_folder,
+        ),
     ] = None,
-    num_processes: Annotated[int, _opt("num_processes", "That share the work.")] = 1,
+    num_processes: Annotated[
+        int, opt("num_processes", "That share the work.", range=at_least(1, 1024))
+    ] = 1,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what an earlier run with another op wrote.")
     ] = False,
@@ -61,6 +70,8 @@ def flip_cache(
     from equivae.autoencoder.latent_scaling import LatentScaling
     from equivae.caches.run import transform as run
 
+    if image_dir is not None and not check:
+        raise InputError("--image_dir does nothing without --check; pass both or neither.")
     how: Any = scaled
     if scaling_factor is not None:
         if scaled is False:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from equivae.errors import InputError
 from equivae.evaluation.features import check_backbone, check_distance
 from equivae.files.writing import check_output
 from equivae.options import BATCH, SEED, SIDE, Options, Range, at_least, check_path, check_value
@@ -40,6 +41,7 @@ __all__ = [
     "TrainDataDir",
     "Transforms",
     "Variant",
+    "check_folder",
     "opt",
     "opt_of",
     "with_config",
@@ -63,6 +65,13 @@ def opt_of(options: type[Options], name: str) -> Any:
     (one,) = [one for one in dataclasses.fields(options) if one.name == name]
     rules = {key: one.metadata[key] for key in ("range", "check")}
     return opt(name, one.metadata["help"], **rules)
+
+
+def check_folder(name: str, path: Path) -> None:
+    """`InputError` unless it is a folder that is there."""
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise InputError(f"{name} {path} {what}; pass a folder that is there.")
 
 
 def words_of(name: str) -> Any:

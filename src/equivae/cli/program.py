@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -85,6 +85,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
+        _check_given(sys.argv[1:])
         return int(app(standalone_mode=False) or 0)
     except _UsageError as error:
         if not error.message:  # no command at all: the help
@@ -104,6 +105,14 @@ def _run() -> int:
     except Exception:
         traceback.print_exc()
         return FAILED
+
+
+def _check_given(words: Sequence[str]) -> None:
+    """`InputError` for an option whose value is an empty text, as of a shell variable that is not set."""
+    for option, following in zip(words, [*words[1:], None], strict=True):
+        name, equals, value = option.partition("=")
+        if name.startswith("--") and (value if equals else following) == "":
+            raise InputError(f"{name} has an empty value; give it one, or leave the option out.")
 
 
 def _said_by_the_system(error: OSError) -> str:
