@@ -19,7 +19,7 @@ __all__ = [
     "require_differentiable",
 ]
 
-_AUTOCAST_DEVICES = ("cpu", "cuda")
+_AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 @contextmanager
@@ -79,9 +79,16 @@ def at_top_level() -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for device in _AUTOCAST_DEVICES:
-            if torch.is_autocast_enabled(device):
+            if _autocasts(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
         yield
+
+
+def _autocasts(device: str) -> bool:
+    try:
+        return torch.is_autocast_enabled(device)
+    except RuntimeError:  # a device that this torch has no autocast for
+        return False
 
 
 def differentiable(tensor: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from equivae.operators.report import Candidate, FitReport
 from equivae.operators.structure import nearest_involution
 from equivae.operators.transform import FittedTransform, inverse_consistency, is_involution
 from equivae.transforms import Transform, resolve_transforms
-from equivae.units import psnr
+from equivae.units import psnr, require_finite
 
 __all__ = [
     "AUTO_KERNEL_SIZES",
@@ -371,6 +371,8 @@ class OperatorFit:
                 inside = inside.expand_as(difference)
                 error += float((difference * inside).sum())
                 count += float(inside.sum())
+        name = type(vae.module).__name__
+        require_finite(error, f"the decodes of {name}", "check its weights and its dtype")
         return psnr(error / count)
 
 
