@@ -149,13 +149,13 @@ def test_resuming_from_elsewhere_does_not_write_over_foreign_files(tmp_path):
     [
         {"learning_rate": 2e-3},
         {"transforms": "hflip"},
-        {"images": IMAGES[:4]},
+        {"max_grad_norm": 2.0},
         {"train": "decoder"},
         {"seed": 1},
         {"recipe": "decoder", "train": "all"},
         {"schedule": "dual"},
         {"use_ema": True},
-        {"max_train_steps": 5},
+        {"max_train_steps": 2},
         {"train_batch_size": 3},
         {"encoder_weight": 0.5},
         {"reconstruction_weight": 0.5},
@@ -222,3 +222,106 @@ def test_the_state_of_a_run_is_plain_json(checkpointed):
     state = json.loads((checkpointed / "checkpoint-3" / "run.json").read_text())
     assert state["step"] == 3
     assert state["settings"]["transforms"] == ["rot180"]
+
+
+# Lengthened, damaged, of something else ------------------------------------------------------------
+
+
+def test_a_constant_schedule_is_lengthened_exactly(tmp_path):
+    options = {"lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 2, "logging_steps": 2}
+    whole = finetune(tmp_path / "whole", ConvAE(), max_train_steps=7, **options)
+    finetune(tmp_path / "parts", ConvAE(), max_train_steps=3, **options)
+    longer = {"max_train_steps": 7, "resume_from_checkpoint": "latest", **options}
+    resumed = finetune(tmp_path / "parts", ConvAE(), **longer)
+    assert changed(weights(whole.vae), weights(resumed.vae)) == set()
+
+
+def test_another_schedule_says_what_becomes_of_it(tmp_path, caplog):
+    finetune(tmp_path, ConvAE(), max_train_steps=3, lr_scheduler="cosine")
+    options = {"max_train_steps": 5, "resume_from_checkpoint": "latest"}
+    result = finetune(tmp_path, ConvAE(), lr_scheduler="cosine", **options)
+    assert [r["step"] for r in result.history if "loss" in r][-1] == 5
+    (message,) = caplog.messages
+    assert "from step 4 on the learning rate follows the 'cosine' schedule over 5 steps" in message
+
+
+def test_more_epochs_lengthen_a_run(tmp_path):
+    options = {
+        "max_train_steps": None,
+        "lr_scheduler": "constant",
+        "resume_from_checkpoint": "latest",
+    }
+    finetune(tmp_path, ConvAE(), num_train_epochs=1, **options)
+    result = finetune(tmp_path, ConvAE(), num_train_epochs=2, **options)
+    assert result.report.settings["max_train_steps"] == 8
+
+
+@pytest.mark.parametrize("images", [IMAGES + 0.01, IMAGES.flip(0)], ids=["values", "order"])
+def test_other_images_of_the_same_number_are_noticed(checkpointed, tmp_path, images):
+    shutil.copytree(checkpointed, tmp_path / "run")
+    with pytest.raises(InputError, match="not the images of the run"):
+        finetune(tmp_path / "run", ConvAE(), images=images, resume_from_checkpoint="latest")
+
+
+def test_another_vae_of_the_same_shape_is_noticed(checkpointed, tmp_path):
+    shutil.copytree(checkpointed, tmp_path / "run")
+    with pytest.raises(InputError, match="is of a run of another VAE"):
+        finetune(tmp_path / "run", ConvAE(seed=1), resume_from_checkpoint="latest")
+
+
+FILES = [
+    "model.safetensors",
+    "optimizer.bin",
+    "scheduler.bin",
+    "random_states_0.pkl",
+    "ema.safetensors",
+]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two") / "run"
+    finetune(folder, ConvAE(), checkpointing_steps=2, use_ema=True)
+    return folder
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
+@pytest.mark.parametrize("name", [*FILES, "run.json"])
+def test_a_damaged_newest_checkpoint_is_named_and_passed_over(two, tmp_path, caplog, name, damage):
+    run = tmp_path / "run"
+    shutil.copytree(two, run)
+    path = run / "checkpoint-3" / name
+    content = bytearray(path.read_bytes())
+    if damage == "missing" and name != "run.json":
+        path.unlink()
+    elif damage == "cut" or name == "run.json":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    options = {"checkpointing_steps": 2, "use_ema": True}
+    with pytest.raises(InputError, match="checkpoint-3 is damaged"):
+        finetune(run, ConvAE(), resume_from_checkpoint="checkpoint-3", **options)
+    assert find_checkpoint(run, "latest").name == "checkpoint-2"
+    assert any("checkpoint-3 is damaged" in message for message in caplog.messages)
+
+
+def test_going_on_from_an_earlier_checkpoint_keeps_what_was_just_written(two, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(two, run)
+    (run / "checkpoint-3").rename(run / "checkpoint-9")
+    (run / "checkpoint-9" / "model.safetensors").write_bytes(b"damaged")
+    options = {"checkpointing_steps": 2, "use_ema": True, "checkpoints_total_limit": 1}
+    finetune(run, ConvAE(), resume_from_checkpoint="latest", **options)
+    assert [p.name for p in list_checkpoints(run)] == ["checkpoint-3", "checkpoint-9"]
+
+
+def test_only_damaged_checkpoints_are_refused(two, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(two, run)
+    for path in run.glob("checkpoint-*/optimizer.bin"):
+        path.write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"every checkpoint in .* is damaged"):
+        finetune(
+            run, ConvAE(), checkpointing_steps=2, use_ema=True, resume_from_checkpoint="latest"
+        )

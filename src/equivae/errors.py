@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
+
+from equivae.secrets import redact
 
 __all__ = [
     "EmptyMaskError",
     "InputError",
     "NonFiniteLossError",
+    "RunInterrupted",
     "UploadError",
+    "WriteError",
     "did_you_mean",
     "first_line",
 ]
 
 
-class InputError(ValueError):
+class _WithoutSecrets(Exception):
+    """An error whose message quotes others' words, which may hold a token."""
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*(redact(part) if isinstance(part, str) else part for part in parts))
+
+
+class InputError(_WithoutSecrets, ValueError):
     """Input that cannot be used, found before any work started. The command line exits with 2."""
 
 
@@ -31,8 +43,30 @@ class NonFiniteLossError(RuntimeError):
         self.step = step
 
 
-class UploadError(RuntimeError):
+class RunInterrupted(KeyboardInterrupt):
+    """A signal stopped a run, which saved what it had.
+
+    Attributes:
+        signal: its number, such as `signal.SIGTERM`.
+        checkpoint: where the run was saved, or `None` where nothing was trained yet.
+        exit_code: what the command line exits with, `128 + signal`.
+    """
+
+    def __init__(self, message: str, signal: int, checkpoint: Path | None = None) -> None:
+        super().__init__(message)
+        self.signal, self.checkpoint = signal, checkpoint
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.signal
+
+
+class UploadError(_WithoutSecrets, RuntimeError):
     """A finished run could not be uploaded. It is saved on the disk."""
+
+
+class WriteError(OSError):
+    """A file or folder could not be written, as on a full disk. What was there before is untouched."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """The units of every number: images in [0, 1] after clamping, errors as their MSE, PSNR with peak 1.
 
-And what a number is: NaN and infinity are none, wherever numbers are compared, averaged or saved.
+And what becomes of numbers that are none: NaN stays NaN, through every mean and every difference, and
+counts as the worst wherever numbers are compared.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ from torch import Tensor
 
 from equivae.errors import InputError
 
-__all__ = ["Numbers", "is_finite", "psnr", "require_finite", "unit"]
+__all__ = [
+    "Numbers",
+    "difference_db",
+    "finite_or_none",
+    "is_finite",
+    "psnr",
+    "rank",
+    "require_finite",
+    "unit",
+]
 
 Numbers = Union[float, Tensor, Iterable["Numbers"]]
 
@@ -39,9 +49,28 @@ def psnr(mse: float) -> float:
     return -10 * math.log10(mse) if mse > 0 else math.inf
 
 
+def difference_db(a: float, b: float) -> float:
+    """`a - b` of two PSNRs in dB: 0 for two infinite ones (both are perfect), NaN if either is NaN."""
+    return 0.0 if a == b else a - b
+
+
+def rank(value: float, *, larger_is_better: bool = True) -> float:
+    """What a number counts as in a comparison: itself, or the worst there is for NaN."""
+    if not math.isnan(value):
+        return value
+    return -math.inf if larger_is_better else math.inf
+
+
+def finite_or_none(value: float) -> float | None:
+    """The number, or `None` for NaN and infinity, which JSON does not have."""
+    return value if math.isfinite(value) else None
+
+
 def unit(images: Tensor) -> Tensor:
-    """From [-1, 1] to [0, 1], clamped, in float32."""
-    return images.float().clamp(-1, 1).add(1).div(2)
+    """From [-1, 1] to [0, 1], clamped, in float32; infinite values become NaN, as they are no colour."""
+    values = images.float()
+    clamped = values.clamp(-1, 1).add(1).div(2)
+    return torch.where(values.isfinite(), clamped, torch.nan)
 
 
 def is_finite(value: Numbers) -> bool:

@@ -75,13 +75,22 @@ def at_top_level() -> Iterator[None]:
 
     For whatever makes weights, learns or adds up numbers of its own; a decorator, too.
     """
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        for device in _AUTOCAST_DEVICES:
-            if _autocasts(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
-        yield
+    enabled = [device for device in _AUTOCAST_DEVICES if _autocasts(device)]
+    # Inside another autocast, one of a training step would keep its cast weights for the steps to come.
+    depth = torch.autocast_increment_nesting()
+    for _ in range(depth):
+        torch.autocast_decrement_nesting()
+    torch.clear_autocast_cache()
+    for device in enabled:
+        torch.set_autocast_enabled(device, False)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        for device in enabled:
+            torch.set_autocast_enabled(device, True)
+        for _ in range(depth - 1):
+            torch.autocast_increment_nesting()
 
 
 def _autocasts(device: str) -> bool:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import dis
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
-from diffusers.models.downsampling import Downsample2D
 from torch import nn
 
 from equivae.autoencoder.naming import plain_name
 
-__all__ = ["ASYMMETRIC", "PAD_CLASSES", "LayerPadding", "padding_of", "pads", "pads_by_itself"]
+__all__ = [
+    "ASYMMETRIC",
+    "PAD_CLASSES",
+    "LayerPadding",
+    "is_downsampler",
+    "padding_of",
+    "pads",
+    "pads_by_itself",
+]
 
 PAD_CLASSES: dict[type[nn.Module], str] = {
     nn.ZeroPad2d: "zeros",
@@ -66,9 +74,15 @@ def pads(module: Any) -> bool:
 
 def pads_by_itself(module: Any) -> bool:
     """Whether it is a downsampler of diffusers that pads by zeros, at the right and below."""
-    if not isinstance(module, Downsample2D):
+    if not is_downsampler(module):
         return False
     return bool(module.use_conv and module.padding == 0 and isinstance(module.conv, nn.Conv2d))
+
+
+def is_downsampler(module: Any) -> bool:
+    """Whether it is a diffusers `Downsample2D`; importing diffusers for that would cost a second."""
+    loaded: Any = sys.modules.get("diffusers.models.downsampling")
+    return loaded is not None and isinstance(module, loaded.Downsample2D)
 
 
 def _layer(part: Any) -> LayerPadding | None:
@@ -79,7 +93,7 @@ def _layer(part: Any) -> LayerPadding | None:
         return LayerPadding(PAD_CLASSES[type(part)], "around")
     if pads_by_itself(part):
         return LayerPadding("zeros", "around")
-    if isinstance(part, Downsample2D) or not _forward_pads(type(part)) or _by_nothing(part):
+    if is_downsampler(part) or not _forward_pads(type(part)) or _by_nothing(part):
         return None
     return LayerPadding(_mode_inside(part), "inside")
 

@@ -8,10 +8,16 @@ from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
-from diffusers.models.downsampling import Downsample2D
 from torch import nn
 
-from equivae.autoencoder.padded import ASYMMETRIC, PAD_CLASSES, padding_of, pads, pads_by_itself
+from equivae.autoencoder.padded import (
+    ASYMMETRIC,
+    PAD_CLASSES,
+    is_downsampler,
+    padding_of,
+    pads,
+    pads_by_itself,
+)
 from equivae.errors import InputError, did_you_mean
 
 __all__ = [
@@ -192,7 +198,7 @@ def _apply(vae: nn.Module, mode: PaddingMode) -> list[Callable[[], None]]:
     wanted = _by_place(mode)
     undo: list[Callable[[], None]] = []
     for module in list(vae.modules()):
-        if isinstance(module, Downsample2D) and _set_downsampler(module, wanted["around"], undo):
+        if is_downsampler(module) and _set_downsampler(module, wanted["around"], undo):
             continue
         for name, child in list(module.named_children()):
             if type(child) in PAD_CLASSES:

@@ -10,11 +10,19 @@ from torch import Tensor, nn
 from equivae.autoencoder.checks import check_transforms
 from equivae.autoencoder.conventions import convention_of, scales_by_itself
 from equivae.autoencoder.geometry import LAYOUTS, Layout
+from equivae.autoencoder.latent_scaling import LatentScaling
 from equivae.autoencoder.view import Autoencoder
 from equivae.errors import InputError
 from equivae.transforms import Transform, resolve_transforms
 
-__all__ = ["scale_latents", "scales_by_itself", "transform_latents", "unscale_latents"]
+__all__ = [
+    "LatentScaling",
+    "scale_latents",
+    "scales_by_itself",
+    "scaling_of",
+    "transform_latents",
+    "unscale_latents",
+]
 
 _SHAPES = {5: "c, t, h, w", 4: "c, h, w", 3: "c, t"}
 
@@ -22,8 +30,9 @@ _SHAPES = {5: "c, t, h, w", 4: "c, h, w", 3: "c, t"}
 def transform_latents(
     latents: Tensor,
     transform: str | Transform,
-    vae: nn.Module | Autoencoder,
+    vae: nn.Module | Autoencoder | None = None,
     *,
+    scaled: LatentScaling | float | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Transform latents as they lie in a pipeline or in a trainer's cache, scaled and shifted.
@@ -37,11 +46,14 @@ def transform_latents(
             (sequences, as FLUX and LTX make of them) have to be unpacked first.
         transform: a transform or its name; one, not a group.
         vae: the VAE that the latents belong to, for its numbers and its factor.
+        scaled: instead of a VAE, how latents `(B, c, h, w)` or `(c, h, w)` are scaled, as numbers:
+            `LatentScaling(0.3611, 0.1159)`, or the factor alone. `1.0` is for latents as `encode` returns
+            them. A transform that depends on the factor has to be placed on one by hand.
         generator: makes the draw of a random transform repeatable.
 
     Returns latents of the same dtype, scaled as those given. Raises `InputError` for an unknown transform,
-    for one that moves an uneven axis (time, of a causal video VAE) and for latents of another shape than
-    the VAE's.
+    for one that moves an uneven axis (time, of a causal video VAE), for latents of another shape than the
+    VAE's, and unless one of `vae` and `scaled` is given.
 
     ```python
     import torch
@@ -61,6 +73,40 @@ def transform_latents(
             f"{', '.join(t.name for t in wanted)}."
         )
     _require_tensor(latents)
+    if (vae is None) == (scaled is None):
+        raise InputError(
+            "transform_latents has to know how the latents are scaled: pass their VAE, or scaled=factor or "
+            "scaled=LatentScaling(factor, shift), one of them."
+        )
+    if vae is None:
+        scaling = scaled if isinstance(scaled, LatentScaling) else LatentScaling(float(scaled or 0))
+        return _by_numbers(latents, wanted[0], scaling, generator)
+    return _by_convention(latents, wanted, vae, generator)
+
+
+def _by_numbers(
+    latents: Tensor,
+    transform: Transform,
+    scaling: LatentScaling,
+    generator: torch.Generator | None,
+) -> Tensor:
+    if latents.ndim not in (3, 4):
+        raise InputError(
+            "latents that are scaled by numbers are (B, c, h, w) or (c, h, w); got "
+            f"{tuple(latents.shape)}."
+        )
+    batch = latents.unsqueeze(0) if latents.ndim == 3 else latents
+    drawn = transform.draw(batch.shape[0], generator)
+    moved = scaling.scale(drawn.latent(scaling.unscale(batch.float()))).to(latents.dtype)
+    return moved if batch is latents else moved.squeeze(0)
+
+
+def _by_convention(
+    latents: Tensor,
+    wanted: list[Transform],
+    vae: nn.Module | Autoencoder,
+    generator: torch.Generator | None,
+) -> Tensor:
     view = vae if isinstance(vae, Autoencoder) else Autoencoder(vae)
     convention = convention_of(view.module)
     channels = convention.channels(view.module, view.latent_channels)
@@ -77,6 +123,25 @@ def transform_latents(
     moved = fixed.latent(convention.unscale(view.module, batch.float()))
     scaled = convention.scale(view.module, moved).to(latents.dtype)
     return scaled if batch is latents else scaled.squeeze(0)
+
+
+def scaling_of(vae: nn.Module, channels: int) -> LatentScaling | None:
+    """The numbers by which a VAE's pipelines scale its latents, where each channel has one of each.
+
+    Read off what the VAE's convention makes of zeros and of ones. `None` where the numbers depend on more
+    than the channel.
+    """
+    convention = convention_of(vae)
+    zeros = torch.zeros(1, channels, 1, 1)
+    try:
+        low, high = (convention.scale(vae, zeros + value).float() for value in (0.0, 1.0))
+    except (InputError, RuntimeError):
+        return None
+    if low.shape != zeros.shape:
+        return None
+    slope = (high - low).flatten()
+    shift = (-low.flatten() / slope).tolist()
+    return LatentScaling(1.0, tuple(shift), tuple((1 / slope).tolist()))
 
 
 def scale_latents(latents: Tensor, vae: nn.Module | Autoencoder) -> Tensor:

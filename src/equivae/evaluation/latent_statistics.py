@@ -59,6 +59,9 @@ def latent_statistics(
     *,
     resolution: int | None = None,
     max_samples: int | None = None,
+    image_column: str | None = None,
+    split: str = "train",
+    background: str | tuple[int, int, int] = "white",
     eval_batch_size: int = 4,
     seed: int = 0,
     progress: bool = True,
@@ -72,6 +75,7 @@ def latent_statistics(
         images: anything that `equivae.data.load_images` takes.
         resolution: resize and centre-crop to this side in pixels.
         max_samples: use the first so many images only.
+        image_column: as `split` and `background`, see `equivae.data.load_images`.
         eval_batch_size: images per encoder call.
         seed: of the posterior's draws.
         progress: show a progress bar.
@@ -96,6 +100,9 @@ def latent_statistics(
         resolution=resolution,
         channels=autoencoder.image_channels,
         max_samples=max_samples,
+        image_column=image_column,
+        split=split,
+        background=background,
     )
     generator = torch.Generator().manual_seed(seed)
     count, total, squares = 0, torch.zeros(()), torch.zeros(())

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import huggingface_hub
 
 from equivae.errors import InputError, UploadError, first_line
+from equivae.files.writing import hide_secrets
+from equivae.secrets import register_secret
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -30,11 +32,14 @@ class HubRepo:
 
         Raises `UploadError`, since what was trained is safe on the disk.
         """
+        files = files_to_upload(folder)
+        for name in files:
+            hide_secrets(folder / name)
         try:
             self.api.upload_folder(
                 repo_id=self.repo_id,
                 folder_path=folder,
-                allow_patterns=files_to_upload(folder),
+                allow_patterns=files,
                 commit_message="Fine-tuned with equivae",
             )
         except Exception as error:
@@ -50,6 +55,8 @@ def open_repo(name: str, *, token: str | None = None, private: bool = False) -> 
 
     Raises `InputError` when the token is missing or not accepted, or the repository cannot be made.
     """
+    if token is not None:
+        register_secret(token)
     api = huggingface_hub.HfApi(token=token)
     try:
         api.whoami()

@@ -8,19 +8,16 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from equivae.autoencoder import Autoencoder, check_transforms, layout_of
 from equivae.autoencoder.modes import differentiable
-from equivae.errors import EmptyMaskError, InputError, did_you_mean
-from equivae.losses.reconstruction import (
-    Reconstruction,
-    ReconstructionLike,
-    masked,
-    mse,
-    resolve_reconstruction,
-)
-from equivae.transforms import Transform, get_transform, resolve_transforms
-from equivae.transforms.base import mask_of_cells
+from equivae.errors import InputError, did_you_mean
+from equivae.losses.decoding import Decoding, dual_parts, sampled_parts
+from equivae.losses.encoder_side import EncoderTerm
+from equivae.losses.reconstruction import ReconstructionLike, resolve_reconstruction
+from equivae.losses.terms import ImageTerm, Term
+from equivae.transforms import Transform, resolve_transforms
 from equivae.transforms.groups import TransformsLike
 
 __all__ = ["EquivarianceLoss", "LossOutput", "Schedule"]
@@ -43,27 +40,13 @@ class LossOutput:
     terms: dict[str, Tensor] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Some samples of the batch, one transform, and the weight of their mean loss.
-
-    `random` says whether the transform was drawn, so that the next batch gets another.
-    """
-
-    name: str
-    transform: Transform
-    rows: Tensor | None  # None: all of them, in order
-    weight: float
-    random: bool = False
-
-
 class EquivarianceLoss:
     r"""Reconstruction loss plus equivariance loss.
 
     With `R` the reconstruction loss, `z = E(x)` and `n` transforms,
 
     .. math:: L = w_r\, R(D(z), x) + \frac{w}{n} \sum_t R(D(\rho_t z), T_t x)
-                + \frac{w_e}{n} \sum_t \frac{\lVert E(T_t x) - \rho_t z \rVert^2}{\lVert z \rVert^2}
+                + \frac{w_e}{n} \sum_t \frac{\lVert E(T_t x) - \rho_t E(x) \rVert^2}{P_0}
 
     With one transform, `w = w_r = 1` and `w_e = 0` this is the published 180° objective.
 
@@ -82,9 +65,12 @@ class EquivarianceLoss:
         reconstruction_weight: `w_r`.
         schedule: `"dual"` or `"sampled"`.
         probability: `p`, for the sampled schedule.
-        encoder_weight: `w_e`, the encoder-side term.
+        encoder_weight: `w_e`, the encoder-side term; see `equivae.losses.EncoderTerm`.
+        encoder_reference: `P_0`, the power of the untouched VAE's latents; the first call takes that of its
+            own latents where it is not given.
         sample_posterior: encode to a draw from the posterior instead of its mode.
-        chunk_size: images per decoder call at most; `None` decodes all of a step at once.
+        chunk_size: images per decoder call at most, each call computed again in the backward pass to save
+            memory; `None` decodes all of a step at once.
 
     Raises `InputError` for an unknown name or an option outside its range.
 
@@ -111,6 +97,7 @@ class EquivarianceLoss:
         schedule: Schedule = "dual",
         probability: float = 0.5,
         encoder_weight: float = 0.0,
+        encoder_reference: float | None = None,
         sample_posterior: bool = False,
         chunk_size: int | None = None,
     ) -> None:
@@ -137,7 +124,8 @@ class EquivarianceLoss:
         self.encoder_weight = encoder_weight
         self.sample_posterior = sample_posterior
         self.chunk_size = chunk_size
-        self._identity = get_transform("identity")
+        self._image_term = ImageTerm(self.reconstruction)
+        self._encoder_term = EncoderTerm(encoder_reference)
 
     def __call__(
         self,
@@ -155,39 +143,73 @@ class EquivarianceLoss:
             latents: `E(images)` when it is known already, as with a frozen encoder.
             generator: a CPU generator for the draws of the sampled schedule and of the posterior.
         """
+        return self.sum_up(self.decode(vae, images, latents=latents, generator=generator))
+
+    def decode(
+        self,
+        vae: nn.Module | Autoencoder,
+        images: Tensor,
+        *,
+        latents: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Decoding:
+        """What the terms of a batch look at; arguments as in a call."""
         autoencoder = vae if isinstance(vae, Autoencoder) else Autoencoder(vae)
+        sampled = latents is None and self.sample_posterior
         images = differentiable(images)
         if latents is None:
             latents = autoencoder.encode(images, sample=self.sample_posterior, generator=generator)
         transforms = _placed(self.transforms, autoencoder, images, latents)
-        if self.schedule == "sampled" and transforms:
-            parts = self._sampled_parts(transforms, images, generator)
+        shown = transforms if self.weight else []  # what has no weight is not decoded
+        weights = {"weight": self.weight, "reconstruction_weight": self.reconstruction_weight}
+        if self.schedule == "sampled" and shown:
+            self.check_size(images.shape[-2], images.shape[-1])
+            probability = self.probability if self.reconstruction_weight else 1.0
+            parts = sampled_parts(shown, images, generator, probability=probability, **weights)
         else:
-            parts = self._dual_parts(transforms, images.shape[0], generator)
-
-        moved = [part.transform.latent(_take(latents, part.rows)) for part in parts]
-        decoded = _in_shape_groups(
-            moved, lambda batch: autoencoder.decode(batch, chunk_size=self.chunk_size)
+            parts = dual_parts(shown, images.shape[0], generator, **weights)
+        decoding = Decoding(
+            autoencoder, images, latents, sampled, self.transforms, transforms, generator
         )
+        decoding.decode(parts, self._decode_with(autoencoder))
+        return decoding
+
+    def _decode_with(self, autoencoder: Autoencoder) -> Callable[[Tensor], Tensor]:
+        """Chunk by chunk, each computed again in the backward pass, so that one at a time is held."""
+        size = self.chunk_size
+        if size is None:
+            return autoencoder.decode
+
+        def decode(latents: Tensor) -> Tensor:
+            if not torch.is_grad_enabled():
+                return autoencoder.decode(latents, chunk_size=size)
+            return torch.cat(
+                [
+                    checkpoint(autoencoder.decode, part, use_reentrant=False)
+                    for part in torch.split(latents, size)
+                ]
+            )
+
+        return decode
+
+    def sum_up(self, decoding: Decoding) -> LossOutput:
+        """The loss of what was decoded."""
         terms: dict[str, Tensor] = {}
-        loss = latents.new_zeros((), dtype=torch.float32)
-        for part, image in zip(parts, decoded, strict=True):
-            source = _take(images, part.rows)
-            target, mask = part.transform.pixel(source), part.transform.mask(source)
-            _require_same_shape(part.name, image, target)
-            value = _compared(part.name, part.random, self.reconstruction, image, target, mask)
-            if value is None:
-                loss = (
-                    loss + 0.0 * image.float().mean()
-                )  # every weight has its gradient, of nothing
-                continue
-            terms[part.name] = value.detach()
-            loss = loss + part.weight * value
+        loss = decoding.latents.new_zeros((), dtype=torch.float32)
+        weighted: list[tuple[float, Term]] = [(1.0, self._image_term)]
         if self.encoder_weight:
-            drawn = [t.draw(images.shape[0], generator) for t in transforms]
-            random = [a is not b for a, b in zip(drawn, transforms, strict=True)]
-            loss = loss + self._encoder_side(autoencoder, drawn, random, images, latents, terms)
+            weighted.append((self.encoder_weight, self._encoder_term))
+        for weight, term in weighted:
+            for one in term(decoding):
+                if one.name is not None:
+                    terms[one.name] = one.value.detach()
+                loss = loss + weight * one.weight * one.value
         return LossOutput(loss, terms)
+
+    def with_encoder_reference(self, power: float) -> EquivarianceLoss:
+        """The same loss, its encoder-side term divided by this power of the untouched VAE's latents."""
+        self._encoder_term = EncoderTerm(power)
+        return self
 
     def check_size(self, height: int, width: int) -> None:
         """Raise `InputError` for non-square images whose axes the sampled schedule would mix."""
@@ -199,77 +221,6 @@ class EquivarianceLoss:
                 'squares or use schedule="dual".'
             )
 
-    def _dual_parts(
-        self, transforms: Sequence[Transform], batch: int, generator: torch.Generator | None
-    ) -> list[_Part]:
-        parts = [_Part("reconstruction", self._identity, None, self.reconstruction_weight)]
-        for transform in transforms:
-            share = self.weight / len(transforms)
-            drawn = transform.draw(batch, generator)
-            name = f"equivariance/{transform.name}"
-            parts.append(_Part(name, drawn, None, share, drawn is not transform))
-        return parts
-
-    def _sampled_parts(
-        self,
-        transforms: Sequence[Transform],
-        images: Tensor,
-        generator: torch.Generator | None,
-    ) -> list[_Part]:
-        batch, p = images.shape[0], self.probability
-        self.check_size(images.shape[-2], images.shape[-1])
-        # One uniform shared by strata keeps each sample's marginal and lowers the variance.
-        offset = torch.rand((), generator=generator)
-        place = (torch.randperm(batch, generator=generator) + offset) / batch
-        if p > 0:
-            drawn = ((place - (1 - p)) / p * len(transforms)).floor().long()
-            drawn = drawn.clamp(max=len(transforms) - 1)
-            choice = torch.where(place < 1 - p, torch.full_like(drawn, -1), drawn.clamp(min=0))
-        else:
-            choice = torch.full((batch,), -1)
-        parts = []
-        for index in range(-1, len(transforms)):
-            rows = (choice == index).nonzero().flatten()
-            share = len(rows) / batch
-            if not share:
-                continue
-            rows = rows.to(images.device, non_blocking=True)
-            if index < 0:
-                weight = self.reconstruction_weight * share / (1 - p)
-                parts.append(_Part("reconstruction", self._identity, rows, weight))
-            else:
-                name = f"equivariance/{transforms[index].name}"
-                fixed = transforms[index].draw(len(rows), generator)
-                random = fixed is not transforms[index]
-                parts.append(_Part(name, fixed, rows, self.weight * share / p, random))
-        return parts
-
-    def _encoder_side(
-        self,
-        autoencoder: Autoencoder,
-        transforms: Sequence[Transform],
-        random: Sequence[bool],
-        images: Tensor,
-        latents: Tensor,
-        terms: dict[str, Tensor],
-    ) -> Tensor:
-        power = latents.detach().float().square().mean().clamp_min(1e-12)
-        encoded = _in_shape_groups([t.pixel(images) for t in transforms], autoencoder.encode)
-        total = latents.new_zeros((), dtype=torch.float32)
-        every = zip(self.transforms, transforms, random, encoded, strict=True)
-        for named, transform, is_random, seen in every:
-            name, moved = f"encoder/{named.name}", transform.latent(latents)
-            _require_same_shape(name, moved, seen)
-            mask = transform.mask(images)
-            inside = None if mask is None else mask_of_cells(mask, seen.shape[-2:])
-            value = _compared(name, is_random, mse, seen, moved, inside)
-            if value is None:
-                continue
-            error = value / power
-            terms[name] = error.detach()
-            total = total + self.encoder_weight / len(transforms) * error
-        return total
-
 
 def _placed(
     transforms: Sequence[Transform], autoencoder: Autoencoder, images: Tensor, latents: Tensor
@@ -280,43 +231,3 @@ def _placed(
         return [t.at_factor(factor) for t in transforms]
     check_transforms(transforms, layout_of(images), autoencoder, images.shape[0])
     return [autoencoder.place(t) for t in transforms]
-
-
-def _compared(
-    term: str,
-    random: bool,
-    loss: Reconstruction,
-    seen: Tensor,
-    target: Tensor,
-    mask: Tensor | None,
-) -> Tensor | None:
-    """The loss inside the mask; `None` where a draw left nothing inside. A fixed transform always would."""
-    try:
-        return masked(loss, seen, target, mask)
-    except EmptyMaskError as error:
-        if random:
-            return None
-        raise EmptyMaskError(f"{term}: {error}") from error
-
-
-def _require_same_shape(term: str, decoded: Tensor, target: Tensor) -> None:
-    if decoded.shape != target.shape:
-        raise InputError(
-            f"{term}: got {tuple(decoded.shape)} from the latent where {tuple(target.shape)} is wanted; "
-            "the autoencoder does not keep this size, or the transform's two ops disagree."
-        )
-
-
-def _take(batch: Tensor, rows: Tensor | None) -> Tensor:
-    return batch if rows is None else batch.index_select(0, rows)
-
-
-def _in_shape_groups(batches: Sequence[Tensor], call: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """`call` on each batch, those of equal shape in one call."""
-    results: dict[int, Tensor] = {}
-    for shape in dict.fromkeys(batch.shape[1:] for batch in batches):
-        members = [i for i, batch in enumerate(batches) if batch.shape[1:] == shape]
-        joined = call(torch.cat([batches[i] for i in members]))
-        sizes = [batches[i].shape[0] for i in members]
-        results.update(zip(members, torch.split(joined, sizes), strict=True))
-    return [results[i] for i in range(len(batches))]

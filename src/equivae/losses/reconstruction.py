@@ -9,9 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivae.errors import EmptyMaskError, InputError, did_you_mean
+from equivae.options import quoted
 from equivae.transforms.base import mask_like
 
-__all__ = ["RECONSTRUCTION_LOSSES", "ReconstructionLike", "masked", "resolve_reconstruction"]
+__all__ = [
+    "RECONSTRUCTION_LOSSES",
+    "Reconstruction",
+    "ReconstructionLike",
+    "masked",
+    "resolve_reconstruction",
+]
 
 Reconstruction = Callable[[Tensor, Tensor], Tensor]
 ReconstructionLike = Union[str, Reconstruction]
@@ -32,9 +39,10 @@ def resolve_reconstruction(loss: ReconstructionLike) -> Reconstruction:
     """The function behind `"mse"` or `"l1"`, or the callable given; `InputError` for another name."""
     if callable(loss):
         return loss
-    if loss not in RECONSTRUCTION_LOSSES:
+    if not isinstance(loss, str) or loss not in RECONSTRUCTION_LOSSES:
+        near = did_you_mean(str(loss)[:60], RECONSTRUCTION_LOSSES)
         raise InputError(
-            f"unknown reconstruction loss {loss!r}.{did_you_mean(loss, RECONSTRUCTION_LOSSES)}"
+            f"unknown reconstruction loss {quoted(loss)}.{near}"
             " Any callable (decoded, target) -> loss works too."
         )
     return RECONSTRUCTION_LOSSES[loss]
@@ -49,7 +57,8 @@ def masked(loss: Reconstruction, decoded: Tensor, target: Tensor, mask: Tensor |
     """
     if mask is None:
         return loss(decoded, target).mean()
-    if not mask.any():
+    # On other devices to ask would make every step wait; a plan asks before the run.
+    if mask.device.type == "cpu" and not mask.any():
         raise EmptyMaskError(
             "the mask holds nowhere, so there is nothing to compare; choose a milder transform or larger "
             "images."

@@ -5,24 +5,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Union, get_args
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
 
 from equivae.autoencoder import Autoencoder, at_top_level, measuring, moves_axis
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
-from equivae.errors import InputError, did_you_mean
+from equivae.errors import InputError
 from equivae.files.pretrained import load_vae
+from equivae.files.writing import check_name
 from equivae.operators.modules import (
     ConvOperator,
     LatentOperator,
     ResidualOperator,
-    check_kernel_size,
 )
 from equivae.operators.network import NetworkOptions, train_network
+from equivae.operators.options import FitOptions, KernelSize, Method
 from equivae.operators.pairs import (
     Pair,
     Precision,
@@ -33,6 +34,11 @@ from equivae.operators.regression import Kernel, Padding, PatchRegression
 from equivae.operators.report import Candidate, FitReport
 from equivae.operators.structure import nearest_involution
 from equivae.operators.transform import FittedTransform, inverse_consistency, is_involution
+from equivae.options import (
+    SIDE,
+    at_least,
+    check_value,
+)
 from equivae.transforms import Transform, resolve_transforms
 from equivae.units import psnr, require_finite
 
@@ -47,57 +53,11 @@ __all__ = [
     "fit_operators",
 ]
 
-Method = Literal["linear", "network"]
-KernelSize = Union[int, Literal["auto"]]
-
 AUTO_KERNEL_SIZES = (1, 3, 5, 7)
 _AUTO_MARGIN_DB = 0.1
 INVISIBLE_DB = 60.0  # a decode this close differs by less than the rounding to 8 bits
 _MOST_ENTRIES = 4096  # of a patch: above, solving takes minutes and hundreds of megabytes
 _KEPT_IMAGES = 8  # held-out images that are decoded to compare candidates
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """Options of a fit, shared by `fit_latent_op`, `fit_latent_group` and `analyze_latents`."""
-
-    kernel_size: KernelSize = 5
-    method: Method = "linear"
-    padding: Padding = "zeros"
-    ridge: float | None = None
-    involution: bool = False
-    validation_split: float = 0.1
-    eval_batch_size: int = 4
-    mixed_precision: Precision = "no"
-    seed: int = 0
-    network: NetworkOptions = field(default_factory=NetworkOptions)
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        if self.kernel_size != "auto":
-            check_kernel_size(self.kernel_size)
-        named = (("method", Method), ("padding", Padding), ("mixed_precision", Precision))
-        for name, kind in named:
-            if getattr(self, name) not in get_args(kind):
-                known = get_args(kind)
-                raise InputError(
-                    f"{name}={getattr(self, name)!r} is unknown."
-                    f"{did_you_mean(str(getattr(self, name)), known)}"
-                )
-        if self.ridge is not None and not self.ridge >= 0:
-            raise InputError(f"ridge must not be negative, got {self.ridge}.")
-        if not 0 < self.validation_split < 1:
-            raise InputError(
-                f"validation_split must lie between 0 and 1, got {self.validation_split}: held-out images "
-                "choose the ridge."
-            )
-        if self.eval_batch_size < 1:
-            raise InputError(f"eval_batch_size must be at least 1, got {self.eval_batch_size}.")
-        if self.involution and (self.kernel_size != 1 or self.method != "linear"):
-            raise InputError(
-                "involution=True needs kernel_size=1 and method='linear': only there is the nearest "
-                "operator with eigenvalues of +1 and -1 again one of that size."
-            )
 
 
 def fit_latent_op(
@@ -113,6 +73,9 @@ def fit_latent_op(
     name: str | None = None,
     resolution: int | None = None,
     max_samples: int | None = None,
+    image_column: str | None = None,
+    split: str = "train",
+    background: str | tuple[int, int, int] = "white",
     validation_split: float = 0.1,
     eval_batch_size: int = 4,
     mixed_precision: Precision = "no",
@@ -149,6 +112,7 @@ def fit_latent_op(
         name: the transform's name, `"rot180_fitted"` by default.
         resolution: resize and centre-crop the images to this side in pixels.
         max_samples: use the first so many images only.
+        image_column: as `split` and `background`, see `equivae.data.load_images`.
         validation_split: share of the images held out.
         eval_batch_size: images per encoder call.
         mixed_precision: encode under autocast: `"no"`, `"fp16"` or `"bf16"`.
@@ -170,6 +134,10 @@ def fit_latent_op(
     report = equivae.evaluate(vae, images, transforms=["rot180", t], progress=False)
     ```
     """
+    if name is not None:
+        check_name("name", name)
+    check_value("resolution", resolution, Optional[int], range=SIDE)
+    check_value("max_samples", max_samples, Optional[int], range=at_least(2))
     options = FitOptions(
         kernel_size=kernel_size,
         method=method,
@@ -199,6 +167,9 @@ def fit_latent_op(
         resolution=resolution,
         channels=autoencoder.image_channels,
         max_samples=max_samples,
+        image_column=image_column,
+        split=split,
+        background=background,
     )
     fitted = fit_operators(autoencoder, wanted, dataset, options)[wanted[0].name]
     if name is None:
@@ -230,6 +201,7 @@ def fit_operators(
         backward = _inverse_fit(transform, fits)
         inverse_operator = None if backward is None else backward.operator
         made = FittedTransform(transform, fit.operator, inverse_operator)
+        made.check_finite()
         probe = transform.inverse.latent(fit.kept[0].moved) if backward is not None else None
         made.report = FitReport(
             transform=transform.name,
@@ -315,6 +287,11 @@ class OperatorFit:
 
     def solve(self, vae: Autoencoder, decoding: bool = True) -> None:
         """Solve for every size; choose one, by what the decoder makes of it if there is a choice."""
+        if not (self.train.gram.isfinite().all() and self.train.cross.isfinite().all()):
+            raise InputError(
+                f"{type(vae.module).__name__} encodes these images, or what {self.transform.name} makes of "
+                "them, to NaN or infinite values, to which nothing can be fitted; check the weights."
+            )
         options = self.options
         ridges = None if options.ridge is None else [options.ridge]
         choices = self.choices

@@ -70,6 +70,9 @@ def fit_latent_group(
     ridge: float | None = None,
     resolution: int | None = None,
     max_samples: int | None = None,
+    image_column: str | None = None,
+    split: str = "train",
+    background: str | tuple[int, int, int] = "white",
     validation_split: float = 0.1,
     eval_batch_size: int = 4,
     seed: int = 0,
@@ -114,6 +117,9 @@ def fit_latent_group(
         resolution=resolution,
         channels=autoencoder.image_channels,
         max_samples=max_samples,
+        image_column=image_column,
+        split=split,
+        background=background,
     )
     wanted = [t for t in group if t.name != "identity"]
     if basis == "generators":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 
 from equivae.errors import InputError
 from equivae.operators.regression import Kernel, Padding, Solution, pad_cells
+from equivae.options import quoted
 
 __all__ = [
+    "LARGEST_KERNEL",
     "ConvOperator",
     "LatentOperator",
     "ResidualOperator",
@@ -21,6 +24,9 @@ __all__ = [
     "check_kernel_size",
 ]
 
+
+LARGEST_KERNEL = 99
+"""Latent cells along an axis; a larger fit would need tens of gigabytes even for four channels."""
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _GRIDS = {1: "audio (B, c, t)", 2: "images (B, c, h, w)", 3: "video (B, c, t, h, w)"}
@@ -172,8 +178,10 @@ def build_operator(config: dict[str, Any]) -> LatentOperator:
 
 
 def check_kernel_size(kernel_size: int) -> None:
-    """`InputError` unless it is odd and at least 1."""
-    if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+    """`InputError` unless it is odd, at least 1 and at most `LARGEST_KERNEL`."""
+    whole = isinstance(kernel_size, Integral) and not isinstance(kernel_size, bool)
+    if not whole or not 1 <= kernel_size <= LARGEST_KERNEL or kernel_size % 2 == 0:
         raise InputError(
-            f"kernel_size must be an odd number of latent cells such as 1, 3, 5 or 7, got {kernel_size!r}."
+            f"kernel_size must be an odd number of latent cells such as 1, 3, 5 or 7, at most "
+            f"{LARGEST_KERNEL}, got {quoted(kernel_size)}."
         )

@@ -8,28 +8,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from equivae.errors import InputError
 from equivae.operators.modules import ResidualOperator
+from equivae.options import BATCH, SEED, Options, above, at_least, option
 
 __all__ = ["NetworkOptions", "train_network"]
 
 
 @dataclass(frozen=True)
-class NetworkOptions:
+class NetworkOptions(Options):
     """Of the residual network and its training on latent pairs."""
 
-    max_train_steps: int = 300
-    learning_rate: float = 1e-3
-    train_batch_size: int = 8
-    width: int = 64
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("max_train_steps", "train_batch_size", "width"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if not self.learning_rate > 0:
-            raise InputError(f"learning_rate must be above 0, got {self.learning_rate}.")
+    max_train_steps: int = option(300, "Optimiser steps.", range=at_least(1))
+    learning_rate: float = option(1e-3, "Of Adam.", range=above(0))
+    train_batch_size: int = option(8, "Images per step.", range=BATCH)
+    width: int = option(64, "Channels inside the network.", range=at_least(1, 4096))
+    seed: int = option(0, "Of the weights and the order.", range=SEED)
 
 
 def train_network(

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from functools import reduce
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from equivae.errors import InputError
-from equivae.files.writing import write_beside
+from equivae.files.writing import bounded_name, check_name, check_output, child, write_beside
+from equivae.operators.hub import fetch_latent_op
 from equivae.operators.modules import LatentOperator, build_operator
 from equivae.operators.report import FitReport
+from equivae.options import check_path
 from equivae.transforms import ComposedTransform, Transform, get_transform, register_transform
 
 __all__ = [
@@ -40,7 +42,7 @@ class FittedTransform(Transform):
         base: gives the pixel op `T`, the grid move `S` and the mask.
         operator: the map that follows the grid move.
         inverse_operator: the one that follows the inverse grid move; `operator` itself for an involution.
-        name: its name in reports.
+        name: its name in reports, which becomes that of a folder: no slashes, no dot in front.
         report: how it was fitted and how well it fits.
 
     The operators' weights are parameters of `module`; they are frozen unless `finetune` is asked to train
@@ -67,9 +69,10 @@ class FittedTransform(Transform):
         report: FitReport | None = None,
     ) -> None:
         self.base, self.operator, self.inverse_operator = base, operator, inverse_operator
-        self.name = name or default_name(base)
+        self.name = check_name("the name of a fitted transform", name or default_name(base))
         self.report = report
         self.swaps_axes, self.exact, self.layouts = base.swaps_axes, base.exact, base.layouts
+        self.mixes_samples = base.mixes_samples
 
     @property
     def module(self) -> nn.ModuleDict:
@@ -107,6 +110,10 @@ class FittedTransform(Transform):
             return self
         return FittedTransform(placed, self.operator, self.inverse_operator, self.name, self.report)
 
+    def _does(self) -> Mapping[str, Any]:
+        # The report says how it was found, not what it does.
+        return {key: value for key, value in super()._does().items() if key != "report"}
+
     def register(self, name: str | None = None, *, override: bool = False) -> FittedTransform:
         """Make it known to `get_transform`, the losses and the command line by its name or another.
 
@@ -123,11 +130,24 @@ class FittedTransform(Transform):
         register_transform(name, override=override)(Registered)
         return fitted
 
+    def check_finite(self) -> None:
+        """Raises `InputError` for weights that are NaN or infinite: a fit that diverged."""
+        for name, weight in self.module.state_dict().items():
+            if not weight.isfinite().all():
+                raise InputError(
+                    f"the latent op {self.name!r} holds NaN or infinite values in {name}, so its fit "
+                    "diverged: check that the VAE encodes these images to finite values, or pass a larger "
+                    "ridge."
+                )
+
     def save(self, folder: str | Path) -> Path:
-        """Write `latent_op.safetensors` and `latent_op.json` into a folder; `load_latent_op` reads them."""
+        """Write `latent_op.safetensors` and `latent_op.json` into a folder; `load_latent_op` reads them.
+
+        Raises `InputError` for weights that are NaN or infinite.
+        """
+        self.check_finite()
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"output folder {folder} is a file; choose another name.")
+        check_output("output folder", folder)
         folder.mkdir(parents=True, exist_ok=True)
         module = self.module
         weights = {key: value.detach().cpu() for key, value in module.state_dict().items()}
@@ -155,7 +175,7 @@ def load_latent_op(folder: str | Path, transform: Transform | None = None) -> Fi
     """The transform that `FittedTransform.save` wrote.
 
     Args:
-        folder: where it lies.
+        folder: where it lies: a folder, or its name on the hub, `"user/repo"`.
         transform: what it was fitted for. By default the registered transform of the saved name, or the
             composition for a name such as `"rot90@hflip"`.
 
@@ -171,7 +191,8 @@ def load_latent_op(folder: str | Path, transform: Transform | None = None) -> Fi
     assert equivae.load_latent_op("hflip_op").name == t.name
     ```
     """
-    folder = Path(folder)
+    check_path("the folder of a latent op", folder)
+    folder = fetch_latent_op(folder)
     missing = [name for name in (_WEIGHTS, _CONFIG) if not (folder / name).is_file()]
     if missing:
         raise InputError(
@@ -197,20 +218,20 @@ def load_latent_op(folder: str | Path, transform: Transform | None = None) -> Fi
 
 def default_name(base: Transform) -> str:
     """`rot180_fitted`, in the letters that the registry allows."""
-    return re.sub(r"[^a-z0-9_]+", "_", base.name.lower()).strip("_") + "_fitted"
+    return bounded_name(re.sub(r"[^a-z0-9_]+", "_", base.name.lower()).strip("_")) + "_fitted"
 
 
 def is_involution(transform: Transform) -> bool:
-    """Whether it undoes itself, as far as its names tell."""
+    """Whether it is its own inverse."""
     try:
-        return transform.inverse.name == transform.name
+        return transform.inverse == transform
     except NotImplementedError:
         return False
 
 
 def _named(name: str) -> Transform:
     try:
-        return reduce(lambda outer, inner: outer @ inner, map(get_transform, name.split("@")))
+        return get_transform(name)
     except InputError as error:
         raise InputError(
             f"the operator was fitted for transform {name!r}, which is not registered here; register it "
@@ -244,7 +265,7 @@ def operators_of(transforms: Iterable[Transform]) -> list[LatentOperator]:
 def save_operators(transforms: Iterable[Transform], folder: Path) -> None:
     """Save every fitted transform in `transforms` under its name."""
     for fitted in _fitted_parts(transforms):
-        fitted.save(folder / fitted.name)
+        fitted.save(child(folder, fitted.name))
 
 
 def _fitted_parts(transforms: Iterable[Transform]) -> Iterator[FittedTransform]:

@@ -38,6 +38,9 @@ def symmetrize(
     passes: int = 2,
     resolution: int | None = None,
     max_samples: int | None = None,
+    image_column: str | None = None,
+    split: str = "train",
+    background: str | tuple[int, int, int] = "white",
     eval_batch_size: int = 4,
     seed: int = 0,
     progress: bool = True,
@@ -64,6 +67,7 @@ def symmetrize(
         passes: how often the context is translated, see `SymmetrizedVAE`.
         resolution: resize and centre-crop the images to this side in pixels.
         max_samples: use the first so many images only.
+        image_column: as `split` and `background`, see `equivae.data.load_images`.
         eval_batch_size: images per call.
         seed: of the split of the fit.
         progress: show a progress bar.
@@ -95,6 +99,9 @@ def symmetrize(
         resolution=resolution,
         channels=autoencoder.image_channels,
         max_samples=max_samples,
+        image_column=image_column,
+        split=split,
+        background=background,
     )
     transforms: dict[str, Transform] = {}
     if method == "fundamental-domain":

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from equivae.autoencoder import Autoencoder
 from equivae.errors import InputError, did_you_mean
 from equivae.files.pretrained import load_vae, save_vae
-from equivae.files.writing import write_beside
+from equivae.files.writing import child, write_beside
 from equivae.operators import FittedTransform, load_latent_op
 from equivae.symmetry.domain import Domain, Method, domain_weights, lattice_group
 from equivae.symmetry.report import SymmetrizeReport
@@ -239,7 +239,7 @@ class SymmetrizedVAE(nn.Module):
                 raise InputError(
                     f"the context's transform {name!r} is no fitted one and cannot be saved."
                 )
-            transform.save(folder / f"context_{name}")
+            transform.save(child(folder, f"context_{name}"))
         content = {
             "schema": _SCHEMA,
             "group": self.group.name,
@@ -279,7 +279,9 @@ class SymmetrizedVAE(nn.Module):
 
             (weights,) = sorted((folder / _VAE).glob("*.safetensors"))
             load_model(vae, str(weights))
-        context = {name: load_latent_op(folder / f"context_{name}") for name in content["context"]}
+        context = {
+            name: load_latent_op(child(folder, f"context_{name}")) for name in content["context"]
+        }
         return cls(
             vae, content["group"], content["method"], context, content["margin"], content["passes"]
         )

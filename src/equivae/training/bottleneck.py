@@ -32,8 +32,11 @@ from equivae.autoencoder import (
 from equivae.autoencoder.bottleneck import Bottleneck
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError, NonFiniteLossError
-from equivae.training.config import Precision
+from equivae.options import BATCH, NOT_NEGATIVE, SEED, SIDE, Options, above, at_least, option
 from equivae.training.crops import random_crop
+from equivae.training.options import Precision
+from equivae.training.state import RunState
+from equivae.training.trainer import Batch, Hook, LocalEngine, Player, Trainer
 from equivae.transforms import Transform, resolve_transforms
 from equivae.transforms.base import mask_of_cells
 from equivae.transforms.groups import TransformsLike
@@ -45,7 +48,7 @@ _READ_EVERY = 10  # steps
 
 
 @dataclass(frozen=True)
-class BottleneckOptions:
+class BottleneckOptions(Options):
     """How the layers at latent resolution are trained.
 
     Attributes:
@@ -62,17 +65,17 @@ class BottleneckOptions:
         progress: show a progress bar.
     """
 
-    steps: int = 500
-    learning_rate: float = 1e-3
-    train_batch_size: int = 8
-    eval_batch_size: int = 4
-    max_images: int = 256
-    memory_mb: int = 2048
-    crop_size: int | None = None
-    weight: float = 1.0
-    mixed_precision: Precision = "no"
-    seed: int = 0
-    progress: bool = True
+    steps: int = option(500, "Optimiser steps.", range=at_least(1))
+    learning_rate: float = option(1e-3, "Peak of AdamW's.", range=above(0))
+    train_batch_size: int = option(8, "Images per step.", range=at_least(1))
+    eval_batch_size: int = option(4, "Images per encoder call before that.", range=BATCH)
+    max_images: int = option(256, "Images used at most.", range=at_least(1))
+    memory_mb: int = option(2048, "Fewer, if their features take more.", range=at_least(1))
+    crop_size: int | None = option(None, "Side of a random crop, in pixels.", range=SIDE)
+    weight: float = option(1.0, "Of the moved term.", range=NOT_NEGATIVE)
+    mixed_precision: Precision = option("no", "bf16, or float32 for all else.")
+    seed: int = option(0, "Of crops, draws and order.", range=SEED)
+    progress: bool = option(True, "Show a progress bar.")
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,6 @@ def train_bottleneck(
     assert result.losses[-1] < result.losses[0]
     ```
     """
-    from tqdm.auto import tqdm
-
     options = options or BottleneckOptions()
     vae = vae if isinstance(vae, Autoencoder) else Autoencoder(vae)
     wanted = resolve_transforms(transforms)
@@ -147,44 +148,91 @@ def train_bottleneck(
         bottleneck = find_bottleneck(vae, example.to(vae.device))
         teacher = Autoencoder(copy_module(vae.module).requires_grad_(False).eval())
         taught = replace(bottleneck, vae=teacher)
-        with evaluating(vae.module):
-            batches = _look(taught, wanted, images, options, generator)
-            with _lowered(vae, options):
-                learned = _learning(bottleneck, batches[0])
-            optimizer = torch.optim.AdamW(
-                learned, options.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
-            )
-            schedule = _cosine(optimizer, options.steps)
-            losses: list[float] = []
-            unread: list[Tensor] = []
-            bar = tqdm(range(options.steps), desc="bottleneck", disable=not options.progress)
-            for step in bar:
-                batch = batches[int(torch.randint(len(batches), (), generator=generator))]
-                # Not around the loop: autocast keeps the weights that it cast.
-                with _lowered(vae, options):
-                    loss = _loss(bottleneck, taught, batch, options.weight)
-                torch.autograd.backward(loss)
-                nn.utils.clip_grad_norm_(learned, 1.0)
-                optimizer.step()
-                optimizer.zero_grad()
-                schedule.step()
-                unread.append(loss.detach())
-                if len(unread) < _READ_EVERY and step + 1 < options.steps:
-                    continue
-                losses += torch.stack(unread).tolist()  # the one place that waits for the device
-                unread = []
-                bad = next((i for i, value in enumerate(losses) if not math.isfinite(value)), None)
-                if bad is not None:
-                    vae.module.load_state_dict(teacher.module.state_dict())
-                    raise NonFiniteLossError(
-                        f"the loss of the layers at latent resolution became {losses[bad]} at step "
-                        f"{bad + 1}, before all layers learn; lower bottleneck_learning_rate, or set "
-                        "bottleneck_steps=0.",
-                        bad + 1,
-                    )
-                bar.set_postfix(loss=f"{losses[-1]:.3f}")
+        try:
+            with evaluating(vae.module):
+                batches = _look(taught, wanted, images, options, generator)
+                return _fit(bottleneck, taught, batches, options, generator)
+        except BaseException:  # an interrupt leaves no half-trained weights either
+            vae.module.load_state_dict(teacher.module.state_dict())
+            raise
+
+
+def _fit(
+    bottleneck: Bottleneck,
+    taught: Bottleneck,
+    batches: list[_Batch],
+    options: BottleneckOptions,
+    generator: torch.Generator,
+) -> BottleneckResult:
+    from diffusers.optimization import get_cosine_schedule_with_warmup
+    from tqdm.auto import tqdm
+
+    vae, steps = bottleneck.vae, options.steps
+    with _lowered(vae, options):
+        learned = _learning(bottleneck, batches[0])
+    optimizer = torch.optim.AdamW(
+        learned, options.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+    )
+    warmup = min(20, max(1, steps // 4))
+    schedule: Any = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
+
+    def loss(batch: _Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        # Not around the loop: autocast keeps the weights that it cast.
+        with _lowered(vae, options):
+            return _loss(bottleneck, taught, batch, options.weight), {}
+
+    losses = _Losses(tqdm(total=steps, desc="bottleneck", disable=not options.progress), steps)
+    trainer = Trainer(
+        LocalEngine(), [Player(loss, learned, optimizer, schedule)], max_grad_norm=1.0
+    )
+    trainer.fit(_Draws(batches, generator), RunState(), steps, [losses])
     used = sum(len(batch.latents) for batch in batches)
-    return BottleneckResult(used, sum(p.numel() for p in learned), losses)
+    return BottleneckResult(used, sum(p.numel() for p in learned), losses.values)
+
+
+class _Draws:
+    """Batches at random, without an end."""
+
+    def __init__(self, batches: Sequence[_Batch], generator: torch.Generator) -> None:
+        self.batches, self.generator = batches, generator
+
+    def epoch(self, epoch: int, samples: int) -> Iterator[Batch]:
+        while True:
+            batch = self.batches[
+                int(torch.randint(len(self.batches), (), generator=self.generator))
+            ]
+            yield Batch((batch,), len(batch.latents))
+
+
+class _Losses(Hook):
+    """The loss of every step, read now and then, so that no step waits for the device."""
+
+    def __init__(self, bar: Any, steps: int) -> None:
+        self.bar, self.steps = bar, steps
+        self.values: list[float] = []
+        self.unread: list[Tensor] = []
+
+    def on_batch(self, loss: Tensor, terms: dict[str, Tensor], state: RunState) -> None:
+        self.unread.append(loss)
+
+    def on_step(self, state: RunState) -> None:
+        self.bar.update()
+        if len(self.unread) < _READ_EVERY and state.step < self.steps:
+            return
+        self.values += torch.stack(self.unread).tolist()  # the one place that waits for the device
+        self.unread = []
+        bad = next((i for i, value in enumerate(self.values) if not math.isfinite(value)), None)
+        if bad is not None:
+            raise NonFiniteLossError(
+                f"the loss of the layers at latent resolution became {self.values[bad]} at step "
+                f"{bad + 1}, before all layers learn; lower bottleneck_learning_rate, or set "
+                "bottleneck_steps=0.",
+                bad + 1,
+            )
+        self.bar.set_postfix(loss=f"{self.values[-1]:.3f}")
+
+    def on_end(self, state: RunState) -> None:
+        self.bar.close()
 
 
 @contextmanager
@@ -249,8 +297,9 @@ def _look(
                     f"images under {drawn.name!r} encode to {tuple(moved.shape[2:])} cells, their moved "
                     f"latents have {tuple(drawn.latent(batch.latents).shape[2:])}."
                 )
-            batch.transform, batch.moved = drawn, moved
-            batch.mask = None if mask is None else mask_of_cells(mask, moved.shape[-2:])
+            cells = None if mask is None else mask_of_cells(mask, moved.shape[-2:])
+            if cells is None or cells.any():  # a draw that leaves nothing teaches nothing
+                batch.transform, batch.moved, batch.mask = drawn, moved, cells
         batches.append(batch)
     return batches
 
@@ -299,9 +348,3 @@ def _learning(bottleneck: Bottleneck, batch: _Batch) -> list[nn.Parameter]:
     if not found:
         raise NoBottleneckError("no weights at latent resolution learn; set bottleneck_steps=0.")
     return found
-
-
-def _cosine(optimizer: Any, steps: int) -> Any:
-    from diffusers.optimization import get_cosine_schedule_with_warmup
-
-    return get_cosine_schedule_with_warmup(optimizer, min(20, max(1, steps // 4)), steps)

@@ -6,10 +6,13 @@ Models, optimiser, schedule and random states go through accelerate, which reads
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import re
 import shutil
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,69 +21,181 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
-from equivae.errors import InputError
+from equivae.errors import InputError, first_line
 from equivae.files.writing import partial_folder, write_folder_beside
+from equivae.training.state import RunState
 
-__all__ = ["RunState", "find_checkpoint", "list_checkpoints", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "check_settings",
+    "damage_of",
+    "find_checkpoint",
+    "list_checkpoints",
+    "load_checkpoint",
+    "read_images",
+    "read_state",
+    "save_checkpoint",
+]
 
+logger = logging.getLogger(__name__)
 
-@dataclass
-class RunState:
-    """Where a run stands.
-
-    Attributes:
-        settings: what must not change between the parts of one run.
-        step: optimiser steps done.
-        epoch: passes begun before this one.
-        samples: samples of this pass, on this process, that are done.
-        seconds: training time so far.
-        bottleneck_steps: steps that the layers at latent resolution had before, by themselves.
-        history: the records of the loss.
-    """
-
-    settings: dict[str, Any]
-    step: int = 0
-    epoch: int = 0
-    samples: int = 0
-    seconds: float = 0.0
-    bottleneck_steps: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
+STATE_FILE, IMAGES_FILE, EMA_FILE = "run.json", "images.json", "ema.safetensors"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """`checkpoint-<step>` folders, oldest first."""
     named = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
-    found = [p for p in named if (p / "run.json").is_file()]  # other programs use the name as well
-    return sorted(found, key=lambda p: int(p.name.split("-")[1]))
+    found = [p for p in named if (p / STATE_FILE).is_file()]  # other programs use the name as well
+    return sorted(found, key=_step_of)
 
 
 def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
-    """The checkpoint that `--resume_from_checkpoint` means; `None` for a run that starts afresh."""
+    """The checkpoint that `--resume_from_checkpoint` means; `None` for a run that starts afresh.
+
+    `"latest"` passes over damaged ones, with a warning that names them. Raises `InputError` if there is none
+    of that name, or if it is damaged.
+    """
     if wanted is None:
         return None
+    known = list_checkpoints(folder)
     if wanted == "latest":
-        known = list_checkpoints(folder)
-        return known[-1] if known else None
+        return _latest_whole(folder, known)
     for path in (Path(wanted), folder / wanted):
-        if (path / "run.json").is_file():
-            return path
-    names = ", ".join(p.name for p in list_checkpoints(folder)) or "none"
+        if (path / STATE_FILE).is_file():
+            damage = damage_of(path)
+            if damage is None:
+                return path
+            raise InputError(
+                f"{path.name} is damaged ({damage}); resume from another one, or with 'latest'."
+            )
+    names = ", ".join(p.name for p in known) or "none"
     raise InputError(
         f"there is no checkpoint {wanted!r} to resume from; {folder} has {names}. Pass one of them or "
         "'latest'."
     )
 
 
-def save_checkpoint(
-    accelerator: Accelerator, folder: Path, state: RunState, ema: EMAModel | None, limit: int | None
+def _latest_whole(folder: Path, known: list[Path]) -> Path | None:
+    for path in reversed(known):
+        damage = damage_of(path)
+        if damage is None:
+            return path
+        logger.warning("%s is damaged (%s) and is passed over.", path, damage)
+    if known:
+        raise InputError(
+            f"every checkpoint in {folder} is damaged; choose another output folder to start afresh."
+        )
+    return None
+
+
+def damage_of(path: Path) -> str | None:
+    """What is wrong with the files of a checkpoint, or `None`."""
+    try:
+        state = read_state(path)
+    except InputError as error:
+        return str(error)
+    for name, expected in state.files.items():
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if _digest(path / name) != expected:
+            return f"{name} is not what was written"
+    return None
+
+
+def read_state(path: Path) -> RunState:
+    """What a checkpoint says of its run; `InputError` if it cannot be read."""
+    try:
+        return RunState(**json.loads((path / STATE_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path.name} cannot be resumed from: its {STATE_FILE} is damaged or of another version "
+            f"({first_line(error)})."
+        ) from error
+
+
+def read_images(path: Path) -> dict[str, Any] | None:
+    """Which images the run of a checkpoint learns from; `None` for one that does not say."""
+    file = path / IMAGES_FILE
+    if not file.is_file():
+        return None
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def check_settings(path: Path, state: RunState, settings: dict[str, Any]) -> None:
+    """Raise `InputError` if a checkpoint is of another run; a longer one of the same is welcome."""
+    for name, value in json.loads(json.dumps(settings)).items():
+        before = state.settings.get(name)
+        if before == value:
+            continue
+        if name == "max_train_steps" and isinstance(before, int) and value > before:
+            _say_how_it_is_lengthened(path, state, settings, before)
+        elif name == "processes":
+            if before is not None:
+                logger.warning(
+                    "%s is of a run on %s processes, this one has %s: it goes on from the same weights, but "
+                    "the place in the data and the draws are not those of that run.",
+                    path.name,
+                    before,
+                    value,
+                )
+        elif name in _FINGERPRINTS and name not in state.settings:
+            logger.warning("%s does not say %s.", path.name, _FINGERPRINTS[name][1])
+        elif name in _FINGERPRINTS:
+            raise InputError(
+                f"{path.name} is of a run {_FINGERPRINTS[name][0]}; resume with the same ones or choose "
+                "another output folder."
+            )
+        else:
+            raise InputError(
+                f"{path.name} is of a run with {name}={before!r}, this one has "
+                f"{value!r}; resume with the same options or choose another output folder."
+            )
+
+
+# How a run on another VAE or other images is told of, and what an older checkpoint does not say.
+_FINGERPRINTS = {
+    "vae_fingerprint": ("of another VAE", "which VAE it was trained from"),
+    "images_fingerprint": ("on other images", "which images it was trained on"),
+}
+
+
+def _say_how_it_is_lengthened(
+    path: Path, state: RunState, settings: dict[str, Any], before: int
 ) -> None:
-    """Write `checkpoint-<step>` and remove the oldest beyond the limit; called by every process."""
+    scheduler, steps = settings["lr_scheduler"], settings["max_train_steps"]
+    if scheduler not in ("constant", "constant_with_warmup"):
+        logger.warning(
+            "%s is of a run of %d steps, this one has %d: from step %d on the learning rate follows the "
+            "%r schedule over %d steps, so the result is not that of a run planned so from its start.",
+            path.name,
+            before,
+            steps,
+            state.step + 1,
+            scheduler,
+            steps,
+        )
+
+
+def save_checkpoint(
+    accelerator: Accelerator,
+    folder: Path,
+    state: RunState,
+    ema: EMAModel | None,
+    images: Mapping[str, Any],
+    *,
+    limit: int | None,
+) -> Path:
+    """Write `checkpoint-<step>` and remove the oldest beyond the limit; called by every process.
+
+    Later checkpoints, of a run that went on from an earlier one, are left where they are.
+    """
+    path = folder / f"checkpoint-{state.step}"
     if not accelerator.is_main_process:
         # Its random states go into the folder that the main process is filling.
         accelerator.wait_for_everyone()
-        accelerator.save_state(str(partial_folder(folder / f"checkpoint-{state.step}")))
+        accelerator.save_state(str(partial_folder(path)))
         accelerator.wait_for_everyone()
-        return
+        return path
 
     def write(target: Path) -> None:
         accelerator.wait_for_everyone()
@@ -88,27 +203,23 @@ def save_checkpoint(
         accelerator.wait_for_everyone()
         if ema is not None:
             weights = {str(i): p.contiguous() for i, p in enumerate(ema.shadow_params)}
-            save_file(weights, target / "ema.safetensors")
-        (target / "run.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+            save_file(weights, target / EMA_FILE)
+        (target / IMAGES_FILE).write_text(json.dumps(images), encoding="utf-8")
+        written = sorted(p for p in target.rglob("*") if p.is_file())
+        files = {p.relative_to(target).as_posix(): _digest(p) for p in written}
+        content = {**asdict(state), "files": files}
+        (target / STATE_FILE).write_text(json.dumps(content), encoding="utf-8")
 
-    write_folder_beside(folder / f"checkpoint-{state.step}", write)
+    write_folder_beside(path, write)
     if limit is not None:
-        for old in list_checkpoints(folder)[:-limit]:
+        earlier = [p for p in list_checkpoints(folder) if _step_of(p) <= state.step]
+        for old in earlier[:-limit]:
             shutil.rmtree(old)
+    return path
 
 
-def load_checkpoint(
-    accelerator: Accelerator, path: Path, settings: dict[str, Any], ema: EMAModel | None
-) -> RunState:
-    """Bring a run back. Raises `InputError` if the checkpoint is of a run with other settings."""
-    state = RunState(**json.loads((path / "run.json").read_text(encoding="utf-8")))
-    plain = json.loads(json.dumps(settings))
-    for name, value in plain.items():
-        if state.settings.get(name) != value:
-            raise InputError(
-                f"{path.name} is of a run with {name}={state.settings.get(name)!r}, this one has "
-                f"{value!r}; resume with the same options or choose another output folder."
-            )
+def load_checkpoint(accelerator: Accelerator, path: Path, ema: EMAModel | None, step: int) -> None:
+    """Bring weights, optimiser, schedule and random states back to where they were at `step`."""
     try:
         accelerator.load_state(str(path))
     except RuntimeError as error:
@@ -117,9 +228,20 @@ def load_checkpoint(
             "another output folder."
         ) from error
     if ema is not None:
-        weights = load_file(path / "ema.safetensors")
+        weights = load_file(path / EMA_FILE)
         with torch.no_grad():
             for i, shadow in enumerate(ema.shadow_params):
                 shadow.copy_(weights[str(i)])
-        ema.optimization_step = state.step
-    return state
+        ema.optimization_step = step
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.split("-")[1])
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,7 +1,8 @@
-"""The latents of a frozen encoder, computed once: in memory, or memory-mapped on disk when large."""
+"""What a frozen encoder gives, computed once: in memory, or memory-mapped on disk when large."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,32 +10,35 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from equivae.autoencoder import Autoencoder
+from equivae.autoencoder import Autoencoder, measuring
 from equivae.data.sources import ImageDataset, collate
 from equivae.processes import process_state
 
-__all__ = ["LATENTS_FILE", "WithLatents", "cache_latents"]
-
-LATENTS_FILE = "latents.npy"
+__all__ = ["WithCached", "cache_latents", "cache_taught"]
 
 
-class WithLatents(Dataset[dict[str, Tensor]]):
-    """Images beside their latents: items `{"images": (C, H, W), "latents": (c, h, w)}`."""
+class WithCached(Dataset[dict[str, Tensor]]):
+    """Images beside what is known of them: items `{"images": (C, H, W), "latents": (c, h, w), ...}`.
 
-    def __init__(self, images: ImageDataset, latents: np.ndarray | None) -> None:
-        self.images, self.latents = images, latents
+    Args:
+        images: the images.
+        cached: arrays by name, with a row for each image.
+    """
+
+    def __init__(self, images: ImageDataset, **cached: np.ndarray | None) -> None:
+        self.images = images
+        self.cached = {name: rows for name, rows in cached.items() if rows is not None}
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         item = {"images": self.images[index]}
-        if self.latents is not None:
-            item["latents"] = torch.from_numpy(np.array(self.latents[index]))
+        for name, rows in self.cached.items():
+            item[name] = torch.from_numpy(np.array(rows[index]))
         return item
 
 
-@torch.no_grad()
 def cache_latents(
     vae: Autoencoder,
     images: ImageDataset,
@@ -48,31 +52,71 @@ def cache_latents(
 
     The file is one for all processes, and each encodes its share; in memory every process has its own.
     """
+
+    def encode(batch: Tensor) -> Tensor:
+        return vae.encode(batch.to(vae.device, vae.dtype))
+
+    path = folder / "latents.npy"
+    return _cache(vae, images, encode, path, batch_size, limit_mb, progress)
+
+
+def cache_taught(
+    teacher: Autoencoder,
+    images: ImageDataset,
+    folder: Path,
+    *,
+    batch_size: int = 4,
+    limit_mb: int = 512,
+    progress: bool = True,
+) -> np.ndarray:
+    """What the untouched VAE makes of each image, float32 `(N, C, H, W)`; else as `cache_latents`."""
+
+    def reconstruct(batch: Tensor) -> Tensor:
+        return teacher.decode(teacher.encode(batch.to(teacher.device, teacher.dtype)))
+
+    path = folder / "taught.npy"
+    return _cache(teacher, images, reconstruct, path, batch_size, limit_mb, progress)
+
+
+def _cache(
+    vae: Autoencoder,
+    images: ImageDataset,
+    compute: Callable[[Tensor], Tensor],
+    path: Path,
+    batch_size: int,
+    limit_mb: int,
+    progress: bool,
+) -> np.ndarray:
     from tqdm.auto import tqdm
 
-    some = vae.encode(images[0][None].to(vae.device, vae.dtype))
-    shape = (len(images), *some.shape[1:])
-    starts = list(range(0, len(images), batch_size))
-    latents: np.ndarray
-    on_disk = 4 * np.prod(shape) > limit_mb * 2**20
-    if on_disk:
-        state = process_state()
-        path = folder / LATENTS_FILE
-        if state.is_main_process:
-            np.lib.format.open_memmap(path, "w+", np.float32, shape)
-        state.wait_for_everyone()
-        latents = np.lib.format.open_memmap(path, "r+")
-        with state.split_between_processes(starts) as mine:
-            starts = mine
-    else:
-        latents = np.empty(shape, np.float32)
-    batches = [list(range(s, min(s + batch_size, len(images)))) for s in starts]
-    loader = DataLoader(images, batch_sampler=batches, collate_fn=collate)  # type: ignore[arg-type]
-    bar = tqdm(loader, desc="latents", disable=not progress, leave=False)
-    for indices, batch in zip(batches, bar, strict=True):
-        encoded = vae.encode(batch.to(vae.device, vae.dtype))
-        latents[indices] = encoded.float().cpu().numpy()
-    if isinstance(latents, np.memmap):
-        latents.flush()
+    with measuring(vae.module):
+        shape = (len(images), *compute(images[0][None]).shape[1:])
+        starts = list(range(0, len(images), batch_size))
+        rows: np.ndarray
+        if 4 * np.prod(shape) > limit_mb * 2**20:
+            state = process_state()
+            if state.is_main_process:
+                _allocate(path, shape)
+            state.wait_for_everyone()
+            rows = np.lib.format.open_memmap(path, "r+")
+            with state.split_between_processes(starts) as mine:
+                starts = mine
+        else:
+            rows = np.empty(shape, np.float32)
+        batches = [list(range(s, min(s + batch_size, len(images)))) for s in starts]
+        loader = DataLoader(images, batch_sampler=batches, collate_fn=collate)  # type: ignore[arg-type]
+        bar = tqdm(loader, desc=path.stem, disable=not progress, leave=False)
+        for indices, batch in zip(batches, bar, strict=True):
+            rows[indices] = compute(batch).float().cpu().numpy()
+    if isinstance(rows, np.memmap):
+        rows.flush()
         process_state().wait_for_everyone()
-    return latents
+    return rows
+
+
+def _allocate(path: Path, shape: tuple[int, ...]) -> None:
+    """Write zeros, so that a full disk is an error here and not a bus error in the middle of a run."""
+    rows = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    for i in range(0, len(rows), 64):
+        rows[i : i + 64] = 0
+    rows.flush()

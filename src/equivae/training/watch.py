@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from equivae.errors import NonFiniteLossError
+from equivae.processes import gathered
 from equivae.training.checkpoints import list_checkpoints
 
 __all__ = ["Watch", "check_weights"]
@@ -22,7 +24,7 @@ class Watch:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
-    def see(self, loss: Tensor, terms: dict[str, Tensor], step: int) -> None:
+    def see(self, loss: Tensor, terms: Mapping[str, Tensor], step: int) -> None:
         bad = torch.where(torch.isfinite(loss), torch.inf, float(step))
         self.first_bad = torch.minimum(self.first_bad, bad)
         for name, value in {"loss": loss, **terms}.items():
@@ -30,12 +32,35 @@ class Watch:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def record(self, output_dir: Path) -> dict[str, float]:
-        """The means since the last record; `NonFiniteLossError` if a loss was no number."""
-        if torch.isfinite(self.first_bad):
-            raise _diverged("the loss", int(self.first_bad), output_dir)
-        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        """The means over all processes since the last record; `NonFiniteLossError` for a bad loss."""
+        sums: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for part in self.pending(output_dir):
+            for name, total in part["sums"].items():
+                sums[name] = sums.get(name, 0.0) + total
+                counts[name] = counts.get(name, 0) + part["counts"][name]
         self.sums, self.counts = {}, {}
-        return means
+        return {name: total / counts[name] for name, total in sums.items()}
+
+    def pending(self, output_dir: Path) -> list[dict[str, Any]]:
+        """Sums and counts since the last record, of every process."""
+        own = {
+            "bad": float(self.first_bad),
+            "sums": {name: float(total) for name, total in self.sums.items()},
+            "counts": dict(self.counts),
+        }
+        found = gathered(own)
+        bad = min(part["bad"] for part in found)
+        if bad < float("inf"):
+            raise _diverged("the loss", int(bad), output_dir)
+        return [{"sums": part["sums"], "counts": part["counts"]} for part in found]
+
+    def go_on(self, pending: list[dict[str, Any]], process: int) -> None:
+        """Take up the sums of a checkpoint, where it has some of this process."""
+        if process < len(pending):
+            own, device = pending[process], self.first_bad.device
+            self.sums = {name: torch.tensor(v, device=device) for name, v in own["sums"].items()}
+            self.counts = dict(own["counts"])
 
 
 def check_weights(parameters: Iterable[Tensor], step: int, output_dir: Path) -> None:

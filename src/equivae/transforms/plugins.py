@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from equivae.transforms.base import Transform
+from equivae.transforms.spelling import NAME, NAME_RULE
 
 __all__ = ["ENTRY_POINT_GROUP", "Plugin", "load_plugins"]
 
@@ -37,6 +38,9 @@ def load_plugins(taken: Collection[str]) -> list[Plugin]:
     found: dict[str, Plugin] = {}
     for entry in _fresh(entry_points(group=ENTRY_POINT_GROUP)):
         package = entry.dist.name if entry.dist is not None else entry.value.partition(":")[0]
+        if not NAME.fullmatch(entry.name):
+            _warn(package, entry, f"that is no name of a transform, {NAME_RULE}")
+            continue
         if entry.name in found or entry.name in taken:
             owner = found[entry.name].package if entry.name in found else "equivae or your own code"
             _warn(package, entry, f"that name belongs to {owner} already")

@@ -1,0 +1,162 @@
+"""How the latents of a VAE respond to transforms, measured, and what would help it, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch.utils.data import DataLoader
+
+from equivae.autoencoder import Autoencoder, measuring
+from equivae.data.sources import ImageDataset, collate
+from equivae.evaluation.latents import LatentSums
+from equivae.evaluation.roundtrip import mean_reconstruction_psnr
+from equivae.operators import ConvOperator, FitOptions, SignSignature, sign_signature
+from equivae.operators.fit import INVISIBLE_DB, OperatorFit, accumulate
+from equivae.operators.regression import Solution
+from equivae.operators.transform import is_involution
+
+if TYPE_CHECKING:
+    from equivae.transforms import Transform
+
+__all__ = ["LatentResponses", "TransformAnalysis", "measure_responses"]
+
+_CLOSE_DB, _NEAR_DB = 0.5, 3.0
+_SPECTRUM_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class TransformAnalysis:
+    """How the latents respond to one transform, on held-out images.
+
+    Attributes:
+        grid_error: `‖S E(x) - E(T x)‖ / ‖E(T x)‖`, the grid move alone.
+        fitted_errors: kernel size to the same error with a fitted operator.
+        grid_psnr: PSNR in dB of the grid move's decode against `T x`.
+        fitted_psnr: kernel size to that of the fitted operator.
+        channel_grid_errors: the grid move's error of every channel, relative to the channel's spread.
+        channel_fitted_errors: the same with the largest operator.
+        signature: signs of the 1x1 operator of an involution; `None` for other transforms.
+        recommendation: what would help, in a sentence.
+    """
+
+    grid_error: float
+    fitted_errors: dict[int, float]
+    grid_psnr: float
+    fitted_psnr: dict[int, float]
+    channel_grid_errors: list[float]
+    channel_fitted_errors: list[float]
+    signature: SignSignature | None
+    recommendation: str
+
+
+@dataclass(frozen=True)
+class LatentResponses:
+    """The numbers of `LatentAnalysis`, which says what they are."""
+
+    images: int
+    reconstruction_psnr: float
+    transforms: dict[str, TransformAnalysis]
+    latent_spectrum: list[float]
+    image_spectrum: list[float]
+    channel_deviations: list[float]
+
+    @property
+    def recommendation(self) -> str:
+        """The sentences of all transforms."""
+        return "\n".join(f"{name}: {t.recommendation}" for name, t in self.transforms.items())
+
+
+def measure_responses(
+    vae: Autoencoder, images: ImageDataset, transforms: Sequence[Transform], options: FitOptions
+) -> LatentResponses:
+    """The grid move of every transform and fitted operators of four sizes, on held-out images.
+
+    Args:
+        vae: the autoencoder.
+        images: at least two.
+        transforms: with distinct names, at least one.
+        options: of the fits, with `kernel_size="auto"`.
+
+    Raises `InputError` for images and transforms that cannot be fitted.
+    """
+    fits, _ = accumulate(vae, transforms, images, options)
+    held_out = [pair.source for pair in fits[transforms[0].name].kept]
+    reconstruction = mean_reconstruction_psnr(vae, held_out)
+    found = {t.name: _analyze(vae, fits[t.name], reconstruction) for t in transforms}
+    sums = _latent_sums(vae, images, options.eval_batch_size).statistics([])
+    return LatentResponses(
+        images=len(images),
+        reconstruction_psnr=reconstruction,
+        transforms=found,
+        latent_spectrum=sums.spectrum,
+        image_spectrum=sums.image_spectrum,
+        channel_deviations=sums.channel_deviations,
+    )
+
+
+def _analyze(vae: Autoencoder, fit: OperatorFit, reconstruction: float) -> TransformAnalysis:
+    fit.solve(vae)
+    grid = fit.held_out.grid_move()
+    grid_psnr = fit.decoded_psnr(vae, ConvOperator.from_solution(grid, "zeros"))
+    fitted_psnr = {
+        c.kernel_size: math.nan if c.decoded_psnr is None else c.decoded_psnr
+        for c, _, _ in fit.choices
+    }
+    operators = [operator for _, operator, _ in fit.choices]
+    smallest, largest = operators[0], operators[-1]
+    assert isinstance(smallest, ConvOperator)
+    assert isinstance(largest, ConvOperator)
+    weight, bias = (t.detach().double().cpu() for t in (largest.weight, largest.bias))
+    return TransformAnalysis(
+        grid_error=fit.held_out.grid_error(),
+        fitted_errors={c.kernel_size: c.latent_error for c, _, _ in fit.choices},
+        grid_psnr=grid_psnr,
+        fitted_psnr=fitted_psnr,
+        channel_grid_errors=fit.held_out.channel_errors(grid),
+        channel_fitted_errors=fit.held_out.channel_errors(Solution(weight, bias, 0.0)),
+        signature=sign_signature(smallest) if is_involution(fit.transform) else None,
+        recommendation=recommend(
+            reconstruction, grid_psnr, fitted_psnr[fit.kernel_size], fit.kernel_size
+        ),
+    )
+
+
+def recommend(reconstruction: float, grid: float, fitted: float, kernel_size: int) -> str:
+    """What would help, from the PSNR in dB of a reconstruction, the grid move and a fitted operator."""
+    if math.isnan(reconstruction + grid + fitted):
+        return "the VAE or the operator gives NaN or infinite values, so that nothing can be said."
+    reconstruction, grid, fitted = (
+        min(value, INVISIBLE_DB) for value in (reconstruction, grid, fitted)
+    )
+    size = f"{kernel_size}x{kernel_size}"
+    if reconstruction - grid <= _CLOSE_DB:
+        return (
+            f"the plain grid move decodes within {max(0.0, reconstruction - grid):.1f} dB of a "
+            "reconstruction, nothing is needed."
+        )
+    gap = f"{max(0.0, reconstruction - fitted):.1f} dB below a reconstruction"
+    plain = f"the plain grid move is {reconstruction - grid:.1f} dB below"
+    if reconstruction - fitted <= _CLOSE_DB:
+        return f"a fitted {size} operator is enough, {gap} ({plain})."
+    if reconstruction - fitted <= _NEAR_DB:
+        return (
+            f"a fitted {size} operator is {gap} ({plain}); fine-tune decoder and operator from it, or "
+            "symmetrize for exactness under the plain move."
+        )
+    return (
+        f"a fitted {size} operator is {gap} ({plain}), too far to start from; symmetrize, or fine-tune "
+        "all weights."
+    )
+
+
+def _latent_sums(vae: Autoencoder, images: ImageDataset, batch_size: int) -> LatentSums:
+    some = images.subset(range(min(_SPECTRUM_IMAGES, len(images))))
+    sums = LatentSums()
+    with measuring(vae.module):
+        for batch in DataLoader(some, batch_size, collate_fn=collate):  # type: ignore[arg-type]
+            x = batch.to(vae.device, vae.dtype)
+            sums.add(x, vae.encode(x))
+    return sums

@@ -1,0 +1,232 @@
+"""What happens around the steps of a run: averages, records, validation, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from equivae.errors import RunInterrupted
+from equivae.processes import gathered
+from equivae.training.checkpoints import save_checkpoint
+from equivae.training.signals import StopRequest
+from equivae.training.state import RunState
+from equivae.training.trainer import Hook
+from equivae.training.watch import Watch, check_weights
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from diffusers.training_utils import EMAModel
+
+__all__ = ["Averaging", "Checkpointing", "Clock", "Recording", "Validation"]
+
+
+class Clock(Hook):
+    """Counts the seconds of a run, those of its earlier parts with them."""
+
+    def __init__(self, state: RunState) -> None:
+        self._began = time.perf_counter() - state.seconds
+
+    def on_step(self, state: RunState) -> None:
+        state.seconds = time.perf_counter() - self._began
+
+    def on_end(self, state: RunState) -> None:
+        self.on_step(state)
+
+
+class Averaging(Hook):
+    """The exponential moving average of the weights."""
+
+    def __init__(self, ema: EMAModel, parameters: Sequence[nn.Parameter]) -> None:
+        self.ema, self.parameters = ema, parameters
+
+    def on_step(self, state: RunState) -> None:
+        self.ema.step(self.parameters)
+
+
+class Recording(Hook):
+    """Means of loss and terms, into the history, the trackers and the progress bar.
+
+    Args:
+        accelerator: has the trackers.
+        every: steps between two records.
+        due: says whether a step is recorded in any case, such as the one that is saved.
+        learning_rate: the present one.
+        output_dir: of the run, for the message when the loss is no number.
+        bar: the progress bar.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        every: int,
+        due: Callable[[RunState], bool],
+        learning_rate: Callable[[], float],
+        output_dir: Path,
+        bar: Any,
+    ) -> None:
+        self.accelerator, self.every, self.due = accelerator, every, due
+        self.learning_rate, self.output_dir, self.bar = learning_rate, output_dir, bar
+        self.watch = Watch(accelerator.device)
+
+    def on_start(self, state: RunState) -> None:
+        self.watch.go_on(state.pending, self.accelerator.process_index)
+        state.pending = []
+
+    def on_batch(self, loss: Tensor, terms: dict[str, Tensor], state: RunState) -> None:
+        self.watch.see(loss, terms, state.step + 1)
+
+    def on_step(self, state: RunState) -> None:
+        self.bar.update()
+        if not (self.due(state) or state.step % self.every == 0):
+            return
+        record = self.watch.record(self.output_dir)  # the one place that waits for the device
+        record |= {"step": state.step, "epoch": state.epoch}
+        record |= {"learning_rate": self.learning_rate()}
+        state.history.append(record)
+        self.bar.set_postfix(loss=f"{record['loss']:.4f}", **_short(record))
+        self.accelerator.log(record, step=state.step)
+
+    def on_end(self, state: RunState) -> None:
+        self.bar.close()
+
+
+class Validation(Hook):
+    """The objective on held-out images, under the weights that would be saved.
+
+    Args:
+        validate: measures it.
+        accelerator: has the trackers.
+        every: steps between two validations; `None` validates after an epoch, unless so few steps came
+            since the last time that validating would take much of the time.
+        at_least: those steps.
+        max_steps: of the run, which ends with a validation.
+    """
+
+    def __init__(
+        self,
+        validate: Callable[[], float],
+        accelerator: Accelerator,
+        *,
+        every: int | None,
+        at_least: int,
+        max_steps: int,
+    ) -> None:
+        self.validate, self.accelerator = validate, accelerator
+        self.every, self.at_least, self.max_steps = every, at_least, max_steps
+
+    def on_step(self, state: RunState) -> None:
+        if self.every and state.step % self.every == 0 and state.step < self.max_steps:
+            self._record(state)
+
+    def on_epoch(self, state: RunState) -> None:
+        last = max((r["step"] for r in state.history if "validation_loss" in r), default=0)
+        if not self.every and state.step - last >= self.at_least:
+            self._record(state)
+
+    def on_end(self, state: RunState) -> None:
+        if not state.history or "validation_loss" not in state.history[-1]:
+            self._record(state)
+
+    def _record(self, state: RunState) -> None:
+        record: dict[str, float] = {"step": state.step, "epoch": state.epoch}
+        record["validation_loss"] = self.validate()
+        state.history.append(record)
+        self.accelerator.log(record, step=state.step)
+
+
+class Checkpointing(Hook):
+    """Saves the run every so many steps and minutes, after the last step, and when a signal asks it to end.
+
+    Args:
+        accelerator: saves what was prepared.
+        parameters: the weights that learn, which must be finite to be saved.
+        ema: their average.
+        output_dir: where `checkpoint-<step>` is written.
+        stop: whether a signal asked the run to stop.
+        images: what the images are, to find them again.
+        every: steps between two checkpoints.
+        minutes: at most between two checkpoints; `None` or 0 for no such limit.
+        max_steps: of the run.
+        limit: how many checkpoints are kept at most.
+        agree_every: steps between two looks at clock and signals where several processes have to agree.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        parameters: Sequence[nn.Parameter],
+        ema: EMAModel | None,
+        output_dir: Path,
+        stop: StopRequest,
+        images: Mapping[str, Any],
+        *,
+        every: int,
+        minutes: float | None,
+        max_steps: int,
+        limit: int | None,
+        agree_every: int,
+    ) -> None:
+        self.accelerator, self.parameters, self.ema = accelerator, parameters, ema
+        self.output_dir, self.stop, self.images = output_dir, stop, images
+        self.every, self.minutes, self.max_steps = every, minutes, max_steps
+        self.limit, self.agree_every = limit, agree_every
+        self.recording: Recording | None = None
+        self._saved = time.monotonic()
+
+    def due(self, state: RunState) -> bool:
+        """Whether this step is saved whatever clock and signals say."""
+        return state.step == self.max_steps or state.step % self.every == 0
+
+    def on_start(self, state: RunState) -> None:
+        self.stop.can_save = True
+
+    def on_step(self, state: RunState) -> None:
+        asked, late = self._asked(state)
+        if not (asked or late or self.due(state)):
+            return
+        check_weights(self.parameters, state.step, self.output_dir)
+        if self.recording is not None:
+            state.pending = self.recording.watch.pending(self.output_dir)
+        path = save_checkpoint(
+            self.accelerator, self.output_dir, state, self.ema, self.images, limit=self.limit
+        )
+        state.pending = []
+        self._saved = time.monotonic()
+        if asked and state.step < self.max_steps:
+            raise RunInterrupted(
+                f"the run was {self.stop.words(asked)} and is saved in {path}; go on with "
+                "resume_from_checkpoint='latest'.",
+                asked,
+                path,
+            )
+
+    def on_end(self, state: RunState) -> None:
+        self.stop.can_save = False
+
+    def _asked(self, state: RunState) -> tuple[int, bool]:
+        """The signal that asked for an end, or 0, and whether the last checkpoint is too long ago."""
+        several = self.accelerator.num_processes > 1
+        if several and state.step % self.agree_every:
+            return 0, False
+        age = time.monotonic() - self._saved
+        late = bool(self.minutes) and age > 60 * (self.minutes or 0)
+        asked = self.stop.signal or 0
+        if several:
+            told = gathered((asked, late))
+            asked, late = max(one for one, _ in told), any(one for _, one in told)
+        return asked, late
+
+
+def _short(record: dict[str, float]) -> dict[str, str]:
+    """The terms for the progress bar: `rec` and `eq`."""
+    shown = {}
+    if "reconstruction" in record:
+        shown["rec"] = f"{record['reconstruction']:.4f}"
+    values = [value for name, value in record.items() if name.startswith("equivariance/")]
+    if values:
+        shown["eq"] = f"{sum(values) / len(values):.4f}"
+    return shown

@@ -1,0 +1,93 @@
+"""What a fine-tune asks of a VAE, and which of its weights learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from equivae.autoencoder.padding import PaddingMode
+from equivae.errors import InputError
+from equivae.losses.equivariance import Schedule
+from equivae.losses.reconstruction import resolve_reconstruction
+from equivae.operators.modules import check_kernel_size
+from equivae.options import NOT_NEGATIVE, Options, at_least, option, within
+
+__all__ = ["ObjectiveOptions", "Train"]
+
+Train = Literal["all", "decoder", "encoder"]
+
+
+def _check_reconstruction(name: str, value: Any) -> None:
+    resolve_reconstruction(value)
+
+
+def _check_kernel_size(name: str, value: int) -> None:
+    check_kernel_size(value)
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions(Options):
+    """The terms of the loss, the latent ops under it, and what learns."""
+
+    train: Train = option("all", "Which weights learn: all, decoder or encoder.")
+    fit_operator: bool = option(
+        False, "Fit a latent op for every transform on the training images before training."
+    )
+    kernel_size: int = option(
+        5, "Of these latent ops: odd number of latent cells.", check=_check_kernel_size
+    )
+    train_operator: bool = option(
+        False, "Train fitted latent ops along with the VAE; needs train='decoder'."
+    )
+    distillation: float = option(
+        0.0,
+        "Share of the untouched decoder's image in what decodes are compared with, a guard against "
+        "forgetting where training images differ from those the VAE is for; needs train='decoder'.",
+        range=within(0, 1),
+    )
+    weight: float = option(1.0, "Weight of the equivariance term.", range=NOT_NEGATIVE)
+    reconstruction: Any = option(
+        "mse",
+        "Reconstruction loss: mse or l1 (a callable from Python).",
+        check=_check_reconstruction,
+    )
+    reconstruction_weight: float = option(
+        1.0, "Weight of the reconstruction term.", range=NOT_NEGATIVE
+    )
+    schedule: Schedule = option(
+        "sampled",
+        "dual decodes every transform beside the identity, sampled one of them per image.",
+    )
+    probability: float = option(
+        0.5, "Share of transformed images under the sampled schedule.", range=within(0, 1)
+    )
+    encoder_weight: float = option(
+        0.0, "Weight of the encoder-side equivariance term.", range=NOT_NEGATIVE
+    )
+    sample_posterior: bool = option(False, "Encode to draws from the posterior, not to its mode.")
+    chunk_size: int | None = option(
+        None, "Images per decoder call at most, to save memory.", range=at_least(1), free=True
+    )
+    padding_mode: PaddingMode | None = option(
+        None, "zeros, reflect or replicate, for every convolution; by default the VAE's own."
+    )
+
+    def check(self) -> None:
+        for name in ("fit_operator", "train_operator"):
+            if getattr(self, name) and self.train != "decoder":
+                raise InputError(
+                    f"{name}=True needs train='decoder', got train={self.train!r}: a latent op is "
+                    "fitted to a fixed encoder."
+                )
+        if self.distillation and (
+            self.train != "decoder" or self.sample_posterior or self.encoder_weight
+        ):
+            raise InputError(
+                "distillation compares with what the untouched decoder makes of the same latents; it needs "
+                "train='decoder', and neither sample_posterior nor encoder_weight."
+            )
+        if self.padding_mode is not None and self.fit_operator:
+            raise InputError(
+                "fit_operator=True fits the VAE as it is, and padding_mode changes it: call "
+                "set_padding_mode on the VAE first, and leave padding_mode out."
+            )

@@ -1,0 +1,76 @@
+"""How a fine-tune goes about it: measuring, keeping and showing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from equivae.errors import InputError, did_you_mean
+from equivae.options import BATCH, SEED, Options, at_least, check_path, option, quoted
+
+__all__ = ["RunOptions"]
+
+_PACKAGES = {"comet_ml": "comet-ml"}  # named otherwise than the tracker
+
+
+def _check_tracker(name: str, value: str) -> None:
+    from accelerate.tracking import get_available_trackers
+    from accelerate.utils import LoggerType
+
+    known, there = [kind.value for kind in LoggerType], [t.value for t in get_available_trackers()]
+    if value not in known:
+        raise InputError(f"{name}={quoted(value)} is unknown.{did_you_mean(value[:60], known)}")
+    if value == "all" and not there:
+        raise InputError(
+            f"{name}='all' finds no tracker; install one, such as `pip install tensorboard`."
+        )
+    if value not in ("all", *there):
+        raise InputError(
+            f"{name}={value!r} needs a package that is not here; "
+            f"`pip install {_PACKAGES.get(value, value)}`."
+        )
+
+
+@dataclass(frozen=True)
+class RunOptions(Options):
+    """Validation, checkpoints, logs, caches and the seed."""
+
+    eval_batch_size: int = option(4, "Images per call in evaluation.", range=BATCH, free=True)
+    validation_steps: int | None = option(
+        None, "Validate every so many steps; else every epoch.", range=at_least(1), free=True
+    )
+    sweep_samples: int = option(
+        0,
+        "Held-out images on which the report sweeps angles and scales; takes time.",
+        range=at_least(0),
+        free=True,
+    )
+    checkpointing_steps: int = option(
+        500, "Save the state of the run every so many steps.", range=at_least(1), free=True
+    )
+    checkpointing_minutes: float | None = option(
+        10.0,
+        "Save the state at least every so many minutes; 0 saves by steps alone.",
+        range=at_least(0),
+        free=True,
+    )
+    checkpoints_total_limit: int | None = option(
+        2, "Keep so many of those at most.", range=at_least(1), free=True
+    )
+    resume_from_checkpoint: str | None = option(
+        None, "latest, or a checkpoint's folder.", check=check_path, free=True
+    )
+    latent_cache_mb: int = option(
+        512, "Cached latents above this size lie on disk.", range=at_least(0), free=True
+    )
+    report_to: str | None = option(
+        None, "A tracker of accelerate: tensorboard, wandb, ...", check=_check_tracker, free=True
+    )
+    logging_steps: int = option(
+        10, "Record the loss every so many steps.", range=at_least(1), free=True
+    )
+    seed: int = option(0, "Of the split, the order and every draw.", range=SEED)
+    update_scaling_factor: bool = option(
+        True,
+        "Write the measured scaling and shift factor to the config if the latents changed.",
+        free=True,
+    )

@@ -1,0 +1,299 @@
+"""Everything that is checked before a fine-tune begins: nothing is written, nothing is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equivae.autoencoder import (
+    Autoencoder,
+    check_images,
+    check_resolution,
+    check_transforms,
+    layout_of,
+)
+from equivae.data.sources import ImageDataset, ImagesLike, load_images
+from equivae.errors import EmptyMaskError, InputError
+from equivae.files.fingerprint import fingerprint_of
+from equivae.files.pretrained import load_vae
+from equivae.files.writing import check_claim
+from equivae.losses.equivariance import EquivarianceLoss
+from equivae.operators import operators_of
+from equivae.operators.transform import default_name
+from equivae.processes import process_state
+from equivae.symmetry import SymmetrizedVAE
+from equivae.training.checkpoints import check_settings, find_checkpoint, read_images, read_state
+from equivae.training.config import RECIPES, FinetuneConfig, make_config
+from equivae.training.crops import check_crop
+from equivae.training.operators import OPERATORS, check_operators
+from equivae.training.order import Order
+from equivae.training.state import RunState
+from equivae.transforms import Transform, resolve_transforms
+from equivae.transforms.groups import TransformsLike
+
+__all__ = ["Plan", "make_plan"]
+
+WORK_DIR = ".equivae"
+"""The hidden folder, in a run's output folder, of what lasts only as long as the run."""
+
+OURS = ("logs", OPERATORS, WORK_DIR)
+"""What a run may find of its own in its output folder."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A fine-tune that can begin.
+
+    Attributes:
+        given: the VAE as it was passed in.
+        original: the loaded VAE, which stays as it is.
+        images: what the images are called in the report.
+        recipe: its name.
+        config: every option.
+        transforms: as they were asked for.
+        training: the images to learn from.
+        validation: the images held out, or the training images where none are.
+        record: of all images, to find them again when the run is resumed.
+        output_dir: the folder that the run may write to.
+        checkpoint: the checkpoint that the run goes on from.
+        resumed: what that checkpoint says of the run so far.
+        max_steps: optimiser steps in all.
+        warmup_steps: of the learning rate.
+        vae_fingerprint: of the original's weights.
+        progress: whether to show progress bars.
+    """
+
+    given: nn.Module | str | Path
+    original: nn.Module
+    images: str | int
+    recipe: str
+    config: FinetuneConfig
+    transforms: list[Transform]
+    training: ImageDataset
+    validation: ImageDataset
+    record: dict[str, Any]
+    output_dir: Path
+    checkpoint: Path | None
+    resumed: RunState | None
+    max_steps: int
+    warmup_steps: int
+    vae_fingerprint: str
+    progress: bool
+
+    @property
+    def starts_in_folder(self) -> bool:
+        """Whether the output folder has to be new: no checkpoint in it is resumed."""
+        here = self.output_dir.resolve()
+        return self.checkpoint is None or self.checkpoint.resolve().parent != here
+
+    @property
+    def measured(self) -> ImageDataset:
+        """The held-out images that are measured before and after."""
+        count = min(len(self.validation), self.config.max_eval_samples)
+        return self.validation.subset(range(count))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What has to stay the same when the run is resumed."""
+        return {
+            **self.config.fixed(),
+            "recipe": self.recipe,
+            "transforms": _names_when_fitted(self.transforms, self.config),
+            "images": len(self.training),
+            "max_train_steps": self.max_steps,
+            "vae_fingerprint": self.vae_fingerprint,
+            "images_fingerprint": self.training.fingerprint(),
+            "processes": process_state().num_processes,
+        }
+
+
+def make_plan(
+    vae: nn.Module | str | Path,
+    images: ImagesLike,
+    transforms: TransformsLike,
+    output_dir: str | Path,
+    *,
+    recipe: str | None,
+    validation_images: ImagesLike | None,
+    options: Mapping[str, Any],
+    progress: bool,
+) -> Plan:
+    """The plan of `finetune`, whose arguments it takes. `InputError` for what cannot be done."""
+    wanted = resolve_transforms(transforms)
+    original = load_vae(vae)
+    recipe = recipe or recipe_for(original, wanted)
+    config = make_config(recipe, options)
+    view = Autoencoder(original)
+    check_resolution(config.resolution, view)
+    folder = Path(output_dir)
+    checkpoint = find_checkpoint(folder, config.resume_from_checkpoint)
+    whole = _images(images, config, view, checkpoint)
+    training, validation = _shares(whole, validation_images, config, view)
+    _check_together(wanted, training, config, view)
+    if checkpoint is None or checkpoint.resolve().parent != folder.resolve():
+        check_claim(folder, ours=OURS)
+    _check_device(config)
+    plan = Plan(
+        given=vae,
+        original=original,
+        images=str(images) if isinstance(images, (str, Path)) else len(training),
+        recipe=recipe,
+        config=config,
+        transforms=wanted,
+        training=training,
+        validation=validation,
+        record=whole.record(),
+        output_dir=folder,
+        checkpoint=checkpoint,
+        resumed=None if checkpoint is None else read_state(checkpoint),
+        max_steps=(max_steps := _max_steps(config, training)),
+        warmup_steps=_warmup_steps(config, recipe, options, max_steps),
+        vae_fingerprint=fingerprint_of(original),
+        progress=progress and process_state().is_main_process,
+    )
+    if plan.resumed is not None and checkpoint is not None:
+        check_settings(checkpoint, plan.resumed, plan.settings)
+    return plan
+
+
+def recipe_for(vae: nn.Module, transforms: Sequence[Transform]) -> str:
+    """The recipe that suits a VAE and transforms, when none is named."""
+    if isinstance(vae, SymmetrizedVAE):
+        return "symmetrized"
+    return "fitted" if transforms and all(operators_of([t]) for t in transforms) else "equivae"
+
+
+def loss_of(
+    transforms: Sequence[Transform], config: FinetuneConfig, *, reconstruction: Any = None
+) -> EquivarianceLoss:
+    """The loss that the options ask for; `reconstruction` stands in for theirs."""
+    return EquivarianceLoss(
+        transforms,
+        weight=config.weight,
+        reconstruction=reconstruction or config.reconstruction,
+        reconstruction_weight=config.reconstruction_weight,
+        schedule=config.schedule,
+        probability=config.probability,
+        encoder_weight=config.encoder_weight,
+        sample_posterior=config.sample_posterior,
+        chunk_size=config.chunk_size,
+    )
+
+
+def order_of(config: FinetuneConfig, images: ImageDataset) -> Order:
+    """The order of the images, filled up so that every process gets as many batches."""
+    processes = process_state().num_processes
+    multiple = config.train_batch_size * processes if processes > 1 else 1
+    return Order(len(images), config.seed, multiple)
+
+
+def _max_steps(config: FinetuneConfig, images: ImageDataset) -> int:
+    """Optimiser steps in all: as many as asked for, or those of the epochs asked for."""
+    if config.max_train_steps:
+        return config.max_train_steps
+    together = config.train_batch_size * int(process_state().num_processes)
+    batches = math.ceil(len(order_of(config, images)) / together)
+    return config.num_train_epochs * math.ceil(batches / config.gradient_accumulation_steps)
+
+
+def _warmup_steps(
+    config: FinetuneConfig, recipe: str, options: Mapping[str, Any], max_steps: int
+) -> int:
+    """As many as asked for; where nobody asked, at most a quarter of a short run."""
+    if "lr_warmup_steps" not in {**RECIPES[recipe].options, **options}:
+        return min(config.lr_warmup_steps, max_steps // 4)
+    if config.lr_warmup_steps > max_steps:
+        raise InputError(
+            f"lr_warmup_steps={config.lr_warmup_steps} is more than the {max_steps} steps of the run; lower "
+            "it, or raise max_train_steps."
+        )
+    return config.lr_warmup_steps
+
+
+def _images(
+    images: ImagesLike, config: FinetuneConfig, vae: Autoencoder, checkpoint: Path | None
+) -> ImageDataset:
+    """All images; those of the run that is resumed, where some of them vanished in between."""
+    found = load_images(
+        images,
+        channels=vae.image_channels,
+        max_samples=config.max_train_samples,
+        **config.reading(),
+    )
+    record = None if checkpoint is None else read_images(checkpoint)
+    return found if record is None else found.restore(record)
+
+
+def _shares(
+    dataset: ImageDataset,
+    validation_images: ImagesLike | None,
+    config: FinetuneConfig,
+    vae: Autoencoder,
+) -> tuple[ImageDataset, ImageDataset]:
+    """The images to learn from, and those that are held out."""
+    if config.resolution is None:
+        dataset.check_one_size()
+    check_images(dataset[0][None], vae)
+    if validation_images is not None:
+        training = dataset
+        validation = load_images(validation_images, channels=vae.image_channels, **config.reading())
+        check_images(validation[0][None], vae)
+    else:
+        training, validation = dataset.split(config.validation_split, config.seed)
+        # Without a held-out share the report can only speak of images that were trained on.
+        validation = validation if len(validation) else training
+    for share in (training, validation):
+        share.set_draws(config.seed)
+    return training, validation
+
+
+def _check_together(
+    transforms: Sequence[Transform],
+    images: ImageDataset,
+    config: FinetuneConfig,
+    vae: Autoencoder,
+) -> None:
+    """Whether images, transforms, crops and VAE suit one another, at the size and batch of the run."""
+    example = images[0]
+    batch_size = min(config.train_batch_size, len(images))
+    check_transforms(transforms, layout_of(example[None]), vae, batch_size)
+    _check_masks(transforms, example[None], vae)
+    check_crop(config.crop_size, example, vae)
+    check_operators(transforms, config)
+    height, width = example.shape[-2:]
+    if config.crop_size:
+        height = width = config.crop_size
+    loss_of(transforms, config).check_size(height, width)
+
+
+def _check_masks(transforms: Sequence[Transform], example: Tensor, vae: Autoencoder) -> None:
+    """Whether every fixed transform leaves something of images of this size to compare."""
+    for transform in transforms:
+        placed = vae.place(transform)
+        if placed.draw(1, torch.Generator().manual_seed(0)) is not placed:
+            continue
+        mask = placed.mask(example)
+        if mask is not None and not mask.any():
+            raise EmptyMaskError(
+                f"transform {transform.name!r} leaves nothing of images of {example.shape[-2]}x"
+                f"{example.shape[-1]} pixels to compare; choose a milder one or larger images."
+            )
+
+
+def _check_device(config: FinetuneConfig) -> None:
+    if config.mixed_precision == "fp16" and process_state().device.type == "cpu":
+        # accelerate would train in float32 without a word.
+        raise InputError("mixed_precision='fp16' needs a GPU; use 'bf16' or 'no' on the CPU.")
+
+
+def _names_when_fitted(transforms: Sequence[Transform], config: FinetuneConfig) -> list[str]:
+    return [
+        default_name(t) if config.fit_operator and not operators_of([t]) else t.name
+        for t in transforms
+    ]

@@ -1,0 +1,213 @@
+"""The stages of a run: the layers at latent resolution by themselves, then everything that learns."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from tqdm.auto import tqdm
+
+from equivae.autoencoder import NoBottleneckError
+from equivae.losses import Objective
+from equivae.processes import process_state
+from equivae.training.batches import ImageBatches
+from equivae.training.bottleneck import BottleneckOptions, train_bottleneck
+from equivae.training.checkpoints import load_checkpoint
+from equivae.training.config import FinetuneConfig
+from equivae.training.hooks import Averaging, Checkpointing, Clock, Recording, Validation
+from equivae.training.latents import WithCached, cache_latents, cache_taught
+from equivae.training.plan import Plan, order_of
+from equivae.training.rematerialise import enable_gradient_checkpointing
+from equivae.training.session import Session
+from equivae.training.state import RunState
+from equivae.training.student import Student
+from equivae.training.trainer import Hook, Player, Trainer
+from equivae.training.validation import validation_loss
+
+__all__ = ["train"]
+
+logger = logging.getLogger(__name__)
+
+
+def train(plan: Plan, session: Session, student: Student) -> RunState:
+    """All stages of a run; the student has the trained weights afterwards, averaged if asked for."""
+    state = RunState(plan.settings)
+    began = time.perf_counter()
+    if plan.checkpoint is None:
+        state.bottleneck_steps = _train_bottleneck(plan, student)
+    state.seconds = time.perf_counter() - began
+    if plan.config.gradient_checkpointing:
+        size = plan.config.crop_size
+        some = plan.training[0][None, ..., :size, :size]
+        enable_gradient_checkpointing(student.vae, some.to(session.accelerator.device))
+    return _train_all(plan, session, student, state)
+
+
+def _train_bottleneck(plan: Plan, student: Student) -> int:
+    """Train the layers at latent resolution, where there are some; gives the steps they had."""
+    config = plan.config
+    batch = config.train_batch_size * config.gradient_accumulation_steps
+    per_epoch = math.ceil(len(plan.training) / (batch * process_state().num_processes))
+    following = config.max_train_steps or config.num_train_epochs * per_epoch
+    steps = min(config.bottleneck_steps, 2 * following)
+    if not (steps and config.weight and student.transforms) or config.train != "all":
+        return 0
+    options = BottleneckOptions(
+        steps=steps,
+        learning_rate=config.bottleneck_learning_rate,
+        train_batch_size=2 * config.train_batch_size,
+        eval_batch_size=config.eval_batch_size,
+        crop_size=config.crop_size,
+        weight=config.weight,
+        mixed_precision=config.mixed_precision,
+        seed=config.seed,
+        progress=plan.progress,
+    )
+    try:
+        train_bottleneck(student.vae, student.transforms, plan.training, options)
+    except NoBottleneckError as error:
+        logger.info("All layers learn from the first step: %s", error)
+        return 0
+    return steps
+
+
+def _train_all(plan: Plan, session: Session, student: Student, state: RunState) -> RunState:
+    config, accelerator = plan.config, session.accelerator
+    batches = ImageBatches(
+        WithCached(plan.training, **_cached(plan, session, student)),
+        order_of(config, plan.training),
+        config,
+        accelerator,
+    )
+    objective = Objective(
+        student.vae,
+        student.loss(config),
+        operators=student.operators,
+        teacher=student.teacher,
+        distillation=config.distillation,
+    )
+    optimizer = _optimizer(config, student)
+    prepared, optimizer = accelerator.prepare(objective, optimizer)
+    state.warmup_steps = plan.warmup_steps
+    if plan.checkpoint is not None and plan.resumed is not None:
+        state = replace(plan.resumed, settings=plan.settings)
+    scheduler = accelerator.prepare(_scheduler(config, optimizer, state, plan.max_steps))
+    ema = None
+    if config.use_ema:
+        ema = EMAModel(student.learning, config.ema_decay, use_ema_warmup=True, foreach=True)
+        ema.to(accelerator.device)
+    if plan.checkpoint is not None:
+        load_checkpoint(accelerator, plan.checkpoint, ema, state.step)
+    student.learn()
+    player = Player(prepared, student.learning, optimizer, scheduler)
+    trainer = Trainer(accelerator, [player], max_grad_norm=config.max_grad_norm)
+    hooks = _hooks(plan, session, student, ema, scheduler, state)
+    trainer.fit(batches, state, plan.max_steps, hooks)
+    if ema is not None:
+        ema.copy_to(student.learning)
+    accelerator.wait_for_everyone()
+    return state
+
+
+def _hooks(
+    plan: Plan,
+    session: Session,
+    student: Student,
+    ema: EMAModel | None,
+    scheduler: Any,
+    state: RunState,
+) -> list[Hook]:
+    config, accelerator = plan.config, session.accelerator
+    checkpointing = Checkpointing(
+        accelerator,
+        student.learning,
+        ema,
+        plan.output_dir,
+        session.stop,
+        plan.record,
+        every=config.checkpointing_steps,
+        minutes=config.checkpointing_minutes,
+        max_steps=plan.max_steps,
+        limit=config.checkpoints_total_limit,
+        agree_every=config.logging_steps,
+    )
+    recording = Recording(
+        accelerator,
+        config.logging_steps,
+        checkpointing.due,
+        lambda: scheduler.get_last_lr()[0],
+        plan.output_dir,
+        tqdm(
+            total=plan.max_steps,
+            initial=state.step,
+            desc="fine-tune",
+            disable=not plan.progress,
+        ),
+    )
+    checkpointing.recording = recording
+    validation = Validation(
+        lambda: validation_loss(plan, session, student, ema),
+        accelerator,
+        every=config.validation_steps,
+        at_least=_steps_between_validations(plan, session, student),
+        max_steps=plan.max_steps,
+    )
+    averaging = [] if ema is None else [Averaging(ema, student.learning)]
+    return [Clock(state), *averaging, recording, validation, checkpointing]
+
+
+def _steps_between_validations(plan: Plan, session: Session, student: Student) -> int:
+    """So many that validating takes about a fifth of the time: an image costs a decode per transform."""
+    config = plan.config
+    decodes = len(plan.measured) * (1 + len(student.transforms))
+    per_step = config.train_batch_size * config.gradient_accumulation_steps
+    return math.ceil(decodes / (per_step * int(session.accelerator.num_processes)))
+
+
+def _cached(plan: Plan, session: Session, student: Student) -> dict[str, Any]:
+    """What a frozen encoder gives, where it need not be computed anew at every step."""
+    config = plan.config
+    # Crops are encoded as they come: a crop of a latent knows of pixels beyond the crop of the image.
+    # Images that are drawn anew have other latents every time.
+    frozen = config.train == "decoder" and not (config.sample_posterior or plan.training.draws)
+    if not frozen or config.encoder_weight or config.crop_size:
+        return {}
+    options: dict[str, Any] = {
+        "batch_size": config.eval_batch_size,
+        "limit_mb": config.latent_cache_mb,
+        "progress": plan.progress,
+    }
+    cached = {"latents": cache_latents(student.vae, plan.training, session.work_dir, **options)}
+    if student.teacher is not None:
+        cached["taught"] = cache_taught(student.teacher, plan.training, session.work_dir, **options)
+    return cached
+
+
+def _optimizer(config: FinetuneConfig, student: Student) -> Any:
+    groups: list[dict[str, Any]] = [{"params": student.parameters}]
+    if student.operators:
+        rate = config.operator_learning_rate or config.learning_rate
+        groups.append({"params": student.operator_parameters, "lr": rate})
+    return torch.optim.AdamW(
+        groups,
+        lr=config.learning_rate,
+        betas=(config.adam_beta1, config.adam_beta2),
+        weight_decay=config.adam_weight_decay,
+        eps=config.adam_epsilon,
+        fused=True,
+    )
+
+
+def _scheduler(config: FinetuneConfig, optimizer: Any, state: RunState, max_steps: int) -> Any:
+    return get_scheduler(
+        config.lr_scheduler,
+        optimizer,
+        num_warmup_steps=state.warmup_steps,
+        num_training_steps=max_steps,
+    )

@@ -1,0 +1,37 @@
+"""Where a run stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["RunState"]
+
+
+@dataclass
+class RunState:
+    """What a run knows of itself, and what its checkpoints hold of it.
+
+    Attributes:
+        settings: what must not change between the parts of one run.
+        step: optimiser steps done.
+        epoch: passes begun before this one.
+        samples: samples of this pass, on this process, that are done.
+        seconds: training time so far.
+        bottleneck_steps: steps that the layers at latent resolution had before, by themselves.
+        warmup_steps: of the learning rate, which stay what they were when a run is lengthened.
+        pending: on each process, sums of losses that no record holds yet.
+        files: the SHA-256 of every other file of the checkpoint.
+        history: the records of the loss.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    step: int = 0
+    epoch: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    bottleneck_steps: int = 0
+    warmup_steps: int = 0
+    pending: list[dict[str, Any]] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)

@@ -1,0 +1,164 @@
+"""The training loop, the one for every stage: read it from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from equivae.training.state import RunState
+
+__all__ = ["Batch", "Batches", "Engine", "Hook", "LocalEngine", "Player", "Trainer"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one call of the objective gets.
+
+    Attributes:
+        content: its arguments.
+        size: images in it, on this process.
+        share: of this batch in the gradient of its step; 1 unless several batches make a step.
+        closes: whether the optimisers step after it.
+    """
+
+    content: Sequence[Any]
+    size: int
+    share: float = 1.0
+    closes: bool = True
+
+
+class Batches(Protocol):
+    """Passes over the images."""
+
+    def epoch(self, epoch: int, samples: int) -> Iterable[Batch]:
+        """The batches of a pass, from so many samples on."""
+
+
+class Engine(Protocol):
+    """What carries a step out; accelerate's `Accelerator` is one."""
+
+    def backward(self, loss: Tensor) -> None: ...
+    def clip_grad_norm_(self, parameters: Any, max_norm: float) -> Any: ...
+    def no_sync(self, model: Any) -> AbstractContextManager[Any]: ...
+
+
+class LocalEngine:
+    """One process by itself, without an accelerator."""
+
+    def backward(self, loss: Tensor) -> None:
+        torch.autograd.backward(loss)
+
+    def clip_grad_norm_(self, parameters: Any, max_norm: float) -> Any:
+        return nn.utils.clip_grad_norm_(parameters, max_norm)
+
+    def no_sync(self, model: Any) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+
+@dataclass(frozen=True)
+class Player:
+    """An optimiser, its weights, and the loss that it lowers.
+
+    A run has one, or several that take turns on every batch, such as a VAE and a discriminator; each one's
+    loss sends gradients to its own weights alone.
+
+    Attributes:
+        loss: `(*content) -> (loss, terms)`; a module where processes share its gradients.
+        parameters: the weights.
+        optimizer: steps them.
+        scheduler: of the learning rate.
+    """
+
+    loss: Callable[..., tuple[Tensor, dict[str, Tensor]]]
+    parameters: Sequence[nn.Parameter]
+    optimizer: Any
+    scheduler: Any
+
+
+class Hook:
+    """What happens around the steps: a subclass overrides what it needs. Hooks run in their order."""
+
+    def on_start(self, state: RunState) -> None:
+        """Before the first step."""
+
+    def on_batch(self, loss: Tensor, terms: dict[str, Tensor], state: RunState) -> None:
+        """After every backward pass; tensors are detached and on the device."""
+
+    def on_step(self, state: RunState) -> None:
+        """After every optimiser step, which `state.step` counts already."""
+
+    def on_epoch(self, state: RunState) -> None:
+        """After every whole pass over the images."""
+
+    def on_end(self, state: RunState) -> None:
+        """After the last step."""
+
+
+class Trainer:
+    """Steps, and hooks around them.
+
+    Args:
+        engine: carries the steps out.
+        players: the optimisers, in the order of their turns.
+        max_grad_norm: gradients are clipped to this norm; 0 does not clip.
+    """
+
+    def __init__(
+        self, engine: Engine, players: Sequence[Player], *, max_grad_norm: float = 0.0
+    ) -> None:
+        self.engine, self.players, self.max_grad_norm = engine, list(players), max_grad_norm
+
+    def fit(self, batches: Batches, state: RunState, max_steps: int, hooks: Sequence[Hook]) -> None:
+        """Train from where the state stands to `max_steps`."""
+        for hook in hooks:
+            hook.on_start(state)
+        while state.step < max_steps:
+            for batch in batches.epoch(state.epoch, state.samples):
+                loss, terms = self._backward(batch)
+                state.samples += batch.size
+                for hook in hooks:
+                    hook.on_batch(loss, terms, state)
+                if not batch.closes:
+                    continue
+                for player in self.players:
+                    self._step(player)
+                state.step += 1
+                for hook in hooks:
+                    hook.on_step(state)
+                if state.step == max_steps:
+                    break
+            else:
+                state.epoch, state.samples = state.epoch + 1, 0
+                for hook in hooks:
+                    hook.on_epoch(state)
+        if state.samples:  # the last pass, whole or not, is done
+            state.epoch, state.samples = state.epoch + 1, 0
+        for hook in hooks:
+            hook.on_end(state)
+
+    def _backward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Every player's turn; gives the first one's loss, and the terms of all."""
+        losses: list[Tensor] = []
+        named: dict[str, Tensor] = {}
+        for player in self.players:
+            for other in self.players if len(self.players) > 1 else []:
+                for parameter in other.parameters:
+                    parameter.requires_grad_(other is player)
+            with nullcontext() if batch.closes else self.engine.no_sync(player.loss):
+                loss, terms = player.loss(*batch.content)
+                self.engine.backward(loss if batch.share == 1 else loss * batch.share)
+            losses.append(loss.detach())
+            named |= terms
+        return losses[0], named
+
+    def _step(self, player: Player) -> None:
+        if self.max_grad_norm:
+            self.engine.clip_grad_norm_(player.parameters, self.max_grad_norm)
+        player.optimizer.step()
+        player.optimizer.zero_grad()
+        player.scheduler.step()
