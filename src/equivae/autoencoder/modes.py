@@ -19,7 +19,7 @@ __all__ = [
     "require_differentiable",
 ]
 
-_AUTOCAST_DEVICES = ("cpu", "cuda")
+_AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 @contextmanager
@@ -75,22 +75,29 @@ def at_top_level() -> Iterator[None]:
 
     For whatever makes weights, learns or adds up numbers of its own; a decorator, too.
     """
-    enabled = {device: torch.is_autocast_enabled(device) for device in _AUTOCAST_DEVICES}
+    enabled = [device for device in _AUTOCAST_DEVICES if _autocasts(device)]
     # Inside another autocast, one of a training step would keep its cast weights for the steps to come.
     depth = torch.autocast_increment_nesting()
     for _ in range(depth):
         torch.autocast_decrement_nesting()
     torch.clear_autocast_cache()
-    for device in _AUTOCAST_DEVICES:
+    for device in enabled:
         torch.set_autocast_enabled(device, False)
     try:
         with torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
-        for device in _AUTOCAST_DEVICES:
-            torch.set_autocast_enabled(device, enabled[device])
+        for device in enabled:
+            torch.set_autocast_enabled(device, True)
         for _ in range(depth - 1):
             torch.autocast_increment_nesting()
+
+
+def _autocasts(device: str) -> bool:
+    try:
+        return torch.is_autocast_enabled(device)
+    except RuntimeError:  # a device that this torch has no autocast for
+        return False
 
 
 def differentiable(tensor: Tensor) -> Tensor:

@@ -53,7 +53,11 @@ def repeatable(seed: int, like: Any) -> Iterator[None]:
     """Within it torch's own draws, on the CPU and on the device of `like`, are those of a seed."""
     on_gpu = isinstance(like, Tensor) and like.device.type == "cuda"
     with torch.random.fork_rng([like.device] if on_gpu else []):
-        torch.manual_seed(seed)
+        # Not torch.manual_seed, which seeds the other devices too, and those would stay so.
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(like.device):
+                torch.cuda.manual_seed(seed)
         yield
 
 

@@ -30,18 +30,19 @@ def check_cache(
     image_dir: str | Path | None,
 ) -> Check:
     """The errors over the first `count` latents whose images are found. `InputError` when none is."""
-    from equivae.autoencoder import Autoencoder, evaluating
+    from equivae.autoencoder import Autoencoder, measuring
 
     view = Autoencoder(vae)
     pairs = _pairs(form, files, count, cache_dir, image_dir)
     plain = op.plain
     sums = {"fitted": [0.0, 0.0], "plain": [0.0, 0.0], "unmoved": [0.0, 0.0]}
-    with torch.no_grad(), evaluating(view.module):
+    with measuring(view.module):
         for path, picture in pairs:
             (cached, *_) = form.read(path, op.channels)
             size = (cached.shape[-2] * view.factor, cached.shape[-1] * view.factor)
-            image = read_picture(picture, size)
-            z, target = view.encode(image), view.encode(plain.pixel(image))
+            image = read_picture(picture, size).to(view.device, view.dtype)
+            encoded = (view.encode(x).float().cpu() for x in (image, plain.pixel(image)))
+            z, target = encoded
             if cached.shape != z.shape:
                 raise InputError(
                     f"the latents of {path} have shape {tuple(cached.shape)}, the VAE makes "

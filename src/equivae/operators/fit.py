@@ -40,7 +40,7 @@ from equivae.options import (
     check_value,
 )
 from equivae.transforms import Transform, resolve_transforms
-from equivae.units import psnr
+from equivae.units import psnr, require_finite
 
 __all__ = [
     "AUTO_KERNEL_SIZES",
@@ -348,6 +348,8 @@ class OperatorFit:
                 inside = inside.expand_as(difference)
                 error += float((difference * inside).sum())
                 count += float(inside.sum())
+        name = type(vae.module).__name__
+        require_finite(error, f"the decodes of {name}", "check its weights and its dtype")
         return psnr(error / count)
 
 
