@@ -86,7 +86,7 @@ def test_units():
 
 @pytest.mark.parametrize("value", [NAN, -math.inf])
 def test_a_vae_that_breaks_on_one_image(value, tmp_path):
-    report = evaluate(Broken(value), transforms="d2")
+    report = evaluate(Broken(value), transforms="d2", panels=1)
     metrics = report.metrics
     assert math.isnan(metrics.reconstruction_psnr)
     assert math.isnan(metrics.reconstruction_ssim)
@@ -124,7 +124,7 @@ def test_a_round_trip_that_breaks():
 
 
 def test_broken_latents_have_no_smoothness(tmp_path):
-    report = evaluate(NoLatents())
+    report = evaluate(NoLatents(), panels=1)
     latents = report.metrics.latents
     assert math.isnan(latents.smoothness)
     assert math.isnan(latents.effective_dimension)
@@ -140,7 +140,7 @@ def test_a_broken_vae_before_or_after():
 
 def test_a_broken_vae_never_wins_a_comparison(tmp_path):
     vaes = {"broken": Broken(), "poor": ConvAE()}
-    options = {"sweep_samples": 1, "progress": False}
+    options = {"sweep_samples": 1, "panels": 1, "progress": False}
     found = equivae.compare(vaes, images(), **options)
     assert found.verdict.startswith("poor has the best round trip")
     assert found.verdict.endswith("; broken: no finite numbers.")

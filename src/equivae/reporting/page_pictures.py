@@ -40,7 +40,7 @@ def picture_blocks(report: Findings) -> list[dict[str, Any]]:
 
 def compared_blocks(comparison: ComparedFindings) -> list[dict[str, Any]]:
     found = []
-    panels = next(iter(comparison.panels.values()))
+    panels: list[Panel] = next(iter(comparison.panels.values()), [])
     for transform in dict.fromkeys(panel.transform for panel in panels):
         images: list[dict[str, Any]] = []
         for i, first in enumerate(p for p in panels if p.transform == transform):
