@@ -48,7 +48,7 @@ def transform_latents(
             alone. `1.0` is for latents as `encode` returns them.
         generator: makes the draw of a random transform repeatable.
 
-    Returns latents of the same shape rules and dtype, scaled as those given. Raises `InputError` for an
+    Returns latents of the same dtype, one or a batch and scaled as those given. Raises `InputError` for an
     unknown transform, for latents of another shape than the VAE's, and unless one of `vae` and `scaled` is
     given.
 
@@ -78,7 +78,7 @@ def transform_latents(
         )
     batch = latents
     if vae is None:
-        scaling = scaled if isinstance(scaled, LatentScaling) else LatentScaling(float(scaled or 0))
+        scaling = scaled if isinstance(scaled, LatentScaling) else LatentScaling(float(scaled))  # type: ignore[arg-type]
         fixed = wanted[0]
         if latents.ndim < 3:
             raise InputError(
