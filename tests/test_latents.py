@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import equivae
 from equivae import InputError
 from equivae.autoencoder import LatentConvention, register_latent_convention
+from equivae.autoencoder.scaling import LatentScaling
 from matrix_models import make
 from models import ConvAE, PoolAE, noise, tiny_kl
 from tiny_pipeline import save_tiny_pipeline
@@ -65,6 +66,42 @@ def test_the_latent_op_sees_what_the_vae_made(kind: str) -> None:
     moved = equivae.transform_latents(equivae.scale_latents(Z, vae), transform, vae)
     assert moved.allclose(by_hand(transform.latent(Z), NUMBERS[kind]), atol=1e-5)
     assert not moved.allclose(transform.latent(equivae.scale_latents(Z, vae)), atol=0.01)
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_numbers_stand_for_the_vae_and_one_latent_for_a_batch(kind: str) -> None:
+    numbers = NUMBERS[kind]
+    shift = numbers.get("latents_mean", numbers.get("shift_factor", 0.0))
+    scaling = LatentScaling(numbers["scaling_factor"], shift, numbers.get("latents_std", 1.0))
+    vae = tiny_kl(**numbers)
+    assert LatentScaling.of(vae).scale(Z).allclose(scaling.scale(Z), atol=1e-6)
+    scaled = by_hand(Z, numbers)
+    expected = by_hand(Offset().latent(Z), numbers)
+    found = equivae.transform_latents(scaled, Offset(), scaled=scaling)
+    assert found.allclose(expected, atol=1e-5)
+    one = equivae.transform_latents(scaled[1], Offset(), scaled=scaling)
+    assert one.shape == (4, 6, 8)
+    assert one.allclose(expected[1], atol=1e-5)
+    assert equivae.transform_latents(scaled[1], Offset(), vae).allclose(expected[1], atol=1e-5)
+
+
+def test_a_factor_alone_and_what_is_no_scaling() -> None:
+    half = equivae.transform_latents(Z * 0.5, Offset(), scaled=0.5)
+    assert half.allclose(Offset().latent(Z) * 0.5, atol=1e-6)
+    vae = tiny_kl()
+    for options, match in (
+        ({}, "pass their VAE, or scaled"),
+        ({"vae": vae, "scaled": 1.0}, "one of them"),
+        ({"scaled": 0.0}, "positive factor"),
+        ({"scaled": float("nan")}, "positive factor"),
+        ({"scaled": LatentScaling(1.0, (0.0,) * 3, (1.0,) * 3)}, "3 channels does not fit"),
+    ):
+        with pytest.raises(InputError, match=match):
+            equivae.transform_latents(Z, Offset(), **options)
+    with pytest.raises(InputError, match=r"got .6, 8."):
+        equivae.transform_latents(Z[0, 0], Offset(), scaled=1.0)
+    with pytest.raises(InputError, match="positive deviations"):
+        LatentScaling(1.0, 0.0, (1.0, 0.0))
 
 
 def test_a_grid_move_is_the_plain_move() -> None:

@@ -85,7 +85,8 @@ def transform(
     vae = equivae.zoo.load()
     images = equivae.data.dead_leaves(8, size=64)
     op = equivae.fit_latent_op(vae, "hflip", images, kernel_size=3, progress=False)
-    latents = equivae.Autoencoder(vae).encode(images)
+    with torch.no_grad():
+        latents = equivae.Autoencoder(vae).encode(images)
     for i, z in enumerate(latents):
         sizes = {"original_size": [64, 64], "crop_ltrb": [0, 0, 64, 64]}
         np.savez(f"{i}_0064x0064_sd.npz", latents=z.numpy(), **sizes)
