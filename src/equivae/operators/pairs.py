@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,18 +35,20 @@ class Pair:
 
     Attributes:
         transform: the transform that leads from one to the other.
+        latent: the untouched latent `E(x)`.
         moved: the moved grid `S(E(x))`, `(B, c, *grid)`.
         target: `E(T(x))`, of the same shape.
         mask: the cells that count, bool `(*grid)`; `None` means all.
-        source: the images `x`, in [-1, 1].
+        source: the images `x`, in [-1, 1]; `None` where they are no longer needed.
         forward: whether a transform that was asked for leads there, not the inverse of one.
     """
 
     transform: Transform
+    latent: Tensor
     moved: Tensor
     target: Tensor
     mask: Tensor | None
-    source: Tensor
+    source: Tensor | None
     forward: bool
 
 
@@ -68,22 +70,19 @@ def latent_pairs(
     from tqdm.auto import tqdm
 
     batches: Any = DataLoader(images, batch_size)  # type: ignore[arg-type]
-    lowered: Any = nullcontext()
-    if mixed_precision != "no":
-        lowered = torch.autocast(vae.device.type, _DTYPES[mixed_precision])
-    with evaluating(vae.module), lowered:
+    with evaluating(vae.module):
         for batch in tqdm(batches, desc="fit", disable=not progress, leave=False):
             check_images(batch, vae)
             x = batch.to(vae.device, vae.dtype)
-            z = vae.encode(x)
+            z = _encoded(vae, x, mixed_precision)
             found = []
             for transform in transforms:
                 turned = transform.pixel(x)
-                encoded = vae.encode(turned)
+                encoded = _encoded(vae, turned, mixed_precision)
                 moved = transform.latent(z)
                 _require_same_cells(transform, moved, encoded)
                 mask = _cells(transform.mask(x), encoded)
-                found.append(Pair(transform, moved, encoded, mask, x, True))
+                found.append(Pair(transform, z, moved, encoded, mask, x, True))
                 try:
                     inverse = transform.inverse
                 except NotImplementedError:
@@ -91,8 +90,29 @@ def latent_pairs(
                 back = inverse.latent(encoded)
                 _require_same_cells(inverse, back, z)
                 mask = _cells((inverse @ transform).mask(x), z)
-                found.append(Pair(inverse, back, z, mask, turned, False))
+                found.append(Pair(inverse, encoded, back, z, mask, turned, False))
             yield found
+
+
+def _encoded(vae: Autoencoder, images: Tensor, mixed_precision: Precision) -> Tensor:
+    """Latents in float32 at least; the encoder alone runs in half precision, never what follows."""
+    lowered: AbstractContextManager[Any] = nullcontext()
+    if mixed_precision != "no":
+        lowered = torch.autocast(vae.device.type, _DTYPES[mixed_precision])
+    with lowered:
+        latents = vae.encode(images)
+    latents = latents.to(torch.promote_types(latents.dtype, torch.float32))
+    if not latents.isfinite().all():
+        raise InputError(
+            f"{type(vae.module).__name__} encodes to NaN or infinite values"
+            + (
+                ""
+                if mixed_precision == "no"
+                else f" under mixed_precision={mixed_precision!r}; use 'no'"
+            )
+            + "."
+        )
+    return latents
 
 
 def check_transform_fits(transform: Transform, image: Tensor, vae: Autoencoder) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,13 @@ from equivae.evaluation.spectrum import block_energy, spectrum_of
 from equivae.files.pretrained import load_vae
 from equivae.files.writing import write_beside
 from equivae.operators import ConvOperator, FitOptions, SignSignature, sign_signature
-from equivae.operators.fit import INVISIBLE_DB, OperatorFit, accumulate
-from equivae.operators.regression import Solution
+from equivae.operators.decoding import decoded_psnr
+from equivae.operators.problems import Problem, gather
+from equivae.operators.regression import PatchRegression
+from equivae.operators.solve import INVISIBLE_DB, candidates, choose, operator_psnr
 from equivae.operators.transform import is_involution
 from equivae.transforms import resolve_transforms
 from equivae.transforms.groups import TransformsLike
-from equivae.units import psnr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -185,41 +186,54 @@ def analyze_latents(
         eval_batch_size=eval_batch_size,
         seed=seed,
         progress=progress,
+        phases=False,
     )
-    fits, _ = accumulate(autoencoder, wanted, dataset, options)
-    reconstruction = _reconstruction_psnr(autoencoder, fits[wanted[0].name])
-    found = {t.name: _analyze(autoencoder, fits[t.name], reconstruction) for t in wanted}
+    problems, _ = gather(autoencoder, wanted, dataset, options)
+    reconstruction = _reconstruction_psnr(autoencoder, problems[wanted[0].name])
+    found = {
+        t.name: _analyze(autoencoder, problems[t.name], options, reconstruction) for t in wanted
+    }
     spectra = _spectra(autoencoder, dataset, eval_batch_size)
     return LatentAnalysis(len(dataset), reconstruction, found, *spectra)
 
 
-def _analyze(vae: Autoencoder, fit: OperatorFit, reconstruction: float) -> TransformAnalysis:
-    fit.solve(vae)
-    grid = fit.held_out.grid_move()
-    grid_psnr = fit.decoded_psnr(vae, ConvOperator.from_solution(grid, "zeros"))
-    fitted_psnr = {c.kernel_size: c.decoded_psnr or math.nan for c, _, _ in fit.choices}
-    operators = [operator for _, operator, _ in fit.choices]
-    smallest, largest = operators[0], operators[-1]
+def _analyze(
+    vae: Autoencoder, problem: Problem, options: FitOptions, reconstruction: float
+) -> TransformAnalysis:
+    found = [
+        replace(one, decoded_psnr=operator_psnr(problem, vae, one.operator))
+        for one in candidates(problem, options)
+    ]
+    held_out = problem.equations.held_out
+    assert isinstance(held_out, PatchRegression)
+    grid = held_out.grid_move()
+    grid_psnr = operator_psnr(problem, vae, held_out.operator(grid))
+    fitted_psnr = {one.operator.kernel_size: one.decoded_psnr or math.nan for one in found}
+    smallest, chosen = found[0].operator, choose(found)
     assert isinstance(smallest, ConvOperator)
-    assert isinstance(largest, ConvOperator)
-    weight, bias = (t.detach().double().cpu() for t in (largest.weight, largest.bias))
+    largest = problem.equations.train.solve(found[-1].ridge, found[-1].kernel)
     return TransformAnalysis(
-        grid_error=fit.held_out.grid_error(),
-        fitted_errors={c.kernel_size: c.latent_error for c, _, _ in fit.choices},
+        grid_error=problem.grid_error,
+        fitted_errors={one.operator.kernel_size: one.latent_error for one in found},
         grid_psnr=grid_psnr,
         fitted_psnr=fitted_psnr,
-        channel_grid_errors=fit.held_out.channel_errors(grid),
-        channel_fitted_errors=fit.held_out.channel_errors(Solution(weight, bias, 0.0)),
-        signature=sign_signature(smallest) if is_involution(fit.transform) else None,
-        recommendation=_recommend(reconstruction, grid_psnr, fitted_psnr[fit.kernel_size], fit),
+        channel_grid_errors=held_out.channel_errors(grid),
+        channel_fitted_errors=held_out.channel_errors(largest),
+        signature=sign_signature(smallest) if is_involution(problem.transform) else None,
+        recommendation=_recommend(
+            reconstruction,
+            grid_psnr,
+            chosen.decoded_psnr or math.nan,
+            chosen.operator.kernel_size,
+        ),
     )
 
 
-def _recommend(reconstruction: float, grid: float, fitted: float, fit: OperatorFit) -> str:
+def _recommend(reconstruction: float, grid: float, fitted: float, kernel_size: int) -> str:
     reconstruction, grid, fitted = (
         min(value, INVISIBLE_DB) for value in (reconstruction, grid, fitted)
     )
-    size = f"{fit.kernel_size}x{fit.kernel_size}"
+    size = f"{kernel_size}x{kernel_size}"
     if reconstruction - grid <= _CLOSE_DB:
         return (
             f"the plain grid move decodes within {max(0.0, reconstruction - grid):.1f} dB of a "
@@ -240,16 +254,12 @@ def _recommend(reconstruction: float, grid: float, fitted: float, fit: OperatorF
     )
 
 
-@torch.no_grad()
-def _reconstruction_psnr(vae: Autoencoder, fit: OperatorFit) -> float:
-    error = count = 0.0
-    with evaluating(vae.module):
-        for pair in fit.kept:
-            decoded = vae.decode(vae.encode(pair.source)).clamp(-1, 1)
-            difference = (decoded - pair.source.clamp(-1, 1)).float().div(2).square()
-            error += float(difference.sum())
-            count += difference.numel()
-    return psnr(error / count)
+def _reconstruction_psnr(vae: Autoencoder, problem: Problem) -> float:
+    """Of the held-out images that are decoded."""
+    return decoded_psnr(
+        vae,
+        ((pair.latent, pair.source, None) for pair in problem.decoded() if pair.source is not None),
+    )
 
 
 @torch.no_grad()

@@ -1,0 +1,42 @@
+"""The decoded error: what every fit, analysis and symmetrization is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from equivae.autoencoder import Autoencoder, evaluating
+from equivae.units import psnr
+
+__all__ = ["decoded_psnr", "squared_error"]
+
+
+def squared_error(decoded: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, float]:
+    """Sum of squares in [0, 1] units inside a mask, and over how many values."""
+    difference = (decoded.clamp(-1, 1) - target.clamp(-1, 1)).float().div(2).square()
+    if mask is None:
+        return difference.sum(), difference.numel()
+    inside = mask.to(difference).expand_as(difference)
+    return (difference * inside).sum(), float(inside.sum())
+
+
+@torch.no_grad()
+def decoded_psnr(
+    vae: Autoencoder, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]]
+) -> float:
+    """PSNR in dB of `D(z)` against images.
+
+    Args:
+        vae: the autoencoder that decodes.
+        batches: latents, the images that they should decode to, and a mask of pixels or `None`.
+    """
+    error = count = 0.0
+    with evaluating(vae.module):
+        for latents, target, mask in batches:
+            decoded = vae.decode(latents.to(vae.device, vae.dtype))
+            squares, values = squared_error(decoded, target, mask)
+            error += float(squares)
+            count += values
+    return psnr(error / count)
