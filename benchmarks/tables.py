@@ -23,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = ("README.md", "docs/benchmarks.md", "docs/guides/choose.md")
+DOCUMENTS = ("README.md", "docs/benchmarks.md", "docs/guides/choose.md", "docs/report.md")
 Render = Callable[[dict[str, Any]], list[str]]
 TABLES: dict[str, tuple[str, Render]] = {}
 _MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end table -->)", re.S)
@@ -58,6 +58,25 @@ def origins(content: dict[str, Any], parts: Sequence[dict[str, Any]]) -> list[st
     commands = list(dict.fromkeys(f"`{part['command']}`" for part in parts))
     days = " and ".join(dict.fromkeys(part["date"] for part in parts))
     return ["", f"{'; '.join(commands)}; {content['machine']}, {days}."]
+
+
+@table("interval-coverage", "interval_coverage.json")
+def interval_coverage(content: dict[str, Any]) -> list[str]:
+    counts = list(dict.fromkeys(row["images"] for row in content["rows"]))
+    words = {"psnr": "PSNR", "gap": "gap"}
+    body = [
+        [f"{words[number]}, {kind}"]
+        + [
+            f"{row[kind]:.0%}"
+            for count in counts
+            for row in content["rows"]
+            if (row["number"], row["images"]) == (number, count)
+        ]
+        for number in words
+        for kind in ("percentile", "studentised")
+    ]
+    head = ["coverage of 95% intervals", *(f"{count} images" for count in counts)]
+    return [*rows(head, body), *origin(content)]
 
 
 @table("demo-frontier", "demo_frontier.json")

@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from equivae.autoencoder import calls
+from equivae.autoencoder import calls, conventions
 from equivae.transforms import registry
 
 ROOT = Path(__file__).parents[1]
@@ -29,12 +29,14 @@ settings.load_profile("equivae")
 
 @pytest.fixture(autouse=True)
 def _forget_registrations() -> Iterator[None]:
-    """Transforms and adapters that a test registers end with it."""
+    """Transforms, adapters and conventions that a test registers end with it."""
     factories, adapters = dict(registry._FACTORIES), list(calls._ADAPTERS)
+    known = list(conventions._CONVENTIONS)
     yield
     registry._FACTORIES.clear()
     registry._FACTORIES.update(factories)
     calls._ADAPTERS[:] = adapters
+    conventions._CONVENTIONS[:] = known
 
 
 @pytest.fixture(scope="session")

@@ -191,8 +191,17 @@ def _check_pip(arguments: list[str]) -> None:
     own = metadata("equivae")
     extras = set(own.get_all("Provides-Extra") or ())
     known = {Requirement(line).name for line in own.get_all("Requires-Dist") or ()}
+    if arguments[0] == "freeze":
+        assert set(arguments[1:]) <= {"--exclude-editable", ">", "pins.txt"}
+        return
     assert arguments[0] == "install"
-    for word in arguments[1:]:
+    words = iter(arguments[1:])
+    for word in words:
+        if word == "--constraint":
+            next(words)
+            continue
+        if word == "--no-deps":
+            continue
         requirement = Requirement(word)
         if requirement.name == "equivae":
             assert requirement.extras <= extras, f"no such extra: {word}"

@@ -26,6 +26,7 @@ ROOMS = (
     "zoo",
     "losses",
     "operators",
+    "caches",
     "symmetry",
     "evaluation",
     "reporting",

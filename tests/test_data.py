@@ -312,7 +312,7 @@ def test_sources_without_positions():
     ("item", "message"),
     [
         (torch.full((3, 4, 4), 2.0), r"image #1 has values from 2 to 2, expected \[-1, 1\]"),
-        (torch.zeros(3, 4, 4, dtype=torch.uint8), r"image #1 is torch.uint8"),
+        (torch.zeros(3, 4, 4, dtype=torch.int64), r"image #1 is torch.int64"),
         (torch.zeros(1, 4, 4), r"image #1 has shape \(1, 4, 4\), expected \(3, H, W\)"),
         (torch.zeros(4, 4), r"image #1 has shape \(4, 4\)"),
         (torch.zeros(3, 0, 4), r"image #1 has shape \(3, 0, 4\)"),

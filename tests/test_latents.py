@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKLWan, StableDiffusionPipeline
+from diffusers import AutoencoderKLWan, Flux2Pipeline, StableDiffusionPipeline
 from torch import Tensor, nn
 
 import equivae
 from equivae import InputError
+from equivae.autoencoder import LatentConvention, register_latent_convention
+from matrix_models import make
 from models import ConvAE, PoolAE, noise, tiny_kl
 from tiny_pipeline import save_tiny_pipeline
 
@@ -142,6 +144,139 @@ def test_bad_latents_and_transforms() -> None:
         equivae.transform_latents(noise(1, 64, 16), "hflip", vae)
     with pytest.raises(InputError, match=r"whose are \(B, 4, h, w\)"):
         equivae.transform_latents(noise(1, 3, 8, 8), "hflip", vae)
+
+
+# Conventions -------------------------------------------------------------------------------------
+
+
+def flux2() -> Any:
+    """With the statistics of a batch norm that mean something."""
+    vae: Any = make("AutoencoderKLFlux2")
+    vae.bn.running_mean.copy_(noise(16, seed=1))
+    vae.bn.running_var.copy_(noise(16, seed=2).abs() + 0.3)
+    return vae
+
+
+def test_flux2_is_its_pipelines() -> None:
+    vae = flux2()
+    patched = Flux2Pipeline._patchify_latents(Z)
+    std = torch.sqrt(vae.bn.running_var + vae.config.batch_norm_eps).view(1, -1, 1, 1)
+    expected = (patched - vae.bn.running_mean.view(1, -1, 1, 1)) / std
+    scaled = equivae.scale_latents(Z, vae)
+    assert scaled.shape == (2, 16, 3, 4)
+    assert scaled.allclose(expected, atol=1e-6)
+    assert equivae.unscale_latents(scaled, vae).allclose(Z, atol=1e-5)
+    for transform in (equivae.get_transform("hflip"), Offset()):
+        moved = equivae.transform_latents(scaled, transform, vae)
+        truth = equivae.scale_latents(transform.latent(Z), vae)
+        assert moved.allclose(truth, atol=1e-5)
+        assert not moved.allclose(scaled.flip(-1), atol=0.1)  # what is inside a patch moves too
+    with pytest.raises(InputError, match="sides that divide by 2x2"):
+        equivae.scale_latents(noise(1, 4, 5, 6), vae)
+    with pytest.raises(InputError, match=r"whose are \(B, 16, h, w\)"):
+        equivae.transform_latents(Z, "hflip", vae)
+
+
+def test_cosmos_has_means_for_every_frame() -> None:
+    vae: Any = make("AutoencoderKLCosmos")
+    means, stds = noise(4 * 16, seed=1), noise(4 * 16, seed=2).abs() + 0.3
+    vae.register_to_config(latents_mean=means.tolist(), latents_std=stds.tolist())
+    z = noise(2, 4, 3, 8, 8, scale=3.0)
+    mean, std = (
+        t.view(1, 4, -1, 1, 1)[:, :, :3] for t in (means, stds)
+    )  # as its pipelines write it
+    scaled = equivae.scale_latents(z, vae)
+    assert scaled.allclose((z - mean) / std, atol=1e-6)
+    assert equivae.unscale_latents(scaled, vae).allclose(z, atol=1e-5)
+    image = equivae.scale_latents(z[:, :, 0], vae)
+    assert image.allclose(scaled[:, :, 0], atol=1e-6)
+    moved = equivae.transform_latents(scaled, "hflip", vae)
+    assert moved.allclose(scaled.flip(-1), atol=1e-5)
+    with pytest.raises(InputError, match="means for 4 channels and 16 frames"):
+        equivae.scale_latents(noise(1, 4, 17, 8, 8), vae)
+
+
+def test_the_audio_of_ltx2_is_its_pipelines() -> None:
+    vae: Any = make("AutoencoderKLLTX2Audio")
+    means, stds = noise(16, seed=1), noise(16, seed=2).abs() + 0.3
+    vae.latents_mean, vae.latents_std = means, stds
+    z = noise(2, 4, 5, 4)
+    packed = z.transpose(1, 2).flatten(2)  # (B, t, c * frequencies)
+    expected = ((packed - means) / stds).view(2, 5, 4, 4).transpose(1, 2)
+    assert equivae.scale_latents(z, vae).allclose(expected, atol=1e-6)
+    with pytest.raises(InputError, match="16 means, one for each"):
+        equivae.scale_latents(noise(2, 4, 5, 8), vae)
+    with pytest.raises(InputError, match="moves the height axis"):
+        equivae.transform_latents(z, "vflip", vae)
+
+
+def test_a_convention_of_ones_own() -> None:
+    register_latent_convention(
+        LatentConvention(
+            "squashed",
+            applies=lambda vae: isinstance(vae, ConvAE),
+            scale=lambda vae, z: z.tanh(),
+            unscale=lambda vae, z: z.atanh(),
+        )
+    )
+    z = noise(2, 4, 6, 8)
+    assert equivae.scale_latents(z, ConvAE()).allclose(z.tanh())
+    assert equivae.transform_latents(z.tanh(), Offset(), ConvAE()).allclose(
+        Offset().latent(z).tanh(), atol=1e-5
+    )
+    assert equivae.scale_latents(z, PoolAE()).equal(z)
+
+
+def test_causal_time_is_not_moved() -> None:
+    wan, z = make("AutoencoderKLWan"), noise(1, 4, 3, 8, 8)
+    with pytest.raises(InputError, match=r"moves the time axis.*spans 1 and every other 4"):
+        equivae.transform_latents(z, "time_reverse", wan)
+    assert equivae.transform_latents(z, "hflip", wan).allclose(z.flip(-1), atol=1e-6)
+    refiner = make("AutoencoderKLHunyuanImageRefiner")  # one latent step for every frame
+    assert equivae.transform_latents(z, "time_reverse", refiner).allclose(z.flip(2), atol=1e-6)
+
+
+def test_latents_of_audio() -> None:
+    vae, z = make("AutoencoderOobleck"), noise(2, 4, 8)
+    assert equivae.transform_latents(z, "time_reverse", vae).allclose(z.flip(-1), atol=1e-6)
+    assert equivae.transform_latents(z[0], "time_reverse", vae).allclose(z[0].flip(-1), atol=1e-6)
+    with pytest.raises(InputError, match="not on audio"):
+        equivae.transform_latents(z, "hflip", vae)
+    with pytest.raises(InputError, match=r"\(B, 4, t\)"):
+        equivae.transform_latents(noise(2, 5, 8), "time_reverse", vae)
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_one_latent_without_a_batch_axis(kind: str) -> None:
+    vae = tiny_kl(**NUMBERS[kind])
+    scaled = equivae.scale_latents(Z, vae)
+    assert equivae.scale_latents(Z[0], vae).equal(scaled[0])
+    assert equivae.unscale_latents(scaled[0], vae).equal(equivae.unscale_latents(scaled, vae)[0])
+    moved = equivae.transform_latents(scaled, Offset(), vae)
+    assert equivae.transform_latents(scaled[0], Offset(), vae).allclose(moved[0], atol=1e-6)
+
+
+def test_a_video_without_a_batch_axis_and_a_batch_of_images() -> None:
+    wan = make("AutoencoderKLWan")
+    for z in (noise(4, 3, 8, 8), noise(3, 4, 8, 8)):  # (c, t, h, w), (B, c, h, w)
+        assert equivae.transform_latents(z, "hflip", wan).allclose(z.flip(-1), atol=1e-6)
+        assert equivae.scale_latents(z, wan).shape == z.shape
+    with pytest.raises(InputError, match=r"\(B, 4, t, h, w\)"):
+        equivae.transform_latents(noise(3, 3, 8, 8), "hflip", wan)
+
+
+@pytest.mark.parametrize("call", [equivae.scale_latents, equivae.unscale_latents])
+def test_what_is_no_latent(call: Any) -> None:
+    with pytest.raises(InputError, match=r"got a numpy ndarray; use torch\.from_numpy\(latents\)"):
+        call(Z.numpy(), tiny_kl())
+    with pytest.raises(InputError, match="got a list"):
+        call([1.0], tiny_kl())
+    with pytest.raises(InputError, match=r"floating point, got torch\.int64"):
+        call(Z.long(), tiny_kl())
+    with pytest.raises(InputError, match="from_numpy"):
+        equivae.transform_latents(Z.numpy(), "hflip", tiny_kl())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="a mean for each of 4"):
+        call(noise(1, 3, 8, 8), tiny_kl(**NUMBERS["per channel"]))
 
 
 # Statistics -------------------------------------------------------------------------------------

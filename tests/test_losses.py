@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import equivae
 from equivae import EquivarianceLoss, InputError
+from equivae.errors import EmptyMaskError
 from equivae.losses.reconstruction import masked, mse
 from models import ConvAE, PoolAE, cells, noise, tiny_kl
 from test_registry import ShiftRight
@@ -296,13 +297,12 @@ class _PixelShift(ShiftRight):
         return z
 
 
-@given(st.integers(0, 2**16 - 1))
+@given(st.integers(1, 2**16 - 1))
 def test_masked_means_are_means_over_the_mask(bits):
     mask = torch.tensor([bool(bits >> i & 1) for i in range(16)]).view(4, 4)
     a, b = noise(2, 3, 4, 4), noise(2, 3, 4, 4, seed=1)
     found = masked(mse, a, b, mask)
-    expected = (a - b)[..., mask].square().mean() if mask.any() else torch.zeros(())
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, (a - b)[..., mask].square().mean())
 
 
 # Errors -------------------------------------------------------------------------------------------
@@ -339,3 +339,58 @@ def test_options_out_of_range(options, message):
 def test_unknown_transforms():
     with pytest.raises(InputError, match="unknown transform 'rot18'"):
         EquivarianceLoss("rot18")
+
+
+# Empty masks ----------------------------------------------------------------------------------------
+
+
+def test_an_empty_mask_is_no_perfect_match() -> None:
+    a, b = noise(2, 3, 8, 8), noise(2, 3, 8, 8, seed=1)
+    nowhere = torch.zeros(8, 8, dtype=torch.bool)
+    with pytest.raises(EmptyMaskError, match="the mask holds nowhere"):
+        masked(mse, a, b, nowhere)
+    nowhere[0, 0] = True
+    expected = (a - b)[..., 0, 0].square().mean()
+    torch.testing.assert_close(masked(mse, a, b, nowhere), expected)
+
+
+class Nowhere(equivae.Transform):
+    """Nothing is left inside its mask."""
+
+    name = "nowhere"
+
+    def pixel(self, x):
+        return x
+
+    def latent(self, z):
+        return z
+
+    def mask(self, x):
+        return torch.zeros(x.shape[-2:], dtype=torch.bool)
+
+
+class NowhereAtRandom(Nowhere):
+    name = "nowhere_at_random"
+
+    def draw(self, batch, generator=None):
+        return Nowhere()
+
+
+@pytest.mark.parametrize("options", [{}, {"encoder_weight": 1.0, "weight": 0.0}])
+def test_a_fixed_transform_that_leaves_nothing_is_refused(options) -> None:
+    with pytest.raises(InputError, match=r"(equivariance|encoder)/nowhere: the mask holds nowhere"):
+        equivae.EquivarianceLoss(Nowhere(), **options)(ConvAE(), noise(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("schedule", ["dual", "sampled"])
+def test_a_draw_that_leaves_nothing_has_no_term(schedule) -> None:
+    vae, x = ConvAE(), noise(2, 3, 8, 8)
+    loss_fn = equivae.EquivarianceLoss(
+        NowhereAtRandom(), schedule=schedule, probability=1.0, encoder_weight=0.5
+    )
+    out = loss_fn(vae, x, generator=torch.Generator().manual_seed(0))
+    plain = equivae.EquivarianceLoss([])(vae, x)
+    assert list(out.terms) == (["reconstruction"] if schedule == "dual" else [])
+    torch.testing.assert_close(out.loss, plain.loss if schedule == "dual" else torch.zeros(()))
+    out.loss.backward()
+    assert all(p.grad is not None for p in vae.parameters())

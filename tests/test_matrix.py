@@ -13,16 +13,26 @@ from torch import nn
 import equivae
 import matrix_models
 from equivae import InputError
-from matrix_models import ENTRIES, autoencoder_classes, documented, examine, make
+from matrix_models import (
+    ENTRIES,
+    autoencoder_classes,
+    class_of,
+    documented,
+    examine,
+    make,
+    variants,
+)
 from models import ConvAE, noise
 
 CLASSES = autoencoder_classes()
+ROWS = sorted([*CLASSES, *variants()])
 
 
 def test_no_class_is_skipped():
     missing = sorted(set(CLASSES) - set(ENTRIES))
     assert not missing, f"diffusers exports {missing}: give each an entry in tests/matrix_models.py"
-    assert sorted(documented()) == CLASSES
+    assert sorted(documented()) == ROWS
+    assert {class_of(name) for name in ROWS} == set(CLASSES)
 
 
 def test_the_list_comes_from_diffusers():
@@ -32,7 +42,7 @@ def test_the_list_comes_from_diffusers():
     assert all(issubclass(getattr(diffusers, name), nn.Module) for name in CLASSES)
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", ROWS)
 def test_what_the_docs_say(name):
     assert examine(name).markdown() == documented()[name], (
         "python tests/matrix_models.py --write docs/autoencoders.md"
@@ -232,6 +242,7 @@ def test_the_command_writes_the_table(tmp_path, monkeypatch):
     monkeypatch.setattr(
         matrix_models, "autoencoder_classes", lambda: ["AutoencoderTiny", "MMAudioVocoder"]
     )
+    monkeypatch.setattr(matrix_models, "variants", lambda: [])
     matrix_models.write(page)
     text = page.read_text()
     assert text.startswith("above\n")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from safetensors.torch import load_file
 
 import equivae
@@ -49,8 +50,14 @@ def finetune(folder: str, **options: Any) -> None:
 
 
 def launch(folder: Path, options: dict[str, Any]) -> None:
-    script = folder.parent / "tune.py"
-    script.write_text(SCRIPT)
+    done = run_two(folder.parent, SCRIPT, str(folder), json.dumps(options))
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def run_two(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A script in two processes."""
+    script = folder / "tune.py"
+    script.write_text(code)
     paths = [str(Path(__file__).parent), str(Path(equivae.__file__).parents[1])]
     environment = {
         **os.environ,
@@ -59,15 +66,14 @@ def launch(folder: Path, options: dict[str, Any]) -> None:
         "ACCELERATE_USE_CPU": "1",
     }
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [sys.executable, *command, str(script), str(folder), json.dumps(options)],
+    return subprocess.run(
+        [sys.executable, *command, str(script), *arguments],
         env=environment,
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize(
@@ -101,3 +107,90 @@ def test_two_processes_resume_bit_for_bit(tmp_path: Path, options: dict[str, Any
         found = np.load(whole / ".equivae" / "latents.npy")
         assert len(found) == 10
         assert np.abs(found).max(axis=(1, 2, 3)).min() > 0  # no share was left out
+
+
+TEN_LINES = """
+import json, sys
+import torch
+import equivae
+from models import noise, tiny_kl
+
+equivae.Report.figures = lambda self: {}
+folder = sys.argv[1]
+images = noise(10, 3, 16, 16)
+options = {"max_train_steps": 2, "train_batch_size": 2, "progress": False, "logging_steps": 1}
+result = equivae.finetune(tiny_kl(), images, "rot180", f"{folder}/one", **options)
+report = equivae.evaluate(result.vae, images, ["rot180", "hflip"], progress=False)
+again = equivae.finetune(result.vae, images, "hflip", f"{folder}/two", **options)
+torch.distributed.barrier()  # the script's own, after the library's
+rank = torch.distributed.get_rank()
+found = {"history": result.history, "mse": report.metrics.reconstruction_mse}
+print(f"rank {rank}: " + json.dumps(found))
+"""
+
+
+def test_a_script_goes_on_after_a_fine_tune(tmp_path: Path) -> None:
+    """README's ten lines, a second fine-tune, and a barrier of the script's own."""
+    done = run_two(tmp_path, TEN_LINES, str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = [line.split(": ", 1)[1] for line in done.stdout.splitlines() if "rank" in line]
+    assert len(told) == 2
+    assert told[0] == told[1]  # the losses of both processes, on both
+    assert {"one", "two"} <= {p.name for p in tmp_path.iterdir()}
+
+
+FAILING = """
+import os, sys
+import equivae
+from models import noise, tiny_kl
+
+calls = []
+
+
+def loss(decoded, target):
+    calls.append(1)
+    if os.environ["RANK"] == "1" and len(calls) > 4:
+        os.kill(os.getpid(), 9)
+    return (decoded - target).square().mean()
+
+
+loss.__name__ = "mse" if sys.argv[2] == "kill" else "other"
+equivae.Report.figures = lambda self: {}
+options = {"max_train_steps": 6, "train_batch_size": 2, "progress": False, "bottleneck_steps": 0}
+options |= {"checkpointing_steps": 1, "resume_from_checkpoint": "latest", "schedule": "dual"}
+reconstruction = loss if sys.argv[2] == "kill" else "mse"
+equivae.finetune(
+    tiny_kl(), noise(10, 3, 16, 16), "rot180", sys.argv[1], reconstruction=reconstruction, **options
+)
+"""
+
+
+def test_one_process_killed_ends_all_and_the_run_goes_on(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run_two(tmp_path, FAILING, str(whole), "whole").returncode == 0
+    assert run_two(tmp_path, FAILING, str(cut), "kill").returncode != 0
+    assert list(cut.glob("checkpoint-*"))
+    done = run_two(tmp_path, FAILING, str(cut), "again")
+    assert done.returncode == 0, done.stderr[-3000:]
+    file = "diffusion_pytorch_model.safetensors"
+    assert changed(load_file(whole / file), load_file(cut / file)) == set()
+
+
+REFUSED = """
+import sys
+import equivae
+from models import noise, tiny_kl
+
+try:
+    equivae.finetune(tiny_kl(), noise(4, 3, 16, 16), "rot180", sys.argv[1], progress=False)
+except equivae.InputError as error:
+    print("refused:", error)
+"""
+
+
+def test_what_the_main_process_refuses_is_refused_on_all(tmp_path: Path) -> None:
+    (tmp_path / "out" / ".equivae").mkdir(parents=True)
+    with FileLock(tmp_path / "out" / ".equivae" / "lock"):
+        done = run_two(tmp_path, REFUSED, str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("refused: another run is writing to") == 2

@@ -16,6 +16,11 @@ RANDOM = [name for name in equivae.list_transforms() if name.startswith("random_
 PRESETS = ["eqvae", "hakulatent", "scale_equivariance", "choice", "maybe"]
 
 
+def at8(name, **parameters):
+    """The transform for a VAE whose latent cells span 8 pixels."""
+    return get(name, **parameters).at_factor(8)
+
+
 def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
@@ -26,7 +31,7 @@ def images(batch=4, side=64, seed=0):
 
 @pytest.mark.parametrize("name", RANDOM + PRESETS)
 def test_one_seed_one_draw_and_other_seeds_other_draws(name):
-    t, x = get(name), images()
+    t, x = at8(name), images()
     results = [t.draw(4, seeded(seed)).pixel(x) for seed in (1, 1, *range(2, 12))]
     assert torch.equal(results[0], results[1])
     assert any(r.shape != results[0].shape or not torch.equal(r, results[0]) for r in results[2:])
@@ -46,8 +51,8 @@ def test_samples_differ_unless_same_on_batch(name):
             return drawn.weight.numel() == 1
         return all(torch.equal(moved[i], moved[0]) for i in range(6))
 
-    assert alike(get(name, same_on_batch=True))
-    assert not alike(get(name, same_on_batch=False))
+    assert alike(at8(name, same_on_batch=True))
+    assert not alike(at8(name, same_on_batch=False))
 
 
 @pytest.mark.parametrize("name", [*RANDOM, "eqvae"])
@@ -59,12 +64,12 @@ def test_undrawn_ops_are_refused(name):
 @pytest.mark.parametrize("name", ["random_affine", "random_shift", "random_blend"])
 def test_a_draw_belongs_to_its_batch(name):
     with pytest.raises(equivae.InputError, match="drawn for 4 samples"):
-        get(name).draw(4, seeded(0)).latent(torch.zeros(3, 4, 8, 8))
+        at8(name).draw(4, seeded(0)).latent(torch.zeros(3, 4, 8, 8))
 
 
 def test_eqvae_draws_from_its_grid_and_turns():
     sizes, x, z = set(), torch.empty(2, 3, 256, 256, device="meta"), torch.zeros(2, 4, 32, 32)
-    t = get("eqvae")
+    t = at8("eqvae")
     for seed in range(200):
         drawn = t.draw(2, seeded(seed))
         latent, image = drawn.latent(z), drawn.pixel(x)
@@ -82,7 +87,7 @@ def test_eqvae_draws_from_its_grid_and_turns():
 
 def test_eqvae_interpolates_as_the_published_code():
     x = images(2, 256)
-    drawn = get("eqvae").draw(2, seeded(4))
+    drawn = at8("eqvae").draw(2, seeded(4))
     factor = drawn.inner.factor
     k = {"rot90": 1, "rot180": 2, "rot270": 3}[drawn.outer.name]
     scaled = F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
@@ -110,14 +115,14 @@ def test_choice_follows_its_weights_and_names_itself():
 
 
 def test_choice_per_sample_refuses_members_of_other_sizes():
-    t = choice("identity,scale(factor=0.5)", same_on_batch=False)
+    t = choice("identity,scale(factor=0.5)", same_on_batch=False).at_factor(8)
     with pytest.raises(equivae.InputError, match="same_on_batch"):
         t.draw(16, seeded(0)).pixel(images(16))
 
 
 def test_compose_applies_the_first_one_first():
     x = images(1)
-    t = compose("crop(size=0.5,y=0,x=0),hflip")
+    t = compose("crop(size=0.5,y=0,x=0),hflip").at_factor(8)
     assert torch.equal(t.pixel(x), x[..., :32, :32].flip(-1))
     assert compose(["rot90", "rot90"]) == get("rot180")
     assert (
@@ -127,7 +132,7 @@ def test_compose_applies_the_first_one_first():
 
 def test_per_sample_transforms_keep_rows_masks_and_inverses():
     x = images(5)
-    t = choice("hflip,translate(y=0.25,x=0)", same_on_batch=False).draw(5, seeded(2))
+    t = choice("hflip,translate(y=0.25,x=0)", same_on_batch=False).at_factor(8).draw(5, seeded(2))
     moved, mask, back = t.pixel(x), t.mask(x), t.inverse.pixel(t.pixel(x))
     flipped = [i for i in range(5) if torch.equal(moved[i], x[i].flip(-1))]
     assert 0 < len(flipped) < 5
@@ -206,7 +211,7 @@ def test_resampled_families_run_in_the_loss(schedule, name):
 
 
 def test_the_loss_uses_the_factor_of_the_vae():
-    """A shift by one cell is 4 pixels for a VAE of factor 4, whatever the default of 8 says."""
+    """A shift by one cell is 4 pixels for a VAE of factor 4."""
     out = equivae.EquivarianceLoss(["shift(y=1,x=0)", "crop", "scale"])(Pooling(), blocks())
     assert float(out.terms["equivariance/shift(y=1,x=0)"]) < 1e-12
     assert float(out.terms["equivariance/crop(size=0.5,y=0.5,x=0.5)"]) < 1e-12

@@ -131,7 +131,7 @@ def test_wrong_channels_are_named():
 
 
 def test_representations_survive_drawing_and_masks():
-    t = get("random_rotate").with_representation(SignFlips((1,)))
+    t = get("random_rotate").with_representation(SignFlips((1,))).at_factor(8)
     drawn = t.draw(2, torch.Generator().manual_seed(0))
     z = torch.randn(2, 4, 8, 8)
     assert torch.allclose(drawn.latent(z)[:, 1], -drawn.grid.latent(z)[:, 1])

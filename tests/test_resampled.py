@@ -18,6 +18,11 @@ FACTOR = 4
 get = equivae.get_transform
 
 
+def at8(name, **parameters):
+    """The transform for a VAE whose latent cells span 8 pixels."""
+    return get(name, **parameters).at_factor(8)
+
+
 def encode(x):
     """Average pooling: the exactly equivariant encoder of the tests."""
     return F.avg_pool2d(x, FACTOR)
@@ -40,7 +45,7 @@ def random_image(*shape, seed=0):
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, -1])
 def test_a_lattice_angle_is_the_lattice_rotation(turns, padding_mode):
     x = random_image(2, 3, 32, 32)
-    t = get("rotate", angle=90.0 * turns, padding_mode=padding_mode)
+    t = at8("rotate", angle=90.0 * turns, padding_mode=padding_mode)
     for op in (t.pixel, t.latent):
         assert torch.allclose(op(x), torch.rot90(x, turns, (-2, -1)), atol=2e-5)
     mask = t.mask(x)
@@ -76,7 +81,7 @@ def test_translation_goes_down_and_to_the_right_and_masks_what_enters():
 @pytest.mark.parametrize("name", ["scale", "zoom"])
 def test_scale_one_is_the_identity(name):
     x = random_image(1, 3, 32, 32)
-    assert torch.allclose(get(name, factor=1.0).pixel(x), x, atol=2e-5)
+    assert torch.allclose(at8(name, factor=1.0).pixel(x), x, atol=2e-5)
 
 
 def test_zoom_by_two_into_a_corner_is_scaling_up_and_cropping():
@@ -132,7 +137,7 @@ def test_rotation_keeps_angles_on_oblong_images():
 def test_perspective_sends_the_corners_where_it_says():
     moves = ((0.1, 0.2), (0.05, -0.1), (-0.1, -0.05), (-0.2, 0.1))
     side = 64
-    t = get("perspective", corners=moves)
+    t = at8("perspective", corners=moves)
     matrix = t.homography(1.0)[0]
     corners = torch.tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]], dtype=torch.float64)
     points = F.pad(corners, (0, 1), value=1.0) @ matrix.T
@@ -290,11 +295,11 @@ def test_what_is_behind_the_horizon_is_invalid():
 
 def test_composed_masks_carry_what_was_invalid():
     x = random_image(1, 3, 64, 64)
-    t = get("hflip") @ get("translate", y=0.0, x=0.25)
+    t = get("hflip") @ at8("translate", y=0.0, x=0.25)
     mask = t.mask(x).reshape(64, 64)
     assert mask[:, :48].all()
     assert not mask[:, 48:].any()
-    there_and_back = get("translate", y=0.0, x=-0.25) @ get("translate", y=0.0, x=0.25)
+    there_and_back = at8("translate", y=0.0, x=-0.25) @ at8("translate", y=0.0, x=0.25)
     mask = there_and_back.mask(x).reshape(64, 64)
     assert mask[:, :48].all()
     assert not mask[:, 48:].any()
@@ -308,7 +313,7 @@ def test_a_user_function_carries_masks_through_nan():
         override=True,
     )
     x = random_image(1, 3, 32, 32)
-    mask = (t @ get("translate", y=0.0, x=0.25)).mask(x)
+    mask = (t @ at8("translate", y=0.0, x=0.25)).mask(x)
     assert mask[..., :24].all()
     assert not mask[..., 24:].any()
 
@@ -318,7 +323,7 @@ def test_a_user_function_carries_masks_through_nan():
 
 @given(st.integers(8, 31), st.integers(8, 31))
 def test_the_eqvae_grid_gives_whole_cells(s, r):
-    t = get("scale", factor=(s / 32, r / 32))
+    t = at8("scale", factor=(s / 32, r / 32))
     assert t.pixel(torch.empty(1, 1, 256, 256, device="meta")).shape[-2:] == (8 * s, 8 * r)
     assert t.latent(torch.empty(1, 1, 32, 32, device="meta")).shape[-2:] == (s, r)
 
@@ -348,7 +353,7 @@ def test_scaling_down_to_one_pixel_of_width_is_right(size):
 @pytest.mark.parametrize("text", ["rotate(angle=20)", "scale(factor=0.5)", "fractional_shift"])
 def test_half_precision_is_resampled_in_float32(text, dtype):
     x = random_image(1, 2, 128, 128)
-    t = get(text)
+    t = at8(text)
     assert t.pixel(x.to(dtype)).dtype == dtype
     assert torch.allclose(t.pixel(x.to(dtype)).float(), t.pixel(x.to(dtype).float()), atol=0.02)
 
@@ -357,7 +362,7 @@ def test_video_frames_move_alike():
     video = random_image(2, 3, 4, 32, 32)
     t = get("rotate", angle=25)
     assert torch.allclose(t.pixel(video)[:, :, 2], t.pixel(video[:, :, 2]), atol=1e-6)
-    scaled = get("scale", factor=0.5).pixel(video)
+    scaled = at8("scale", factor=0.5).pixel(video)
     assert scaled.shape == (2, 3, 4, 16, 16)
 
 
@@ -381,7 +386,7 @@ def test_options_outside_their_range_are_named(text, words):
 
 def test_a_side_of_no_whole_cells_is_refused():
     with pytest.raises(equivae.InputError, match="cell"):
-        get("scale").pixel(random_image(1, 3, 60, 64))
+        at8("scale").pixel(random_image(1, 3, 60, 64))
     assert get("scale").at_factor(4).pixel(random_image(1, 3, 64, 64)).shape[-1] == 32
 
 

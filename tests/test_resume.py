@@ -259,7 +259,7 @@ def test_more_epochs_lengthen_a_run(tmp_path):
 @pytest.mark.parametrize("images", [IMAGES + 0.01, IMAGES.flip(0)], ids=["values", "order"])
 def test_other_images_of_the_same_number_are_noticed(checkpointed, tmp_path, images):
     shutil.copytree(checkpointed, tmp_path / "run")
-    with pytest.raises(InputError, match="is of a run on other images"):
+    with pytest.raises(InputError, match="not the images of the run"):
         finetune(tmp_path / "run", ConvAE(), images=images, resume_from_checkpoint="latest")
 
 

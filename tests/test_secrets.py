@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -19,7 +21,13 @@ from equivae.files.writing import child, write_beside, write_folder_beside
 from equivae.operators import FittedTransform, load_latent_op
 from equivae.operators.modules import ConvOperator
 from equivae.reporting.content import command_line, file_name
-from equivae.secrets import carries_secret, redact, redact_arguments, register_secret
+from equivae.secrets import (
+    carries_secret,
+    hiding_secrets,
+    redact,
+    redact_arguments,
+    register_secret,
+)
 
 TOKEN = "hf_" + "ab1" * 11
 EVIL = [
@@ -119,6 +127,16 @@ def test_every_text_is_written_by_the_functions_that_hide_secrets() -> None:
     }
     # A config of a published layout, in a temporary folder; checkpoints are written by write_folder_beside.
     assert writers <= {"files/single_file.py", "files/writing.py", "training/checkpoints.py"}
+
+
+def test_what_is_printed_is_redacted_and_printable(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="latin-1", write_through=True)
+    monkeypatch.setattr("sys.stdout", screen)
+    with hiding_secrets():
+        print(f"{TOKEN} of caf\xe9 \udcff \u2713")
+        assert sys.stdout.encoding == "latin-1"
+    assert sys.stdout is screen
+    assert screen.buffer.getvalue() == b"*** of caf\xe9 \\udcff \\u2713\n"  # type: ignore[attr-defined]
 
 
 # Names that become paths --------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def test_an_accelerator_of_the_caller_stays_as_it_is(tmp_path: Path) -> None:
 def test_random_states_stay_as_they_are(tmp_path: Path) -> None:
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(5)
-    draw = np.random.rand  # noqa: NPY002
+    draw = np.random.rand
     expected = random.random(), draw(), float(torch.rand(()))
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(5)
@@ -362,9 +362,10 @@ def test_the_encoder_sides_gradient_has_no_part_along_the_scale(scale: float) ->
     terms = loss_fn.decode(vae, IMAGES[:2])
     (one,) = loss_fn._encoder_term(terms)
     one.value.backward()
-    assert float(one.value) > 0
-    assert abs(float(vae.scale.grad)) < 1e-5 * float(one.value) / scale
-    assert float(vae.encoder.weight.grad.abs().max()) > 1e-4 * float(one.value)
+    value = float(one.value.detach())
+    assert value > 0
+    assert abs(float(vae.scale.grad)) < 1e-5 * value / scale
+    assert float(vae.encoder.weight.grad.abs().max()) > 1e-4 * value
 
 
 def test_the_encoder_side_compares_modes() -> None:
@@ -418,8 +419,9 @@ def test_what_surrounds_the_call_changes_nothing(tmp_path: Path) -> None:
         ("inference", torch.inference_mode()),
         ("autocast", torch.autocast("cpu", torch.bfloat16)),
     ):
+        vae = ConvAE()
         with context:
-            result = finetune(tmp_path / name, ConvAE(), mixed_precision="bf16")
+            result = finetune(tmp_path / name, vae, mixed_precision="bf16")
             assert torch.is_autocast_enabled("cpu") is (name == "autocast")
         assert changed(weights(plain.vae), weights(result.vae)) == set()
         assert result.report.metrics == plain.report.metrics
@@ -429,3 +431,97 @@ def test_logging_is_quiet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     with caplog.at_level(logging.WARNING, logger="equivae"):
         finetune(tmp_path, ConvAE())
     assert not [record for record in caplog.records if record.name.startswith("equivae")]
+
+
+# Images -------------------------------------------------------------------------------------------
+
+
+class Flipping(torch.utils.data.Dataset[torch.Tensor]):
+    """Images that are flipped or not by the global generator, as augmentations are."""
+
+    def __len__(self) -> int:
+        return len(IMAGES)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return IMAGES[index].flip(-1) if torch.rand(()) < 0.5 else IMAGES[index]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_augmented_images_are_resumed_exactly(tmp_path: Path, workers: int) -> None:
+    options = {"max_train_steps": 6, "checkpointing_steps": 3, "checkpoints_total_limit": None}
+    options |= {"train": "decoder", "learning_rate": 1e-2}
+    whole = finetune(tmp_path / "run", ConvAE(), Flipping(), **options)
+    (tmp_path / "run" / "checkpoint-6").rename(tmp_path / "gone")
+    resumed = finetune(
+        tmp_path / "run", ConvAE(), Flipping(), resume_from_checkpoint="latest",
+        dataloader_num_workers=workers, **options,
+    )  # fmt: skip
+    assert changed(weights(whole.vae), weights(resumed.vae)) == set()
+    other = finetune(tmp_path / "other", ConvAE(), Flipping(), seed=1, **options)
+    assert changed(weights(whole.vae), weights(other.vae))
+
+
+def test_images_of_different_sizes_are_refused_before_any_work(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, size in enumerate([(16, 16), (16, 16), (24, 16)]):
+        Image.new("RGB", size, (i, 80, 20)).save(folder / f"{i}.png")
+    with pytest.raises(InputError, match=r"different sizes, 0\.png 16x16 and 2\.png 16x24"):
+        finetune(tmp_path / "out", ConvAE(), folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_that_vanishes_is_replaced_and_the_run_goes_on(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, image in enumerate(IMAGES):
+        array = ((image + 1) * 127.5).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(array).save(folder / f"{i}.png")
+    options = {"max_train_steps": 8, "checkpointing_steps": 4, "checkpoints_total_limit": None}
+    finetune(tmp_path / "out", ConvAE(), folder, **options)
+    (tmp_path / "out" / "checkpoint-8").rename(tmp_path / "gone")
+    (folder / "3.png").unlink()
+    result = finetune(
+        tmp_path / "out", ConvAE(), folder, resume_from_checkpoint="latest", **options
+    )
+    assert [name for name, _ in result.report.skipped] == ["3.png"]
+
+
+def test_sigterm_on_the_command_line_saves_and_has_a_code_of_its_own(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+    import time
+
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    for i, image in enumerate(equivae.data.dead_leaves(4, size=16)):
+        array = ((image + 1) * 127.5).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(array).save(tmp_path / "images" / f"{i}.png")
+    tiny_kl().save_pretrained(tmp_path / "vae")
+    command = [
+        *(sys.executable, "-m", "equivae", "finetune", "--resolution", "16"),
+        *("--pretrained_model_name_or_path", str(tmp_path / "vae"), "--bottleneck_steps", "0"),
+        *("--train_data_dir", str(tmp_path / "images"), "--max_train_steps", "100000"),
+        *("--checkpointing_steps", "5", "--output_dir", str(tmp_path / "out")),
+    ]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        for _ in range(600):
+            if list(tmp_path.glob("out/checkpoint-*")) or run.poll() is not None:
+                break
+            time.sleep(0.2)
+        run.send_signal(signal.SIGTERM)
+        _, errors = run.communicate(timeout=120)
+    finally:
+        run.kill()
+    assert run.returncode == 128 + signal.SIGTERM, errors[-2000:]
+    assert "Traceback" not in errors
+    saved = " ".join(errors.split())
+    assert "is saved in" in saved
+    assert list_checkpoints(tmp_path / "out")
+    assert not (tmp_path / "out" / ".equivae").exists()

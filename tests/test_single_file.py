@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLWan,
+    AutoencoderTiny,
+    VQModel,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -18,6 +24,8 @@ from torch import Tensor, nn
 import equivae
 from equivae import InputError
 from equivae.cli import main
+from equivae.files import save_vae
+from equivae.files.ldm_names import is_attention_weight, ldm_name
 from tiny_pipeline import save_tiny_pipeline, tiny_vae
 
 BLOCK = {"norm1", "conv1", "norm2", "conv2"}
@@ -211,8 +219,140 @@ def test_the_weights_of_a_diffusers_folder(tmp_path: Path) -> None:
     path = tmp_path / "a" / "diffusion_pytorch_model.safetensors"
     assert same(equivae.load_vae(path), vae)
     (tmp_path / "a" / "config.json").unlink()
-    with pytest.raises(InputError, match="in diffusers' layout; pass the folder"):
+    with pytest.raises(InputError, match="number of groups cannot be told"):
         equivae.load_vae(path)
+
+
+@pytest.mark.parametrize("suffix", [".sft", ".SAFETENSORS", ".safetensors"])
+@pytest.mark.parametrize("attention", [True, False])
+def test_diffusers_names_in_a_file_alone(tmp_path: Path, suffix: str, attention: bool) -> None:
+    vae = kl(2, 32, norm_num_groups=32, mid_block_add_attention=attention)
+    save_file(vae.state_dict(), tmp_path / f"vae{suffix}")
+    loaded = equivae.load_vae(tmp_path / f"vae{suffix}", config="sdxl")
+    assert same(loaded, vae)
+    assert loaded.config.scaling_factor == 0.13025
+
+
+def test_attention_names_of_older_diffusers(tmp_path: Path) -> None:
+    vae = kl(2, 32, norm_num_groups=32)
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    old = {}
+    for name, tensor in vae.state_dict().items():
+        for new, former in names.items():
+            name = name.replace(f"attentions.0.{new}.", f"attentions.0.{former}.")
+        old[name] = tensor
+    assert sum("proj_attn" in name for name in old) == 4
+    save_file(old, tmp_path / "old.safetensors")
+    assert same(equivae.load_vae(tmp_path / "old.safetensors", config="sd"), vae)
+
+
+def flux2() -> nn.Module:
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(32, 64),
+        decoder_block_out_channels=(64, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        latent_channels=4,
+    ).eval()
+    with torch.no_grad():
+        vae.bn.running_mean.uniform_()
+    return vae
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_file_of_flux_2_is_no_autoencoder_kl(tmp_path: Path, inside: bool) -> None:
+    vae = flux2()
+    weights = {}
+    for name, tensor in vae.state_dict().items():
+        if is_attention_weight(name):
+            tensor = tensor[:, :, None, None]
+        name = ldm_name(name, 2)
+        if inside:  # as Black Forest Labs' own file has them
+            name = name.replace("post_quant", "decoder.post_quant") if "post_" in name else name
+            name = f"encoder.{name}" if name.startswith("quant") else name
+        weights[name] = tensor.contiguous()
+    save_file(weights, tmp_path / "flux2.safetensors")
+    loaded = equivae.load_vae(tmp_path / "flux2.safetensors")
+    assert type(loaded) is AutoencoderKLFlux2
+    assert same(loaded, vae)
+    assert loaded.config.decoder_block_out_channels == [64, 32]
+    # Said to be an AutoencoderKL, as which it loaded without a word.
+    kl(2, 32, norm_num_groups=32).save_config(tmp_path / "config")
+    with pytest.raises(
+        InputError, match=r"holds bn\.\w+ and 2 other weights for which AutoencoderKL"
+    ):
+        equivae.load_vae(tmp_path / "flux2.safetensors", config=tmp_path / "config")
+
+
+def test_every_weight_has_its_place(tmp_path: Path) -> None:
+    path = foreign(sd_vae(), tmp_path, "first_stage_model.", ("first_stage_model.strange.weight",))
+    with pytest.raises(InputError, match=r"holds strange\.weight for which AutoencoderKL has no"):
+        equivae.load_vae(path, config="sd")
+    (tmp_path / "ours.safetensors").unlink()
+    left = ("first_stage_model.loss.logvar", "first_stage_model.model_ema.decay")
+    assert same(
+        equivae.load_vae(foreign(sd_vae(), tmp_path, "first_stage_model.", left), config="sd"),
+        sd_vae(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("encoder.layers.0.weight", "TAESD"),
+        ("encoder.downsamples.0.residual.0.gamma", "AutoencoderKLWan"),
+        ("encoder.stages.0.op_list.0.main.conv.weight", "AutoencoderDC"),
+        ("lora_unet_x.lora_up.weight", "a LoRA"),
+        ("model.diffusion_model.input_blocks.0.0.weight", "a diffusion model alone"),
+    ],
+)
+def test_layouts_of_others_are_named(tmp_path: Path, name: str, kind: str) -> None:
+    save_file({name: torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match=kind):
+        equivae.load_vae(tmp_path / "other.safetensors")
+
+
+def noted(vae: AutoencoderKL, folder: Path, config: Any) -> Path:
+    weights = load_file(equivae.export_single_file(vae, folder / "plain.safetensors"))
+    save_file(weights, folder / "noted.safetensors", {"diffusers_config": json.dumps(config)})
+    return folder / "noted.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ([1, 2], "the config in its metadata is no config but a list"),
+        (3, "no config but a int"),
+        ({"layers_per_block": -1}, "layers_per_block=-1"),
+        ({"layers_per_block": 10**9}, "layers_per_block=1000000000"),
+        ({"block_out_channels": "many"}, "no list of widths"),
+        ({"block_out_channels": []}, "no list of widths"),
+        ({"block_out_channels": [8, 2.5]}, r"block_out_channels\[1\]=2\.5"),
+        ({"norm_num_groups": 0}, "norm_num_groups=0"),
+        ({"norm_num_groups": 3}, "does not fit the config"),
+        ({"scaling_factor": "big"}, "no number to scale by"),
+        ({"scaling_factor": 0}, "no number to scale by"),
+        ({"down_block_types": ["Nonsense"] * 2}, "does not fit the config"),
+        ({"_class_name": "Nonsense"}, "Nonsense has no single-file layout"),
+        ({"_class_name": ["AutoencoderKL"]}, "has no single-file layout"),
+    ],
+)
+def test_nonsense_in_the_metadata_is_one_sentence(tmp_path: Path, config: Any, said: str) -> None:
+    vae = tiny_vae()
+    if isinstance(config, dict):
+        config = {"_class_name": "AutoencoderKL", **dict(vae.config), **config}
+    with pytest.raises(InputError, match=said):
+        equivae.load_vae(noted(vae, tmp_path, config))
+
+
+def test_tied_weights(tmp_path: Path) -> None:
+    vae = tiny_vae()
+    vae.decoder.mid_block.resnets[1].conv1.weight = vae.decoder.mid_block.resnets[0].conv1.weight
+    path = equivae.export_single_file(vae, tmp_path / "tied.safetensors")
+    assert same(equivae.load_vae(path), vae)
+    save_vae(vae, tmp_path / "folder")
+    assert same(AutoencoderKL.from_pretrained(tmp_path / "folder"), vae)
 
 
 def test_a_torn_checkpoint_names_what_it_lacks(tmp_path: Path) -> None:
@@ -236,6 +376,25 @@ def test_a_config_that_does_not_fit(tmp_path: Path) -> None:
     VQModel().save_config(tmp_path / "vq")
     with pytest.raises(InputError, match="VQModel has no single-file layout"):
         equivae.load_vae(path, config=tmp_path / "vq")
+
+
+def test_files_of_other_classes_are_as_strict(tmp_path: Path) -> None:
+    kind = {"base_dim": 4, "z_dim": 4, "dim_mult": [1, 1], "num_res_blocks": 1}
+    vae = AutoencoderKLWan(**kind, temperal_downsample=[False])
+    vae.save_config(tmp_path / "config")
+    path, weights = tmp_path / "wan.safetensors", vae.state_dict()
+
+    def load(content: dict[str, Tensor]) -> nn.Module:
+        save_file(content, path)
+        return equivae.load_vae(path, config=tmp_path / "config")
+
+    assert same(load(weights), vae)
+    with pytest.raises(
+        InputError, match=r"holds strange\.weight for which AutoencoderKLWan has no"
+    ):
+        load({**weights, "strange.weight": torch.zeros(3)})
+    with pytest.raises(InputError, match="lacks weights of its AutoencoderKLWan"):
+        load({n: t for n, t in weights.items() if n != "decoder.conv_out.bias"})
 
 
 # What cannot be exported ------------------------------------------------------------------------
@@ -302,6 +461,19 @@ def test_variants(tmp_path: Path, variant: str, kind: torch.dtype) -> None:
         equivae.load_vae(tmp_path, variant="fp8")
 
 
+def test_a_folder_that_lacks_weights_is_not_filled_up_at_random(tmp_path: Path) -> None:
+    tiny_vae().save_pretrained(tmp_path)
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    save_file(weights | {"strange": torch.zeros(2)}, path, {"format": "pt"})
+    with pytest.warns(UserWarning, match="holds strange for which AutoencoderKL has no place"):
+        assert same(equivae.load_vae(tmp_path), tiny_vae())
+    del weights["decoder.conv_out.bias"], weights["decoder.conv_out.weight"]
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks decoder\.conv_out\.bias and 1 other weight of"):
+        equivae.load_vae(tmp_path)
+
+
 def test_a_whole_pipeline_folder(tmp_path: Path) -> None:
     save_tiny_pipeline(tmp_path)
     assert same(equivae.load_vae(tmp_path), tiny_vae())
@@ -345,5 +517,5 @@ def test_export_says_what_is_wrong(
     assert command(monkeypatch, *export, tmp_path / "b.safetensors", "--dtype", "fp99") == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "is there already" in said
-    assert "dtype='fp99' is unknown" in said
+    assert "--dtype fp99 is unknown" in said
     assert [p.name for p in tmp_path.iterdir()] == ["vae.safetensors"]

@@ -34,7 +34,7 @@ def test_the_docs_name_every_transform_and_no_other():
 
 
 def test_the_docstrings_of_the_transforms_run():
-    for path in sorted((Path(equivae.__file__).parent / "transforms").glob("*.py")):
+    for path in sorted((Path(equivae.__file__).parent / "transforms").rglob("*.py")):
         for indent, block in re.findall(
             r"^( *)```python\n(.*?)^ *```", path.read_text(), re.M | re.S
         ):

@@ -2,6 +2,7 @@
 __version__: str
 
 from . import autoencoder as autoencoder
+from . import caches as caches
 from . import data as data
 from . import errors as errors
 from . import evaluation as evaluation
@@ -28,8 +29,8 @@ from .errors import RunInterrupted as RunInterrupted
 from .errors import UploadError as UploadError
 from .evaluation.latent_statistics import LatentStatistics as LatentStatistics
 from .evaluation.latent_statistics import latent_statistics as latent_statistics
+from .files.export import export_single_file as export_single_file
 from .files.pretrained import load_vae as load_vae
-from .files.single_file import export_single_file as export_single_file
 from .losses import EquivarianceLoss as EquivarianceLoss
 from .losses import LossOutput as LossOutput
 from .operators import FittedTransform as FittedTransform

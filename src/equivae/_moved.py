@@ -23,7 +23,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "latents": ("autoencoder.scaling", "evaluation.latent_statistics"),
     "padding": ("autoencoder.padding",),
     "pretrained": ("files.pretrained",),
-    "single_file": ("files.single_file",),
+    "single_file": ("files.single_file", "files.export"),
     "symmetrize": ("symmetry",),
     "symmetrize.domain": ("symmetry.domain",),
     "symmetrize.module": ("symmetry.module",),

@@ -21,6 +21,7 @@ from equivae.operators import fit_latent_op
 from equivae.reporting.pictures import picture
 from equivae.symmetry import symmetrize
 from equivae.training import FinetuneResult, finetune
+from equivae.training.config import make_config
 from equivae.transforms import Transform, get_transform
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def demo(
         max_train_steps: of each of the two fine-tunes, instead of 150 and 300.
         progress: show progress bars.
 
-    Raises `InputError` if the folder holds files already.
+    Raises `InputError` if the folder holds files already, and for options that no fine-tune takes.
 
     ```python
     from equivae.demo import demo
@@ -145,11 +146,15 @@ def demo(
     assert result["symmetrized"].gap_db < 0.01
     ```
     """
+    given: dict[str, Any] = {} if max_train_steps is None else {"max_train_steps": max_train_steps}
+    given["seed"] = seed
+    for usual in (FITTED, PLAIN):
+        options = {**usual, **given}
+        make_config(options.pop("recipe", "equivae"), options)
+    steps = {**given, "progress": progress}
     folder = claim_folder(output_dir)
     photographs, images = zoo.photographs(), training_images(seed)
     vae, plain = zoo.load(), get_transform("rot180")
-    steps = {} if max_train_steps is None else {"max_train_steps": max_train_steps}
-    steps |= {"seed": seed, "progress": progress}
     choices: list[Choice] = []
     pictures: dict[str, Tensor] = {}
 

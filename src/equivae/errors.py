@@ -9,10 +9,12 @@ from pathlib import Path
 from equivae.secrets import redact
 
 __all__ = [
+    "EmptyMaskError",
     "InputError",
     "NonFiniteLossError",
     "RunInterrupted",
     "UploadError",
+    "WriteError",
     "did_you_mean",
     "first_line",
 ]
@@ -27,6 +29,10 @@ class _WithoutSecrets(Exception):
 
 class InputError(_WithoutSecrets, ValueError):
     """Input that cannot be used, found before any work started. The command line exits with 2."""
+
+
+class EmptyMaskError(InputError):
+    """A validity mask holds nowhere, so there is nothing to compare."""
 
 
 class NonFiniteLossError(RuntimeError):
@@ -57,6 +63,10 @@ class RunInterrupted(KeyboardInterrupt):
 
 class UploadError(_WithoutSecrets, RuntimeError):
     """A finished run could not be uploaded. It is saved on the disk."""
+
+
+class WriteError(OSError):
+    """A file or folder could not be written, as on a full disk. What was there before is untouched."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

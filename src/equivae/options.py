@@ -18,9 +18,11 @@ from equivae.errors import InputError, did_you_mean
 from equivae.secrets import register_secret
 
 __all__ = [
+    "BATCH",
     "MOST",
     "NOT_NEGATIVE",
     "SEED",
+    "SIDE",
     "Options",
     "Range",
     "above",
@@ -79,6 +81,12 @@ def within(low: float, high: float, *, open_low: bool = False, open_high: bool =
     """The numbers between two ends."""
     return Range(low, high, open_low, open_high)
 
+
+SIDE = at_least(1, 2**16)
+"""Of an image, in pixels."""
+
+BATCH = at_least(1, 2**16)
+"""Images at a time."""
 
 NOT_NEGATIVE = at_least(0, math.inf)
 """Weights and norms: 0 leaves out what they weigh."""

@@ -97,16 +97,22 @@ def hiding_secrets() -> Iterator[None]:
 
 
 class _Redacting:
-    """A text stream that redacts what is written to it, and is the stream itself for the rest."""
+    """A text stream that redacts what is written to it, and is the stream itself for the rest.
+
+    Letters that the stream has no bytes for, as in a file's name that is not UTF-8, are written as escapes.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        return self._stream.write(redact(text))
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        shown = redact(text).encode(encoding, "backslashreplace").decode(encoding)
+        return self._stream.write(shown)
 
     def writelines(self, lines: list[str]) -> None:
-        self._stream.writelines(map(redact, lines))
+        for line in lines:
+            self.write(line)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

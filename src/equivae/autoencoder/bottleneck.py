@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equivae.autoencoder.modes import evaluating
+from equivae.autoencoder.modes import measuring
 from equivae.autoencoder.view import Autoencoder
 from equivae.errors import InputError
 
@@ -73,7 +73,6 @@ class Bottleneck:
         return _until(self.vae, self.exit, self.vae.decode, latents)
 
 
-@torch.no_grad()
 def find_bottleneck(vae: Autoencoder, images: Tensor) -> Bottleneck:
     """Find the layers at latent resolution by watching an encode and a decode.
 
@@ -87,7 +86,7 @@ def find_bottleneck(vae: Autoencoder, images: Tensor) -> Bottleneck:
         raise NoBottleneckError(
             f"only image autoencoders have a bottleneck; this one takes {vae.layout}."
         )
-    with evaluating(vae.module):
+    with measuring(vae.module):
         some = images[:1].expand(2, *images.shape[1:])  # two, since one is never sliced
         encoding, latents = _watch(vae.module, vae.encode, some)
         decoding, _ = _watch(vae.module, vae.decode, latents)

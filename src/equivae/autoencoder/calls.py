@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from equivae.autoencoder.posteriors import drawn, is_posterior, mode_of
 from equivae.errors import InputError
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "calls_of",
     "decode_by_output",
     "encode_by_output",
+    "parameters_of",
     "register_adapter",
 ]
 
@@ -76,7 +78,7 @@ def calls_of(module: nn.Module) -> Calls:
             )
     _require_no_more(module, "encode", ())
     _require_no_more(module, "decode", ("num_frames",))
-    if "num_frames" in _parameters(module, "decode"):
+    if "num_frames" in parameters_of(module, "decode"):
         return Calls(_encode_frames, _decode_frames)
     return Calls(encode_by_output, decode_by_output)
 
@@ -84,10 +86,11 @@ def calls_of(module: nn.Module) -> Calls:
 # Signatures -------------------------------------------------------------------------------------
 
 
-def _parameters(module: nn.Module, call: str) -> dict[str, inspect.Parameter]:
+def parameters_of(module: nn.Module, call: str) -> dict[str, inspect.Parameter]:
     """What a call takes after its tensor; nothing when it cannot be known."""
     try:
-        parameters = list(inspect.signature(getattr(module, call)).parameters.values())
+        bound: Any = getattr(module, call, None)
+        parameters = list(inspect.signature(bound).parameters.values())
     except (TypeError, ValueError):
         return {}
     return {parameter.name: parameter for parameter in parameters[1:]}
@@ -96,7 +99,7 @@ def _parameters(module: nn.Module, call: str) -> dict[str, inspect.Parameter]:
 def _require_no_more(module: nn.Module, call: str, known: Iterable[str]) -> None:
     missing = [
         name
-        for name, parameter in _parameters(module, call).items()
+        for name, parameter in parameters_of(module, call).items()
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         and name not in known
@@ -115,7 +118,7 @@ def encode_by_output(
     module: Any, images: Tensor, sample: bool, generator: torch.Generator | None
 ) -> Tensor:
     options: dict[str, Any] = {}
-    taken = _parameters(module, "encode")
+    taken = parameters_of(module, "encode")
     if "sample_posterior" in taken:
         options["sample_posterior"] = sample
     if "generator" in taken:
@@ -125,7 +128,7 @@ def encode_by_output(
 
 def decode_by_output(module: Any, latents: Tensor) -> Tensor:
     options: dict[str, Any] = {}
-    if "generator" in _parameters(module, "decode"):
+    if "generator" in parameters_of(module, "decode"):
         # A decoder that draws noise gets the same noise every time, so that measurements repeat.
         options["generator"] = torch.Generator().manual_seed(0)
     return _images_of(module.decode(latents, **options), module)
@@ -160,10 +163,9 @@ def _latents_of(
     if isinstance(output, (tuple, list)) and output:
         output = output[0]
     posterior = getattr(output, "latent_dist", output)
-    if callable(getattr(posterior, "sample", None)) and callable(getattr(posterior, "mode", None)):
-        return _require_tensor(
-            posterior.sample(generator=generator) if sample else posterior.mode(), module, "encode"
-        )
+    if is_posterior(posterior):
+        latents = drawn(posterior, generator) if sample else mode_of(posterior)
+        return _require_tensor(latents, module, "encode")
     for name in _LATENT_NAMES:
         if hasattr(output, name):
             return _require_tensor(getattr(output, name), module, "encode")

@@ -11,8 +11,17 @@ from equivae.autoencoder.geometry import LAYOUTS, Axis, Layout
 from equivae.autoencoder.view import Autoencoder
 from equivae.errors import InputError
 from equivae.transforms.base import Transform
+from equivae.units import is_finite
 
-__all__ = ["check_images", "check_resolution", "check_transforms", "layout_of", "moves_axis"]
+__all__ = [
+    "check_images",
+    "check_resolution",
+    "check_trainable",
+    "check_transforms",
+    "layout_of",
+    "moves_axis",
+    "trainable_halves",
+]
 
 _CELLS, _DRAWS = 5, 16
 _AXIS_NAMES = {
@@ -58,7 +67,7 @@ def check_images(images: Tensor, vae: Autoencoder | None = None) -> None:
     if images.numel() == 0:
         raise InputError(f"images of shape {tuple(images.shape)} hold no pixel.")
     low, high = (float(value) for value in images.aminmax())
-    if not (-float("inf") < low and high < float("inf")):  # false for NaN as well
+    if not is_finite([low, high]):
         bad = (~images.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         raise InputError(f"images hold NaN or infinite values, at batch positions {bad[:5]}.")
     if low < -1.05 or high > 1.05:
@@ -84,19 +93,25 @@ def check_images(images: Tensor, vae: Autoencoder | None = None) -> None:
     height, width = images.shape[-2:]
     if not (axes[0].takes(height) and axes[1].takes(width)):
         fitting = [axis.fitting(side) for axis, side in zip(axes, (height, width), strict=True)]
+        wrong = f"do not divide by the VAE's factor {vae.factor}"
+        if not (axes[0].even and axes[1].even):
+            wrong = f"are none of {name}, which takes {_rule(axes[0])} by {_rule(axes[1])}"
         raise InputError(
-            f"images of {height}x{width} pixels do not divide by the VAE's factor {vae.factor}; crop "
-            f"or resize them, to {fitting[0]}x{fitting[1]} for example."
+            f"images of {height}x{width} pixels {wrong}; crop or resize them, to "
+            f"{fitting[0]}x{fitting[1]} for example."
         )
 
 
 def _check_time(axis: Axis, size: int, what: str, name: str) -> None:
     if axis.takes(size):
         return
-    rule = f"{axis.step} k" + ("" if axis.even else f" + {axis.first}")
     raise InputError(
-        f"{name} takes {rule} {what}, got {size}; use {axis.fitting(size)}, for example."
+        f"{name} takes {_rule(axis)} {what}, got {size}; use {axis.fitting(size)}, for example."
     )
+
+
+def _rule(axis: Axis) -> str:
+    return f"{axis.step} k" + ("" if axis.even else f" + {axis.first}")
 
 
 def check_resolution(resolution: int | None, vae: Autoencoder) -> None:
@@ -142,6 +157,40 @@ def check_transforms(
                     f"the first latent cell of {name} {cells}: the moved latent cannot be that of the "
                     "moved input. Choose transforms of the other axes."
                 )
+
+
+def trainable_halves(vae: Autoencoder) -> tuple[str, ...]:
+    """Which of `"encoder"` and `"decoder"` have weights that want a gradient and that one reaches.
+
+    ```python
+    import equivae
+    from equivae.autoencoder import trainable_halves
+
+    vae = equivae.zoo.load()
+    assert trainable_halves(equivae.Autoencoder(vae)) == ("encoder", "decoder")
+    vae.encoder.requires_grad_(False)
+    assert trainable_halves(equivae.Autoencoder(vae)) == ("decoder",)
+    ```
+    """
+    halves = {"encoder": vae.encoder_parameters(), "decoder": vae.decoder_parameters()}
+    return tuple(half for half, own in halves.items() if any(p.requires_grad for p in own))
+
+
+def check_trainable(vae: Autoencoder, train: str = "all") -> None:
+    """Raise `InputError` unless gradients reach weights of every half that is to be trained.
+
+    Args:
+        vae: whose weights want gradients as they will in training.
+        train: `"all"`, `"encoder"` or `"decoder"`.
+    """
+    found = trainable_halves(vae)
+    for half in ("encoder", "decoder") if train == "all" else (train,):
+        if half not in found:
+            raise InputError(
+                f"no gradient reaches a weight of the {half} of {type(vae.module).__name__} that wants one, "
+                f"so train={train!r} would leave the {half} as it is; call requires_grad_(True) on its "
+                f"weights, look at whether its `{half[:-2]}e` detaches, or train the other half alone."
+            )
 
 
 def moves_axis(

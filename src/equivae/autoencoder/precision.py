@@ -1,25 +1,31 @@
-"""Where a VAE may run in half precision: `force_upcast` in its config says where not."""
+"""The dtypes of a VAE's weights, and where it may run in half precision (`force_upcast` says where not)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from equivae.autoencoder.naming import plain_name
+from equivae.errors import InputError
+
 __all__ = [
     "dtypes_of",
     "forces_upcast",
+    "has_mixed_dtypes",
     "in_full_precision",
     "outside_fp16_autocast",
     "restore_dtypes",
+    "working_dtype",
 ]
 
 
 def forces_upcast(module: nn.Module) -> bool:
-    """Whether the config says that float16 overflows, as that of the SDXL VAE does."""
-    return bool(getattr(getattr(module, "config", None), "force_upcast", False))
+    """Whether a config says that float16 overflows, as the SDXL VAE's does; its own or a part's."""
+    configs = (getattr(part, "config", None) for part in module.modules())
+    return any(bool(getattr(config, "force_upcast", False)) for config in configs)
 
 
 @contextmanager
@@ -30,9 +36,9 @@ def outside_fp16_autocast(module: nn.Module, given: Tensor) -> Iterator[Tensor]:
     """
     device = given.device.type
     if (
-        forces_upcast(module)
-        and torch.is_autocast_enabled(device)
+        torch.is_autocast_enabled(device)
         and torch.get_autocast_dtype(device) == torch.float16
+        and forces_upcast(module)
     ):
         weight = next(module.parameters(), given)
         with torch.autocast(device, enabled=False):
@@ -47,10 +53,10 @@ def in_full_precision(module: nn.Module) -> Iterator[None]:
 
     The way back is exact as long as nothing trains in between.
     """
-    if not forces_upcast(module) or not any(p.dtype == torch.float16 for p in module.parameters()):
+    halves = [t for t in (*module.parameters(), *module.buffers()) if t.dtype == torch.float16]
+    if not halves or not forces_upcast(module):
         yield
         return
-    halves = [t for t in (*module.parameters(), *module.buffers()) if t.dtype == torch.float16]
     kept = [(tensor, tensor.data) for tensor in halves]
     try:
         for tensor in halves:
@@ -61,14 +67,55 @@ def in_full_precision(module: nn.Module) -> Iterator[None]:
             tensor.data = data
 
 
+def has_mixed_dtypes(module: nn.Module) -> bool:
+    """Whether the float weights differ in dtype, as with a bfloat16 encoder and a float32 decoder."""
+    return len({p.dtype for p in module.parameters() if p.is_floating_point()}) > 1
+
+
+def working_dtype(weights: Sequence[Tensor], otherwise: torch.dtype) -> torch.dtype:
+    """The dtype that some weights compute in: a kernel's, since norms and tables may be kept apart."""
+    kernels = [w for w in weights if w.is_floating_point()]
+    kernels.sort(key=lambda weight: weight.ndim < 3)  # stable: convolutions first
+    return kernels[0].dtype if kernels else otherwise
+
+
 def dtypes_of(module: nn.Module) -> dict[str, torch.dtype]:
-    """The dtype of every weight and buffer, by name."""
-    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    return {name: tensor.dtype for name, tensor in named.items()}
+    """The dtype of every parameter and buffer by its name, as `restore_dtypes` takes them.
+
+    ```python
+    import torch
+
+    import equivae
+    from equivae.autoencoder.precision import dtypes_of, restore_dtypes
+
+    vae = equivae.zoo.load()
+    vae.encoder.to(torch.bfloat16)  # and the decoder in float32
+    dtypes = dtypes_of(vae)
+    restore_dtypes(vae.float(), dtypes)
+    assert vae.encoder.conv_in.weight.dtype == torch.bfloat16
+    assert vae.decoder.conv_in.weight.dtype == torch.float32
+    ```
+    """
+    return {plain_name(name): tensor.dtype for name, tensor in _named(module)}
 
 
-def restore_dtypes(module: nn.Module, dtypes: dict[str, torch.dtype]) -> None:
-    """Every weight and buffer in the dtype that `dtypes_of` found."""
-    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        if tensor.dtype != dtypes[name]:
-            tensor.data = tensor.data.to(dtypes[name])
+def restore_dtypes(module: nn.Module, dtypes: Mapping[str, torch.dtype]) -> None:
+    """Give every parameter and buffer the dtype that `dtypes_of` noted, of this module or of a copy.
+
+    The tensors stay the same objects, so that an optimizer that holds them goes on working. Raises
+    `InputError` when a name was not noted.
+    """
+    missing = [name for name, _ in _named(module) if plain_name(name) not in dtypes]
+    if missing:
+        raise InputError(
+            f"{type(module).__name__} has {missing[0]}, whose dtype was not noted; note the dtypes of the "
+            "same module with dtypes_of."
+        )
+    for name, tensor in _named(module):
+        wanted = dtypes[plain_name(name)]
+        if tensor.dtype != wanted:
+            tensor.data = tensor.data.to(wanted)
+
+
+def _named(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]

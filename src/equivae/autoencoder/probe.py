@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
 
 from equivae.autoencoder.calls import Calls
 from equivae.autoencoder.geometry import LAYOUTS, Axis, Geometry, Layout
-from equivae.errors import InputError
+from equivae.autoencoder.modes import at_top_level, evaluating, require_differentiable
+from equivae.autoencoder.precision import has_mixed_dtypes, working_dtype
+from equivae.errors import InputError, first_line
 
 __all__ = ["has_frames", "probe"]
 
@@ -34,8 +36,9 @@ _CHANNEL_OPTIONS = (
 )
 _USUAL_CHANNELS = (3, 1, 4, 2)
 _LARGEST_HINT = 512
+_MOST_ATTEMPTS = 48  # no class of diffusers needs more than 20
 
-_KNOWN: WeakKeyDictionary[nn.Module, tuple[Calls, frozenset[str], Geometry]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[nn.Module, tuple[Calls, _Layers, Geometry]] = WeakKeyDictionary()
 
 
 class _Unsuitable(InputError):
@@ -52,28 +55,55 @@ def has_frames(module: nn.Module) -> bool:
 
 
 def probe(module: nn.Module, calls: Calls) -> Geometry:
-    """The geometry of a module, found once for as long as it has the same weights by name.
+    """The geometry of a module, found once for as long as it has the same layers.
 
-    Raises `InputError`, with what was tried and the first failure, for a module that gives back no
-    image, video or wave.
+    It is found with gradients recorded, whatever the caller's modes, since whose weights are whose is read
+    off them. Raises `InputError`, with what was tried and the first failure, for a module that gives back
+    no image, video or wave, and for weights that were made under `torch.inference_mode`.
     """
-    names = frozenset(name for name, _ in module.named_parameters())
     known = _KNOWN.get(module)
-    if known is not None and known[:2] == (calls, names):
+    if known is not None and known[0] == calls and known[1].are_those_of(module):
         return known[2]
+    require_differentiable(module)
     found = _search(module, calls)
-    _KNOWN[module] = (calls, names, found)
+    _KNOWN[module] = (calls, _Layers.of(module), found)
     return found
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """Which modules a module is made of, and the shapes of their weights."""
+
+    parts: tuple[tuple[ref[nn.Module], tuple[tuple[int, ...], ...]], ...]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> _Layers:
+        return cls(tuple((ref(part), _shapes(part)) for part in module.modules()))
+
+    def are_those_of(self, module: nn.Module) -> bool:
+        parts = list(module.modules())
+        return len(parts) == len(self.parts) and all(
+            known() is part and shapes == _shapes(part)
+            for part, (known, shapes) in zip(parts, self.parts, strict=True)
+        )
+
+
+def _shapes(part: nn.Module) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(p.shape) for p in part._parameters.values() if p is not None)
 
 
 def _search(module: nn.Module, calls: Calls) -> Geometry:
     failure: Exception | None = None
     layouts, channels = _layouts(module), _channels(module)
-    with _requiring_grad(module), torch.enable_grad():
+    budget = _Budget(_MOST_ATTEMPTS)
+    with at_top_level(), _requiring_grad(module):
         for layout in layouts:
+            same: set[str] = set()
             for count in channels:
-                tried = _Tried()
-                for sizes in _sizes(module, layout):
+                tried = _Tried(budget)
+                for sizes, likely in _sizes(module, layout):
+                    if tried.whatever_the_size and not likely:
+                        continue
                     found = _first_whole(module, calls, layout, count, sizes, tried)
                     if found is not None:
                         return found
@@ -82,21 +112,43 @@ def _search(module: nn.Module, calls: Calls) -> Geometry:
                 if tried.unsuitable is not None:  # it is called so, but gives nothing that fits
                     raise InputError(str(tried.unsuitable)) from tried.unsuitable
                 failure = failure or tried.failure
+                if same and same == tried.messages:  # neither sizes nor channels are the reason
+                    break
+                same = tried.messages if tried.whatever_the_size else set()
     name, shape = type(module).__name__, LAYOUTS[layouts[0]][1]
     raise InputError(
         f"{name} could neither encode nor decode any of the tensors {shape} of {channels[0]} channels that "
-        f"were tried: {_first_line(failure)}. If it needs other arguments or shapes, teach the library this "
+        f"were tried: {first_line(failure)}. If it needs other arguments or shapes, teach the library this "
         "class with equivae.register_adapter(applies, encode, decode)."
     ) from failure
+
+
+@dataclass
+class _Budget:
+    """How many attempts are left."""
+
+    left: int
+
+    def spend(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
 
 
 @dataclass
 class _Tried:
     """What became of the attempts of one layout and number of channels; the first of each kind."""
 
+    budget: _Budget
     failure: Exception | None = None
     unsuitable: InputError | None = None
     without_gradient: Geometry | None = None
+    attempts: int = 0
+    messages: set[str] = field(default_factory=set)
+
+    @property
+    def whatever_the_size(self) -> bool:
+        """Whether tensors of several sizes failed in the very same words, which name no size."""
+        return self.attempts > 1 and len(self.messages) == 1 and self.unsuitable is None
 
 
 def _first_whole(
@@ -110,6 +162,9 @@ def _first_whole(
     asked = [(1, count, *size) for size in sizes]
     wanted = [*asked]
     for shape in wanted:
+        if not tried.budget.spend():
+            return None
+        tried.attempts += 1
         try:
             found, differentiable = _at(module, calls, layout, shape)
         except _Unsuitable as error:
@@ -123,6 +178,7 @@ def _first_whole(
             raise
         except Exception as error:  # sizes or channels that it cannot take
             tried.failure = tried.failure or error
+            tried.messages.add(str(error))
         else:
             if differentiable:
                 return found
@@ -148,7 +204,7 @@ def _at(
     image = torch.zeros(shape, device=like.device, dtype=like.dtype, requires_grad=True)
     latent = calls.encode(module, image, False, None)
     encoder, through_encoder = _reached(latent, image, named)
-    given = latent.detach().requires_grad_()
+    given = _for_decoder(module, encoder, latent.detach().clone()).requires_grad_()
     decoded = calls.decode(module, given)
     decoder, through_decoder = _reached(decoded, given, named)
     name = type(module).__name__
@@ -202,24 +258,27 @@ def _reached(
     return reached, to_source is not None
 
 
+def _for_decoder(module: nn.Module, encoder: frozenset[str], latent: Tensor) -> Tensor:
+    """The latent in the dtype of the weights that the encoder did not need, where dtypes are mixed."""
+    rest = [p for name, p in module.named_parameters() if name not in encoder]
+    return latent.to(working_dtype(rest, latent.dtype)) if has_mixed_dtypes(module) else latent
+
+
 @contextmanager
 def _requiring_grad(module: nn.Module) -> Iterator[None]:
     """Every parameter requires a gradient and nothing is in training mode; then all as it was."""
     wanted = [(p, p.requires_grad) for p in module.parameters()]
-    modes = [(m, m.training) for m in module.modules()]
     plain = [
         (m, n, t) for m in module.modules() for n, t in vars(m).items() if isinstance(t, Tensor)
     ]
     try:
-        module.eval()
         for parameter, _ in wanted:
             parameter.requires_grad_(parameter.is_floating_point())
-        yield
+        with evaluating(module):
+            yield
     finally:
         for parameter, flag in wanted:
             parameter.requires_grad_(flag)
-        for part, training in modes:
-            part.training = training
         for part, name, tensor in plain:  # weight_norm leaves what it computed, with its graph
             vars(part)[name] = tensor
 
@@ -253,10 +312,13 @@ def _channels(module: nn.Module) -> list[int]:
     return list(dict.fromkeys([*found, *_USUAL_CHANNELS]))
 
 
-def _sizes(module: nn.Module, layout: Layout) -> Iterator[Sequence[tuple[int, ...]]]:
-    """Sizes of the axes after the channels, in groups: a later group only when an earlier one failed."""
+def _sizes(module: nn.Module, layout: Layout) -> Iterator[tuple[Sequence[tuple[int, ...]], bool]]:
+    """Sizes of the axes after the channels, in groups: a later group only when an earlier one failed.
+
+    With each group, whether something speaks for it, so that it is tried even when sizes do not matter.
+    """
     if layout == "audio":
-        yield from ([(length,)] for length in _SAMPLES)
+        yield from (([(length,)], False) for length in _SAMPLES)
         return
     sides = _SIDES if layout == "image" else _VIDEO_SIDES
     config = getattr(module, "config", None)
@@ -264,16 +326,11 @@ def _sizes(module: nn.Module, layout: Layout) -> Iterator[Sequence[tuple[int, ..
     known = [side for side in hints if isinstance(side, int) and 0 < side <= _LARGEST_HINT]
     for side in dict.fromkeys((*sides, *known)):
         if layout == "image":
-            yield [(side, side)]
+            yield [(side, side)], side in known
             continue
-        yield [(frames, side, side) for frames in _FRAMES]
+        yield [(frames, side, side) for frames in _FRAMES], side in known
         if side == _SINGLE_FRAME_AFTER:  # images alone, in the shape of videos
-            yield [(1, side, side) for side in sides]
-
-
-def _first_line(error: Exception | None) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+            yield [(1, side, side) for side in sides], True
 
 
 def _by(sizes: tuple[int, ...] | torch.Size) -> str:

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 from equivae.autoencoder.calls import calls_of, encode_by_output
 from equivae.autoencoder.geometry import Geometry, Layout
-from equivae.autoencoder.precision import in_full_precision, outside_fp16_autocast
+from equivae.autoencoder.modes import differentiable, require_differentiable
+from equivae.autoencoder.precision import (
+    has_mixed_dtypes,
+    in_full_precision,
+    outside_fp16_autocast,
+    working_dtype,
+)
 from equivae.autoencoder.probe import has_frames, probe
 from equivae.transforms.base import Transform
 
@@ -28,7 +34,8 @@ class Autoencoder:
     `(B, c, h, w)`. Where its config has `force_upcast`, fp16 autocast is switched off for the calls.
 
     Raises `InputError` for a module without the two calls, or whose calls need arguments beside the
-    tensor; `register_adapter` teaches the library such a class.
+    tensor (`register_adapter` teaches the library such a class), and for weights that were made under
+    `torch.inference_mode`.
 
     ```python
     import torch
@@ -46,7 +53,8 @@ class Autoencoder:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self._calls = calls_of(module)
-        self._geometry: Geometry | None = None
+        require_differentiable(module)
+        self._probed = False
 
     def encode(
         self, images: Tensor, *, sample: bool = False, generator: torch.Generator | None = None
@@ -64,7 +72,7 @@ class Autoencoder:
             return self._calls.encode(self.module, _dense(batch), sample, generator)
 
         with outside_fp16_autocast(self.module, images) as given:
-            return self._as_frames(given, call)
+            return self._as_frames(self._suited(given, self.encoder_parameters), call)
 
     def decode(self, latents: Tensor, *, chunk_size: int | None = None) -> Tensor:
         """Images, videos or audio of latents as `encode` returns them; not clamped.
@@ -74,6 +82,7 @@ class Autoencoder:
             chunk_size: decode at most so many at a time, to save memory.
         """
         with outside_fp16_autocast(self.module, latents) as given:
+            given = self._suited(given, self.decoder_parameters)
             parts = [given] if chunk_size is None else torch.split(given, chunk_size)
             images = [self._as_frames(part, self._decode) for part in parts]
         return images[0] if len(images) == 1 else torch.cat(images)
@@ -84,12 +93,18 @@ class Autoencoder:
             images = images.transpose(1, 2)
         return images
 
+    def _suited(self, given: Tensor, half: Callable[[], list[nn.Parameter]]) -> Tensor:
+        """In the dtype of the half that gets it, where the two halves' differ and no autocast sees to it."""
+        if torch.is_autocast_enabled(given.device.type) or not has_mixed_dtypes(self.module):
+            return given
+        return given.to(working_dtype(half(), given.dtype))
+
     def _as_frames(self, batch: Tensor, call: Callable[[Tensor], Tensor]) -> Tensor:
         """Images as videos of one frame, where the calls want those."""
         if batch.ndim != 4:
             return call(batch)
         # The probe costs an encode and a decode, which a plain image autoencoder does without.
-        if self._geometry is None and not has_frames(self.module):
+        if not self._probed and not has_frames(self.module):
             try:
                 return call(batch)
             except Exception:
@@ -167,14 +182,15 @@ class Autoencoder:
 
     @property
     def geometry(self) -> Geometry:
-        """Found by encoding and decoding something small, once."""
-        if self._geometry is None:
-            self._geometry = probe(self.module, self._calls)
-        return self._geometry
+        """Found by encoding and decoding something small, once for as long as the layers are the same."""
+        found = probe(self.module, self._calls)
+        self._probed = True
+        return found
 
 
 def _dense(tensor: Tensor) -> Tensor:
     """A moved tensor is a view, and some modules reshape what they get as if it were none."""
+    tensor = differentiable(tensor)
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     kept = formats.get(tensor.ndim)
     if kept is not None and tensor.is_contiguous(memory_format=kept):

@@ -46,6 +46,10 @@ class DeadLeaves(Dataset[torch.Tensor]):
     def __len__(self) -> int:
         return self.length
 
+    def fingerprint(self) -> str:
+        """What the images depend on; no image is drawn."""
+        return f"dead leaves 1 {self.length} {self.size} {self.seed}"
+
     def __getitem__(self, index: int) -> torch.Tensor:
         if index < 0:
             index += self.length

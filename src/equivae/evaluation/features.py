@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args
@@ -9,13 +10,16 @@ from typing import Any, Literal, Union, get_args
 import torch
 from torch import Tensor
 
-from equivae.errors import InputError
+from equivae.errors import InputError, first_line
+from equivae.options import quoted
 
 __all__ = [
     "Backbone",
     "BackboneLike",
     "FeatureSums",
     "LpipsLike",
+    "check_backbone",
+    "check_distance",
     "frechet_distance",
     "resolve_features",
     "resolve_lpips",
@@ -60,9 +64,11 @@ def frechet_distance(a: FeatureSums, b: FeatureSums) -> float:
     """Fréchet distance between the Gaussians of two sets of features (Heusel et al., 2017).
 
     `‖μ₁ - μ₂‖² + tr(C₁ + C₂ - 2 (C₁ C₂)^½)`; the trace of the root from the eigenvalues of the symmetric
-    `C₁^½ C₂ C₁^½`, which has those of `C₁ C₂`.
+    `C₁^½ C₂ C₁^½`, which has those of `C₁ C₂`. NaN if a feature is NaN or infinite.
     """
     (mean_a, cov_a), (mean_b, cov_b) = a.gaussian(), b.gaussian()
+    if not all(part.isfinite().all() for part in (mean_a, cov_a, mean_b, cov_b)):
+        return math.nan
     values, vectors = torch.linalg.eigh(cov_a)
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
     cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()
@@ -70,18 +76,32 @@ def frechet_distance(a: FeatureSums, b: FeatureSums) -> float:
     return max(0.0, float(distance))
 
 
+def check_backbone(name: str, features: Any) -> None:
+    """`InputError` unless it is a callable, a name that is known, or nothing."""
+    if features is not None and not callable(features) and features != "inception":
+        raise InputError(
+            f"{name} must be 'inception' or a callable from images (B, 3, H, W) in [0, 1] to features "
+            f"(B, D), got {quoted(features)}."
+        )
+
+
+def check_distance(name: str, lpips: Any) -> None:
+    """`InputError` unless it is a callable, a name that is known, or nothing."""
+    if lpips is not None and not callable(lpips) and lpips not in get_args(Net):
+        raise InputError(
+            f"{name} must be one of {', '.join(get_args(Net))} or a callable from two batches of images in "
+            f"[0, 1] to distances (B,), got {quoted(lpips)}."
+        )
+
+
 def resolve_features(features: BackboneLike | None, device: torch.device) -> Backbone | None:
     """A callable `features(images) -> (B, D)`; `"inception"` is torchmetrics' FID network.
 
     Raises `InputError` when that is not installed or its weights cannot be had.
     """
-    if features is None or (callable(features) and not isinstance(features, str)):
+    check_backbone("features", features)
+    if features is None or callable(features):
         return features
-    if features != "inception":
-        raise InputError(
-            f"features must be 'inception' or a callable from images (B, 3, H, W) in [0, 1] to features "
-            f"(B, D), got {features!r}."
-        )
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -89,7 +109,7 @@ def resolve_features(features: BackboneLike | None, device: torch.device) -> Bac
     except Exception as error:
         raise InputError(
             "features='inception' needs torchmetrics, torch-fidelity and the network's weights: pip install "
-            f"'equivae[metrics]', or pass a callable of your own ({_first_line(error)})."
+            f"'equivae[metrics]', or pass a callable of your own ({first_line(error)})."
         ) from error
     return lambda images: network(images.mul(255).round().byte())  # type: ignore[no-any-return]
 
@@ -99,13 +119,9 @@ def resolve_lpips(lpips: LpipsLike | None, device: torch.device) -> Distance | N
 
     Raises `InputError` when that is not installed or its weights cannot be had.
     """
-    if lpips is None or (callable(lpips) and not isinstance(lpips, str)):
+    check_distance("lpips", lpips)
+    if lpips is None or callable(lpips):
         return lpips
-    if lpips not in get_args(Net):
-        raise InputError(
-            f"lpips must be one of {list(get_args(Net))} or a callable from two batches of images in [0, 1] "
-            f"to distances (B,), got {lpips!r}."
-        )
     try:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
@@ -113,7 +129,7 @@ def resolve_lpips(lpips: LpipsLike | None, device: torch.device) -> Distance | N
     except Exception as error:
         raise InputError(
             f"lpips={lpips!r} needs torchmetrics, torchvision and the network's weights: pip install "
-            f"'equivae[metrics]', or pass a callable of your own ({_first_line(error)})."
+            f"'equivae[metrics]', or pass a callable of your own ({first_line(error)})."
         ) from error
     return lambda a, b: network(a, b, normalize=True).flatten()  # type: ignore[no-any-return]
 
@@ -124,7 +140,3 @@ def check_features(values: Any, count: int) -> Tensor:
         shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise InputError(f"features must return a tensor ({count}, D) here, got {shape}.")
     return values.float()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

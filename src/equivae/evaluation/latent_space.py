@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from equivae.autoencoder import Autoencoder
-from equivae.autoencoder.padding import get_padding_mode
-from equivae.autoencoder.scaling import scales_by_itself
+from equivae.autoencoder.conventions import scales_by_itself
+from equivae.autoencoder.naming import plain_name
+from equivae.autoencoder.padded import padding_of
+from equivae.autoencoder.padding import get_padding_mode, note_padding_mode
 from equivae.data.sources import ImageDataset
 from equivae.errors import InputError
 from equivae.evaluation.latent_statistics import LatentStatistics, latent_statistics
@@ -70,9 +72,11 @@ def settle_latent_space(
     read: a shift factor or numbers per channel where it has them, a scaling factor where it is not 1.
     """
     module = tuned.module
+    note_padding_mode(module)
     mode, base_mode = get_padding_mode(module), get_padding_mode(original.module)
     before = _numbers(module)
-    unchanged = mode == base_mode and same_encoder(original, tuned)
+    padded_alike = padding_of(module) == padding_of(original.module)
+    unchanged = padded_alike and same_encoder(original, tuned)
     if unchanged:
         return LatentSpace(True, mode, base_mode, None, before, before)
     try:
@@ -88,12 +92,14 @@ def settle_latent_space(
 
 def same_encoder(a: Autoencoder, b: Autoencoder) -> bool:
     """Whether two autoencoders of one class encode with the very same numbers."""
-    names = a.geometry.encoder_parameters
-    theirs = {**dict(b.module.named_parameters()), **dict(b.module.named_buffers())}
-    ours = {n: p for n, p in a.module.named_parameters() if n in names}
+    # Without any, gradients cannot tell the encoder's weights, and all of them have to be the same.
+    names = a.geometry.encoder_parameters or {name for name, _ in a.module.named_parameters()}
     heads = {name.split(".")[0] for name in names}  # a normalisation's running statistics count too
-    buffers = {n: t for n, t in a.module.named_buffers() if n.split(".")[0] in heads}
-    return all(_same(tensor, theirs[name]) for name, tensor in {**ours, **buffers}.items())
+    ours: dict[str, torch.Tensor] = {n: p for n, p in a.module.named_parameters() if n in names}
+    ours |= {n: t for n, t in a.module.named_buffers() if n.split(".")[0] in heads}
+    named = (*b.module.named_parameters(), *b.module.named_buffers())
+    theirs = {plain_name(name): tensor for name, tensor in named}
+    return all(_same(tensor, theirs[plain_name(name)]) for name, tensor in ours.items())
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from equivae.autoencoder import Autoencoder, check_images
+from equivae.autoencoder import Autoencoder, check_images, measuring
 from equivae.data.sources import ImagesLike, collate, load_images
 from equivae.errors import InputError
 from equivae.files.pretrained import load_vae
+from equivae.units import require_finite
 
 __all__ = ["LatentStatistics", "latent_statistics"]
 
@@ -52,13 +53,15 @@ class LatentStatistics:
         return plain | {"scaling_factor": self.scaling_factor, "shift_factor": self.shift_factor}
 
 
-@torch.no_grad()
 def latent_statistics(
     vae: nn.Module | str | Path,
     images: ImagesLike,
     *,
     resolution: int | None = None,
     max_samples: int | None = None,
+    image_column: str | None = None,
+    split: str = "train",
+    background: str | tuple[int, int, int] = "white",
     eval_batch_size: int = 4,
     seed: int = 0,
     progress: bool = True,
@@ -72,11 +75,13 @@ def latent_statistics(
         images: anything that `equivae.data.load_images` takes.
         resolution: resize and centre-crop to this side in pixels.
         max_samples: use the first so many images only.
+        image_column: as `split` and `background`, see `equivae.data.load_images`.
         eval_batch_size: images per encoder call.
         seed: of the posterior's draws.
         progress: show a progress bar.
 
-    Raises `InputError` for no images, images that the VAE cannot take, and latents without any spread.
+    Raises `InputError` for no images, images that the VAE cannot take, latents that are not finite, and
+    latents without any spread.
 
     ```python
     import equivae
@@ -95,30 +100,30 @@ def latent_statistics(
         resolution=resolution,
         channels=autoencoder.image_channels,
         max_samples=max_samples,
+        image_column=image_column,
+        split=split,
+        background=background,
     )
     generator = torch.Generator().manual_seed(seed)
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
-    modes = [(part, part.training) for part in autoencoder.module.modules()]
-    autoencoder.module.eval()
-    try:
-        loader = DataLoader(dataset, eval_batch_size, collate_fn=collate)  # type: ignore[arg-type]
+    name = type(autoencoder.module).__name__
+    loader = DataLoader(dataset, eval_batch_size, collate_fn=collate)  # type: ignore[arg-type]
+    with measuring(autoencoder.module):
         for batch in tqdm(loader, desc="statistics", disable=not progress, leave=False):
             check_images(batch, autoencoder)
             moved = batch.to(autoencoder.device, autoencoder.dtype)
             z = autoencoder.encode(moved, sample=True, generator=generator)
+            require_finite(z, f"the latents of {name}", "check its weights and its dtype")
             cells = z.double().cpu().transpose(0, 1).flatten(1)
             count += cells.shape[1]
             total, squares = total + cells.sum(1), squares + cells.square().sum(1)
-    finally:
-        for part, training in modes:
-            part.training = training
     mean = total / count
     variance = (squares / count - mean.square()).clamp_min(0)
     overall = mean.mean()
     spread = (variance + (mean - overall).square()).mean().sqrt()
-    if not 0 < float(spread) < float("inf"):
+    if not float(spread) > 0:
         raise InputError(
-            f"the latents of {type(autoencoder.module).__name__} have a standard deviation of "
+            f"the latents of {name} have a standard deviation of "
             f"{float(spread)}, so there is no factor that brings them to 1; check the weights."
         )
     return LatentStatistics(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -70,10 +71,13 @@ class LatentSums:
         variance, step = float(variances.sum()), float(self.steps.sum())
         varies = variance > 1e-12 * max(float(mean.square().sum()), 1e-12)
         correlation = 1 - step / max(self.neighbours, 1) / (2 * variance) if varies else 1.0
+        dimension = variance**2 / power if varies else 0.0
+        if not math.isfinite(variance):  # no constant, whose variance is 0
+            correlation = dimension = math.nan
         return LatentStatistics(
             channel_means=mean.tolist(),
             channel_deviations=variances.sqrt().tolist(),
-            effective_dimension=variance**2 / power if varies else 0.0,
+            effective_dimension=dimension,
             smoothness=correlation,
             spectrum=[] if self.energy is None else spectrum_of(self.energy),
             image_spectrum=[] if self.image_energy is None else spectrum_of(self.image_energy),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,14 +16,14 @@ from equivae.autoencoder import (
     Autoencoder,
     check_images,
     check_transforms,
-    evaluating,
     layout_of,
+    measuring,
 )
 from equivae.data.sources import ImageDataset, collate
 from equivae.errors import InputError
 from equivae.evaluation.features import (
-    BackboneLike,
-    LpipsLike,
+    check_backbone,
+    check_distance,
     check_features,
     resolve_features,
     resolve_lpips,
@@ -35,11 +36,13 @@ from equivae.evaluation.roundtrip import (
     RoundTrip,
     fix_draws,
     reconstruct,
+    reencode,
     seed_of,
     travel,
 )
 from equivae.evaluation.summary import Found, Summary
 from equivae.evaluation.sweeps import measure_sweeps, sweep_images
+from equivae.options import BATCH, SEED, Options, at_least, option
 from equivae.processes import process_state
 from equivae.transforms import Transform
 from equivae.transforms.base import mask_of_cells
@@ -51,12 +54,13 @@ _KEPT_LATENTS = 256 * 2**20  # bytes of the baseline's latents held for the drif
 
 
 @dataclass(frozen=True)
-class MeasureOptions:
+class MeasureOptions(Options):
     """What is measured beside the basic numbers.
 
     Attributes:
         batch_size: images per encoder and decoder call.
         ceiling: decode `E(T x)` as well, for the best that the decoder could do.
+        reencode: decode `E(T(D(E(x))))` as well, for what can be had without a latent op, and take the time.
         sweep_samples: images on which angles and scales are swept; 0 for none.
         features: a backbone, see `resolve_features`.
         lpips: a perceptual distance, see `resolve_lpips`.
@@ -64,16 +68,18 @@ class MeasureOptions:
         progress: show a progress bar.
     """
 
-    batch_size: int = 4
-    ceiling: bool = True
-    sweep_samples: int = 0
-    features: BackboneLike | None = None
-    lpips: LpipsLike | None = None
-    seed: int = 0
-    progress: bool = True
+    batch_size: int = option(4, "Images per call.", range=BATCH)
+    ceiling: bool = option(True, "Decode E(T x) as well.")
+    reencode: bool = option(False, "Measure re-encoding as well, and its time.")
+    sweep_samples: int = option(
+        0, "Images on which angles and scales are swept.", range=at_least(0)
+    )
+    features: Any = option(None, "A backbone.", check=check_backbone)
+    lpips: Any = option(None, "A perceptual distance.", check=check_distance)
+    seed: int = option(0, "Of random transforms and of the bootstrap.", range=SEED)
+    progress: bool = option(True, "Show a progress bar.")
 
 
-@torch.no_grad()
 def measure(
     vae: Autoencoder,
     images: ImageDataset,
@@ -109,8 +115,7 @@ def measure(
     drifts: dict[int, float] = {}
     kept = 0
     with (
-        evaluating(vae.module),
-        vae.full_precision(),
+        measuring(vae.module),
         state.split_between_processes(starts) as mine,
     ):
         batches = [list(range(s, min(s + options.batch_size, len(images)))) for s in mine]
@@ -134,8 +139,13 @@ def measure(
     sweeps = {}
     if options.sweep_samples and images[0].ndim == 3:
         swept = sweep_images(len(images), options.sweep_samples)
-        with evaluating(vae.module), vae.full_precision():
-            sweeps = measure_sweeps(vae, [images[i][None] for i in swept])
+        with measuring(vae.module):
+            sweeps = measure_sweeps(
+                vae,
+                [images[i][None] for i in swept],
+                label=f"{label}: sweeps",
+                progress=options.progress,
+            )
     ordered = [drifts[index] for index in sorted(drifts)]
     summary = Summary(found, images.names, [t.name for t in transforms], options.seed)
     return summary.metrics(sweeps=sweeps, latents=found.latents.statistics(ordered))
@@ -155,7 +165,7 @@ class _Meter:
     def see(self, x: Tensor, indices: Sequence[int]) -> Reconstruction:
         batch, found = reconstruct(self.vae, x), self.found
         found.latents.add(x, batch.z)
-        found.add("reconstruction_mse", mean_inside(_error(batch), None), indices)
+        found.add("reconstruction_mse", batch.error, indices)
         ssim, ms_ssim = similarity(batch.seen, batch.plain)
         found.add("reconstruction_ssim", ssim, indices)
         found.add("reconstruction_ms_ssim", ms_ssim, indices)
@@ -202,6 +212,8 @@ class _Meter:
             best = trip.compared(self.vae.decode(encoded))
             error = mean_inside((best - trip.target).square(), trip.mask)
             found.add(f"ceiling_mse/{name}", error, indices)
+        if self.options.reencode:
+            self._reencode(batch, trip, name, indices)
         if self.backbone is not None or self.lpips is not None:
             seen = trip.seen
             if trip.mask is not None:
@@ -209,6 +221,16 @@ class _Meter:
             # An exact round trip ends at the original, whose features are known.
             known = features if trip.target is batch.plain else None
             self._features(f"round_trip/{name}", seen, trip.target, indices, known)
+
+    def _reencode(
+        self, batch: Reconstruction, trip: RoundTrip, name: str, indices: Sequence[int]
+    ) -> None:
+        latent, seconds = reencode(self.vae, batch, trip.transform)
+        picture = trip.compared(self.vae.decode(latent))
+        error = mean_inside((picture - trip.target).square(), trip.mask)
+        self.found.add(f"reencoded_mse/{name}", error, indices)
+        self.found.seconds[f"latent_op/{name}"].append(trip.seconds)
+        self.found.seconds[f"reencoded/{name}"].append(seconds)
 
     def _features(
         self,
@@ -233,10 +255,6 @@ class _Meter:
         return there
 
 
-def _error(batch: Reconstruction) -> Tensor:
-    return (batch.seen - batch.plain).square()
-
-
 def _encoder_side(encoded: Tensor, trip: RoundTrip, x: Tensor) -> tuple[Tensor, Tensor]:
     """Relative error and cosine of `ρ E(x)` against `E(T x)`, each `(B,)`."""
     encoded, expected = encoded.float(), trip.latent.float()
@@ -248,6 +266,8 @@ def _encoder_side(encoded: Tensor, trip: RoundTrip, x: Tensor) -> tuple[Tensor, 
         encoded, expected = encoded * cells, expected * cells
     encoded, expected = encoded.flatten(1), expected.flatten(1)
     relative = (encoded - expected).norm(dim=1) / encoded.norm(dim=1).clamp_min(1e-12)
+    if own is not None:  # no cell to compare is no number
+        relative = relative.where(cells.flatten(1).any(1), torch.nan)
     blank = (encoded.norm(dim=1) < 1e-12) & (expected.norm(dim=1) < 1e-12)
     cosine = F.cosine_similarity(encoded, expected, dim=1, eps=1e-12)
-    return relative, torch.where(blank, 1.0, cosine)
+    return relative, torch.where(blank & ~relative.isnan(), 1.0, cosine + 0 * relative)

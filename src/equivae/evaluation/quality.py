@@ -16,14 +16,17 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 def mean_inside(error: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of `(B, C, ..., H, W)` over everything but the batch, where the mask holds; `(B,)`."""
+    """Mean of `(B, C, ..., H, W)` over everything but the batch, where the mask holds; `(B,)`.
+
+    NaN where the mask holds nowhere: nothing was compared, which is no perfect match.
+    """
     if mask is None:
         return error.flatten(1).mean(1)
     error = error.mean(1, keepdim=True)
     if mask.ndim == 4 and error.ndim == 5:  # one mask for all frames
         mask = mask.unsqueeze(2)
-    inside = mask.to(error.dtype).expand_as(error)
-    return (error * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp_min(1)
+    inside = mask.to(torch.bool).expand_as(error)
+    return error.where(inside, 0.0).flatten(1).sum(1) / inside.flatten(1).sum(1)
 
 
 def similarity(
@@ -60,6 +63,8 @@ def similarity(
         valid = mask.to(a.dtype).expand(a.shape[0], 1, *a.shape[-2:])
     whole, contrast = _terms(a, b, valid, window)
     ssim = whole.mean(1)
+    if valid is not None:  # nothing to compare is no number, as in `mean_inside`
+        ssim = ssim.where(valid.flatten(1).any(1), torch.nan)
     if side // 2 ** (len(_SCALES) - 1) < _WINDOW:
         return ssim, None
     product = contrast.clamp_min(0) ** _SCALES[0]

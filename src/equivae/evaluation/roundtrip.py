@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from equivae.autoencoder import Autoencoder
+from equivae.autoencoder import Autoencoder, measuring
 from equivae.errors import InputError
 from equivae.evaluation.quality import mean_inside
 from equivae.transforms import Transform
-from equivae.units import unit
+from equivae.units import psnr, unit
 
 __all__ = [
     "Reconstruction",
     "RoundTrip",
     "fix_draws",
+    "mean_reconstruction_psnr",
     "reconstruct",
+    "reencode",
     "seed_of",
     "travel",
 ]
@@ -25,17 +29,27 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A batch and what the VAE makes of it: `x`, `z = E(x)`, `D(z)`, and both images in [0, 1]."""
+    """A batch and what the VAE makes of it: `x`, `z = E(x)`, `D(z)`, and both images in [0, 1].
+
+    `seconds` is the time of the decoder for one image.
+    """
 
     x: Tensor
     z: Tensor
     output: Tensor
     plain: Tensor
     seen: Tensor
+    seconds: float = 0.0
+
+    @property
+    def error(self) -> Tensor:
+        """`MSE(D(E(x)), x)` of every image, `(B,)`."""
+        return mean_inside((self.seen - self.plain).square(), None)
 
     def rows(self, start: int, stop: int) -> Reconstruction:
         parts = (self.x, self.z, self.output, self.plain, self.seen)
-        return Reconstruction(*(part[start:stop] for part in parts))
+        x, z, output, plain, seen = (part[start:stop] for part in parts)
+        return Reconstruction(x, z, output, plain, seen, self.seconds)
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,7 @@ class RoundTrip:
         target: with what: the original, or the moved original.
         mask: where.
         reconstruction_mse: the error of the reconstruction inside that mask, `(B,)`.
+        seconds: time of the latent op for one image.
     """
 
     transform: Transform
@@ -63,6 +78,7 @@ class RoundTrip:
     target: Tensor
     mask: Tensor | None
     reconstruction_mse: Tensor
+    seconds: float = 0.0
 
     def compared(self, decoded: Tensor) -> Tensor:
         """Another decode in the place of this one, ready to be compared with `target`."""
@@ -73,13 +89,22 @@ class RoundTrip:
 
 def reconstruct(vae: Autoencoder, x: Tensor) -> Reconstruction:
     z = vae.encode(x)
+    began = _now(x)
     output = vae.decode(z)
+    seconds = (_now(x) - began) / len(x)
     if output.shape != x.shape:
         raise InputError(
             f"{type(vae.module).__name__} decodes the latent of {tuple(x.shape)} to {tuple(output.shape)}; "
             "give it a size that it keeps."
         )
-    return Reconstruction(x, z, output, unit(x), unit(output))
+    return Reconstruction(x, z, output, unit(x), unit(output), seconds)
+
+
+def mean_reconstruction_psnr(vae: Autoencoder, batches: Sequence[Tensor]) -> float:
+    """PSNR in dB of the mean reconstruction error over batches of images `(B, C, ..., H, W)`."""
+    with measuring(vae.module):
+        errors = torch.cat([reconstruct(vae, batch).error for batch in batches])
+    return psnr(float(errors.mean()))
 
 
 def fix_draws(
@@ -101,7 +126,10 @@ def travel(vae: Autoencoder, batch: Reconstruction, transform: Transform, name: 
 
     Raises `InputError` when its two ops disagree about the shape.
     """
-    turned, latent = transform.pixel(batch.x), transform.latent(batch.z)
+    turned = transform.pixel(batch.x)
+    began = _now(batch.z)
+    latent = transform.latent(batch.z)
+    seconds = (_now(batch.z) - began) / len(batch.z)
     decoded = vae.decode(latent)
     if decoded.shape != turned.shape:
         raise InputError(
@@ -123,4 +151,22 @@ def travel(vae: Autoencoder, batch: Reconstruction, transform: Transform, name: 
         seen, target, mask = unit(decoded), unit(turned), transform.mask(batch.x)
         reconstruction = unit(transform.pixel(batch.output))
     error = mean_inside((reconstruction - target).square(), mask)
-    return RoundTrip(transform, turned, latent, decoded, back, seen, target, mask, error)
+    return RoundTrip(transform, turned, latent, decoded, back, seen, target, mask, error, seconds)
+
+
+def reencode(vae: Autoencoder, batch: Reconstruction, transform: Transform) -> tuple[Tensor, float]:
+    """`E(T(D(E(x))))`, the latent moved by way of the picture, and the seconds from latent to latent.
+
+    What can be done without a latent op, its yardstick. The picture has colours in [-1, 1], as a saved one.
+    The seconds are those of one image, the decoder's among them.
+    """
+    began = _now(batch.z)
+    latent = vae.encode(transform.pixel(batch.output.clamp(-1, 1)))
+    return latent, batch.seconds + (_now(batch.z) - began) / len(batch.z)
+
+
+def _now(on: Tensor) -> float:
+    """The time in seconds, when everything on the tensor's device is done."""
+    if on.is_cuda:
+        torch.cuda.synchronize(on.device)
+    return time.perf_counter()

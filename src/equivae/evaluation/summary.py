@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,20 +14,23 @@ from torch import Tensor
 from equivae.evaluation.features import FeatureSums, frechet_distance
 from equivae.evaluation.latents import LatentSums
 from equivae.evaluation.results import GroupMetrics, Metrics, Spread, TransformMetrics
-from equivae.evaluation.statistics import Resampling, psnr_of
+from equivae.evaluation.statistics import Resampling, difference_of, psnr_of
 from equivae.transforms import get_group, list_groups
-from equivae.units import psnr
+from equivae.units import difference_db, psnr, rank
 
 __all__ = ["Found", "Summary"]
+
+_SSIM = (-1.0, 1.0)
 
 
 @dataclass
 class Found:
-    """What one process found: numbers by name and image, and sums over its images."""
+    """What one process found: numbers by name and image, sums over its images, and times."""
 
     numbers: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
     latents: LatentSums = field(default_factory=LatentSums)
     features: dict[str, FeatureSums] = field(default_factory=lambda: defaultdict(FeatureSums))
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, name: str, values: Tensor | None, indices: Sequence[int]) -> None:
         if values is not None:
@@ -38,6 +42,8 @@ class Found:
         self.latents.merge(other.latents)
         for name, sums in other.features.items():
             self.features[name].merge(sums)
+        for name, times in other.seconds.items():
+            self.seconds[name] += times
 
 
 class Summary:
@@ -46,7 +52,8 @@ class Summary:
     def __init__(
         self, found: Found, names: Sequence[str], transforms: Sequence[str], seed: int
     ) -> None:
-        self.names, self.transforms, self.features = list(names), transforms, found.features
+        self.names, self.transforms = list(names), transforms
+        self.features, self.seconds = found.features, found.seconds
         count = len(self.names)
         self.per_image = {
             key: [values[i] for i in range(count)]
@@ -59,7 +66,7 @@ class Summary:
         spreads: dict[str, Spread] = {}
         plain = ["reconstruction_mse"]
         spreads["reconstruction_psnr"] = self._psnr(plain)
-        self._spread(spreads, "reconstruction_ssim")
+        self._spread(spreads, "reconstruction_ssim", within=_SSIM)
         reconstruction = self._mean("reconstruction_mse")
         transforms = {name: self._transform(name, spreads) for name in self.transforms}
         return Metrics(
@@ -71,8 +78,9 @@ class Summary:
             per_image=self.per_image,
             names=self.names,
             reconstruction_ms_ssim=self._maybe("reconstruction_ms_ssim"),
-            groups={name: self._group(name, found) for name, found in _groups(transforms)},
+            groups={name: self._group(found) for name, found in _groups(transforms)},
             spreads=spreads,
+            non_finite=self._non_finite(),
             reconstruction_feature_cosine=self._maybe("reconstruction/feature_cosine"),
             reconstruction_rfid=self._rfid("reconstruction"),
             reconstruction_lpips=self._maybe("reconstruction/lpips"),
@@ -83,15 +91,21 @@ class Summary:
         error = self._mean(f"round_trip_mse/{name}")
         reference = self._mean(f"reconstruction_mse/{name}")
         ceiling = self._maybe(f"ceiling_mse/{name}")
+        reencoded = self._maybe(f"reencoded_mse/{name}")
         spreads[f"round_trip_psnr/{name}"] = self._psnr([f"round_trip_mse/{name}"])
-        self._spread(spreads, f"round_trip_ssim/{name}")
+        self._spread(spreads, f"round_trip_ssim/{name}", within=_SSIM)
         spreads[f"equivariance_gap_db/{name}"] = self._gap(name)
-        self._spread(spreads, f"encoder_relative_error/{name}", larger_is_better=False)
+        self._spread(
+            spreads,
+            f"encoder_relative_error/{name}",
+            larger_is_better=False,
+            within=(0.0, math.inf),
+        )
         return TransformMetrics(
             round_trip_mse=error,
             round_trip_psnr=psnr(error),
             round_trip_ssim=self._maybe(f"round_trip_ssim/{name}"),
-            equivariance_gap_db=_difference(psnr(reference), psnr(error)),
+            equivariance_gap_db=difference_db(psnr(reference), psnr(error)),
             encoder_relative_error=self._mean(f"encoder_relative_error/{name}"),
             round_trip_ms_ssim=self._maybe(f"round_trip_ms_ssim/{name}"),
             encoder_cosine=self._mean(f"encoder_cosine/{name}"),
@@ -101,27 +115,43 @@ class Summary:
             round_trip_feature_cosine=self._maybe(f"round_trip/{name}/feature_cosine"),
             round_trip_rfid=self._rfid(f"round_trip/{name}"),
             round_trip_lpips=self._maybe(f"round_trip/{name}/lpips"),
+            reencoded_mse=reencoded,
+            reencoded_psnr=None if reencoded is None else psnr(reencoded),
+            latent_op_seconds=self._seconds(f"latent_op/{name}"),
+            reencoded_seconds=self._seconds(f"reencoded/{name}"),
         )
 
-    def _group(self, name: str, found: Mapping[str, TransformMetrics]) -> GroupMetrics:
+    def _group(self, found: Mapping[str, TransformMetrics]) -> GroupMetrics:
         error = math.fsum(one.round_trip_mse for one in found.values()) / len(found)
         reference = math.fsum(self._mean(f"reconstruction_mse/{t}") for t in found) / len(found)
-        worst = max(found, key=lambda t: found[t].equivariance_gap_db)
+        worst = max(found, key=lambda t: rank(found[t].equivariance_gap_db, larger_is_better=False))
         return GroupMetrics(
             elements=list(found),
             round_trip_mse=error,
             round_trip_psnr=psnr(error),
-            equivariance_gap_db=_difference(psnr(reference), psnr(error)),
+            equivariance_gap_db=difference_db(psnr(reference), psnr(error)),
             worst_gap_db=found[worst].equivariance_gap_db,
             worst_element=worst,
         )
 
+    def _non_finite(self) -> dict[str, int]:
+        counts = {
+            key: sum(not math.isfinite(value) for value in values)
+            for key, values in self.per_image.items()
+        }
+        return {key: count for key, count in counts.items() if count}
+
     def _mean(self, key: str) -> float:
         values = self.per_image[key]
+        if not all(map(math.isfinite, values)):
+            return math.nan  # infinite errors too: fsum refuses their sum
         return math.fsum(values) / len(values)
 
     def _maybe(self, key: str) -> float | None:
         return self._mean(key) if key in self.per_image else None
+
+    def _seconds(self, key: str) -> float | None:
+        return statistics.median(self.seconds[key]) if key in self.seconds else None
 
     def _rfid(self, key: str) -> float | None:
         if f"{key}/seen" not in self.features or len(self.names) < 2:
@@ -129,26 +159,32 @@ class Summary:
         return frechet_distance(self.features[f"{key}/seen"], self.features[f"{key}/target"])
 
     def _psnr(self, keys: list[str]) -> Spread:
-        return self._of(keys, lambda means: psnr_of(means[..., 0]), larger_is_better=True)
+        return self.resampling.spread(
+            keys, lambda means: psnr_of(means[..., 0]), larger_is_better=True
+        )
 
     def _gap(self, name: str) -> Spread:
-        keys = [f"reconstruction_mse/{name}", f"round_trip_mse/{name}"]
-        return self._of(
-            keys,
-            lambda means: psnr_of(means[..., 0]) - psnr_of(means[..., 1]),
+        return self.resampling.spread(
+            [f"reconstruction_mse/{name}", f"round_trip_mse/{name}"],
+            lambda means: difference_of(psnr_of(means[..., 0]), psnr_of(means[..., 1])),
             larger_is_better=False,
         )
 
     def _spread(
-        self, spreads: dict[str, Spread], key: str, *, larger_is_better: bool = True
+        self,
+        spreads: dict[str, Spread],
+        key: str,
+        *,
+        within: tuple[float, float],
+        larger_is_better: bool = True,
     ) -> None:
         if key in self.per_image:
-            spreads[key] = self._of(
-                [key], lambda means: means[..., 0], larger_is_better=larger_is_better
+            spreads[key] = self.resampling.spread(
+                [key],
+                lambda means: means[..., 0],
+                larger_is_better=larger_is_better,
+                within=within,
             )
-
-    def _of(self, keys: list[str], number: Any, *, larger_is_better: bool) -> Spread:
-        return self.resampling.spread(keys, number, larger_is_better=larger_is_better)
 
 
 def _groups(
@@ -159,8 +195,3 @@ def _groups(
         members = [t.name for t in get_group(name) if t.name != "identity"]
         if len(members) > 1 and all(member in transforms for member in members):
             yield name, {member: transforms[member] for member in members}
-
-
-def _difference(a: float, b: float) -> float:
-    # Two infinite PSNRs, a perfect VAE, have no gap.
-    return 0.0 if a == b else a - b

@@ -16,7 +16,7 @@ from equivae.processes import process_state
 from equivae.transforms import get_transform
 from equivae.units import psnr
 
-__all__ = ["SWEEPS", "Range", "measure_sweeps", "sweep_images"]
+__all__ = ["SWEEPS", "Range", "default_sweep_samples", "measure_sweeps", "sweep_images"]
 
 
 @dataclass(frozen=True)
@@ -40,22 +40,42 @@ def sweep_images(count: int, most: int) -> list[int]:
     return [i * count // most for i in range(most)]
 
 
+def default_sweep_samples(count: int) -> int:
+    """How many images are swept unless it is said: one in six, at most four.
+
+    Every one costs a decode for every value of `SWEEPS`, 22 of them; so the sweeps of a small set cost no
+    more than a few times what the set itself does.
+    """
+    return min(4, count // 6)
+
+
 def measure_sweeps(
-    vae: Autoencoder, batches: Sequence[Tensor], ranges: Sequence[Range] = SWEEPS
+    vae: Autoencoder,
+    batches: Sequence[Tensor],
+    ranges: Sequence[Range] = SWEEPS,
+    *,
+    label: str = "sweeps",
+    progress: bool = False,
 ) -> dict[str, Sweep]:
     """Round-trip and reconstruction PSNR over ranges, the values shared out among the processes.
 
     Args:
-        vae: in eval mode, under `torch.no_grad()`.
+        vae: within `measuring`.
         batches: images `(B, C, H, W)` in [-1, 1].
         ranges: what to sweep.
+        label: of the progress bar.
+        progress: show it.
     """
+    from tqdm.auto import tqdm
+
+    state = process_state()
     passed = [reconstruct(vae, batch.to(vae.device, vae.dtype)) for batch in batches]
     images = sum(len(batch) for batch in batches)
     points = [(i, j) for i, one in enumerate(ranges) for j in range(len(one.values))]
     found: list[tuple[int, int, float, float]] = []
-    with process_state().split_between_processes(points) as mine:
-        for i, j in mine:
+    with state.split_between_processes(points) as mine:
+        quiet = not (progress and state.is_main_process)
+        for i, j in tqdm(mine, desc=label, disable=quiet, leave=False):
             one = ranges[i]
             moved = get_transform(one.transform, **{one.parameter: one.values[j]})
             round_trip = reconstruction = 0.0

@@ -10,10 +10,12 @@ from torch import nn
 __all__ = ["fingerprint_of"]
 
 
-def fingerprint_of(module: nn.Module) -> str:
+def fingerprint_of(module: nn.Module, dtype: torch.dtype | None = None) -> str:
     """Sixteen hexadecimal digits that tell the weights and buffers of one module from those of another.
 
-    Names, shapes, dtypes and every byte count (SHA-256).
+    Args:
+        module: whose names, shapes, dtypes and bytes count (SHA-256).
+        dtype: compare the values in this dtype, so that a copy in another dtype counts as the same.
 
     ```python
     from equivae.files.fingerprint import fingerprint_of
@@ -26,6 +28,8 @@ def fingerprint_of(module: nn.Module) -> str:
     for name, tensor in sorted(module.state_dict().items()):
         if not isinstance(tensor, torch.Tensor):  # a module's own extra state
             continue
+        if dtype is not None and tensor.is_floating_point():
+            tensor = tensor.to(dtype)
         flat = tensor.detach().cpu().contiguous().flatten()
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from equivae.autoencoder.padding import check_padding_mode, get_padding_mode, set_padding_mode
+from equivae.autoencoder.naming import uncompiled
+from equivae.autoencoder.padding import (
+    apply_padding_mode,
+    check_padding_mode,
+    get_padding_mode,
+    note_padding_mode,
+)
 from equivae.errors import InputError, first_line
-from equivae.files.single_file import load_single_file
+from equivae.files.single_file import counted, is_single_file, load_single_file
+from equivae.files.writing import write_files_beside
+from equivae.options import check_path
 
-__all__ = ["EMBEDDED", "load_vae", "register_loader", "save_vae"]
+__all__ = ["EMBEDDED", "load_vae", "origin_of", "register_loader", "save_vae"]
 
 EMBEDDED = Path(__file__).parents[1] / "zoo" / "embedded"
 """The diffusers folder of the VAE that comes in the wheel."""
+
+# Where modules came from, as long as they live; a card names it as the base.
+_ORIGINS: WeakKeyDictionary[nn.Module, str | Path] = WeakKeyDictionary()
 
 # Imported when such a folder is met, as diffusers imports the class that a config names.
 _LOADERS = {"symmetrize.json": "equivae.symmetry.module:load_symmetrized"}
@@ -42,9 +58,9 @@ def load_vae(model: str | Path | nn.Module, **options: Any) -> nn.Module:
 
     Args:
         model: a module (returned as it is); `"embedded"` for the one in the wheel; a diffusers folder
-            of a VAE or of a whole pipeline (its `vae` is found); a single-file `.safetensors` in LDM
-            layout, a bare VAE or a whole checkpoint; a folder of a symmetrized VAE; or a hub name such
-            as `"Disty0/SoteMix"`.
+            of a VAE or of a whole pipeline (its `vae` is found); a single `.safetensors` or `.sft` file
+            in LDM's or diffusers' names, a bare VAE or a whole checkpoint; a folder of a symmetrized VAE; or
+            a hub name such as `"Disty0/SoteMix"`.
         options: handed to diffusers, such as `torch_dtype`, `variant`, `revision` or `subfolder`. A single
             file needs no network: its config is read off the weights. They do not tell SD from SDXL, nor
             SD3 from FLUX, whose VAEs differ in nothing but the scaling factor: say `config="sdxl"`
@@ -59,13 +75,37 @@ def load_vae(model: str | Path | nn.Module, **options: Any) -> nn.Module:
     """
     if isinstance(model, nn.Module):
         return model
+    check_path("the name of a VAE", model)
+    loaded = _load(model, options)
+    _ORIGINS[loaded] = model
+    return loaded
+
+
+def origin_of(module: nn.Module) -> str | Path | None:
+    """What `load_vae` was given for this very module, or `None` if it did not load it.
+
+    ```python
+    from equivae.files.pretrained import load_vae, origin_of
+
+    assert origin_of(load_vae("embedded")) == "embedded"
+    ```
+    """
+    return _ORIGINS.get(module)
+
+
+def _load(model: str | Path, options: dict[str, Any]) -> nn.Module:
     path = EMBEDDED if model == "embedded" else Path(model)
     for config_name, loader in _LOADERS.items():
         if (path / config_name).is_file():
             module, _, function = loader.partition(":")
             return getattr(import_module(module), function)(path, **options)  # type: ignore[no-any-return]
-    if path.suffix == ".safetensors" or path.is_file():
+    if is_single_file(path) or path.is_file():
         return _pad_as_noted(load_single_file(path, options))
+    if "config" in options:
+        raise InputError(
+            f"config={options['config']!r} is for a single .safetensors file, and {model} is none; leave it "
+            "out."
+        )
     name = str(path if model == "embedded" else model)
     return _pad_as_noted(_load_pretrained(name, path.is_dir(), options))
 
@@ -74,7 +114,7 @@ def _pad_as_noted(vae: nn.Module) -> nn.Module:
     """Apply the padding mode that `set_padding_mode` left in the config."""
     mode = getattr(getattr(vae, "config", None), "padding_mode", None) or "zeros"
     if mode != "zeros" and mode != get_padding_mode(vae):
-        set_padding_mode(vae, check_padding_mode(mode))
+        apply_padding_mode(vae, check_padding_mode(mode))
     return vae
 
 
@@ -99,15 +139,18 @@ def _load_pretrained(name: str, is_folder: bool, options: dict[str, Any]) -> nn.
     for candidate in candidates:
         place = {"subfolder": candidate} if candidate else {}
         try:
-            config = diffusers.AutoencoderKL.load_config(name, **place, **_hub_options(options))
-            cls = getattr(diffusers, str(config.get("_class_name")), None)
-            if cls is None or not (hasattr(cls, "encode") and hasattr(cls, "decode")):
-                raise InputError(
-                    f"{name} is no autoencoder: its config names {config.get('_class_name')!r}."
+            with _errors_said_once():
+                config = diffusers.AutoencoderKL.load_config(name, **place, **_hub_options(options))
+                cls = getattr(diffusers, str(config.get("_class_name")), None)
+                if cls is None or not (hasattr(cls, "encode") and hasattr(cls, "decode")):
+                    raise InputError(
+                        f"{name} is no autoencoder: its config names {config.get('_class_name')!r}."
+                    )
+                loaded, info = cls.from_pretrained(
+                    name, use_safetensors=True, output_loading_info=True, **place, **options
                 )
-            return cls.from_pretrained(  # type: ignore[no-any-return]
-                name, use_safetensors=True, **place, **options
-            )
+            _check_loading(name, cls.__name__, info)
+            return loaded  # type: ignore[no-any-return]
         except InputError:
             raise
         except Exception as error:
@@ -119,6 +162,37 @@ def _load_pretrained(name: str, is_folder: bool, options: dict[str, Any]) -> nn.
     raise InputError(
         f"no autoencoder could be loaded from {what} {name!r}: {first_line(failure)}.{hint}"
     ) from failure
+
+
+@contextmanager
+def _errors_said_once() -> Iterator[None]:
+    """Leave out what diffusers logs of an error that it raises too, and the hub's words to its callers."""
+    log = logging.getLogger("diffusers.models.modeling_utils")
+
+    def new(record: logging.LogRecord) -> bool:
+        return "An error occurred while trying to fetch" not in str(record.msg)
+
+    log.addFilter(new)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="huggingface_hub", category=UserWarning)
+            yield
+    finally:
+        log.removeFilter(new)
+
+
+def _check_loading(name: str, kind: str, info: dict[str, Any]) -> None:
+    """diffusers fills up what is missing with random weights, and says so in its log alone."""
+    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+    if missing:
+        raise InputError(
+            f"{name} lacks {counted(missing)} of its {kind}; pass one whose weights are whole."
+        )
+    if unexpected:
+        warnings.warn(
+            f"{name} holds {counted(unexpected)} for which {kind} has no place; they are left out.",
+            stacklevel=6,
+        )
 
 
 def _variant_hint(folder: Path, asked: str | None) -> str:
@@ -139,13 +213,37 @@ def _hub_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def save_vae(module: nn.Module, folder: str | Path) -> None:
-    """Save with the module's own `save_pretrained`, or its weights as `model.safetensors`."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if hasattr(module, "save_pretrained"):
-        save: Any = module.save_pretrained
-        save(folder, safe_serialization=True)
-    else:
-        from safetensors.torch import save_model
+    """Save with the module's own `save_pretrained`, or its weights as `model.safetensors`.
 
+    The names of the weights are those of the module before `torch.compile`, whatever was compiled; the
+    config of a diffusers model gets a note of how it pads, where that is not what its class builds.
+
+    Every file is written beside and renamed, once it is on the disk. Raises `WriteError`, with what was there
+    untouched, when the disk is full or read-only.
+    """
+    with uncompiled(module) as plain:
+        if hasattr(plain, "save_pretrained"):
+            note_padding_mode(plain)
+        write_files_beside(Path(folder), lambda staging: _save(plain, staging))
+
+
+def _save(module: nn.Module, folder: Path) -> None:
+    import diffusers
+    from safetensors.torch import save_file, save_model
+
+    save: Any = getattr(module, "save_pretrained", None)
+    if save is None:
         save_model(module, str(folder / "model.safetensors"))
+    elif isinstance(module, diffusers.ModelMixin) and _tied(module):
+        # safetensors has no way to say that two weights are one: both are written.
+        module.save_config(folder)
+        weights = {name: t.detach().cpu().clone() for name, t in module.state_dict().items()}
+        metadata = {"format": "pt"}
+        save_file(weights, folder / "diffusion_pytorch_model.safetensors", metadata)
+    else:
+        save(folder, safe_serialization=True)
+
+
+def _tied(module: nn.Module) -> bool:
+    places = [t.untyped_storage().data_ptr() for t in module.state_dict().values() if t.numel()]
+    return len(set(places)) < len(places)

@@ -1,178 +1,206 @@
-"""One `.safetensors` file in the LDM layout that ComfyUI, A1111 and kohya's trainers read, both ways."""
+"""One `.safetensors` file, in the names of LDM or of diffusers, a bare VAE or a whole checkpoint: read."""
 
 from __future__ import annotations
 
 import json
-import re
+import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from equivae.autoencoder.padding import get_padding_mode
-from equivae.errors import InputError, did_you_mean, first_line
-from equivae.files.ldm_config import FAMILIES, PREFIXES, detect_config, family_config
-from equivae.files.writing import write_beside
+from equivae.errors import InputError, first_line
+from equivae.files.ldm_config import (
+    FAMILIES,
+    PREFIXES,
+    check_config,
+    detect_config,
+    family_config,
+)
+from equivae.files.ldm_names import (
+    aliases,
+    in_diffusers_names,
+    is_attention_weight,
+    ldm_name,
+    ldm_names,
+)
 
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+__all__ = ["CONFIG_KEY", "counted", "is_single_file", "load_single_file"]
 
-__all__ = ["export_single_file", "load_single_file"]
+CONFIG_KEY = "diffusers_config"
+"""Under which an exported file's metadata has the config."""
 
-_CONFIG_KEY = "diffusers_config"
-_DTYPES = {
-    "fp32": torch.float32,
-    "float32": torch.float32,
-    "fp16": torch.float16,
-    "float16": torch.float16,
-    "bf16": torch.bfloat16,
-    "bfloat16": torch.bfloat16,
-}
+_SUFFIXES = (".safetensors", ".sft")
+_LDM_CLASSES = ("AutoencoderKL", "AutoencoderKLFlux2")
+# What a training left in the checkpoint, and no autoencoder has.
+_LEFTOVERS = ("loss.", "model_ema.")
+_DEFAULTS = (".num_batches_tracked",)  # may be absent: nothing is computed from it
 
 
-def export_single_file(
-    vae: nn.Module,
-    path: str | Path,
-    *,
-    dtype: str | torch.dtype | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """Write an `AutoencoderKL` as the single LDM-style file that other tools read.
-
-    `encoder.down.0.block.0...`, `decoder.up.3.block.0...`, `quant_conv...`: no prefix, the attention as 1x1
-    convolutions. diffusers' `AutoencoderKL.from_single_file` and `load_vae` bring back the very weights; the
-    diffusers config lies in the file's metadata, which `load_vae` reads. ComfyUI, A1111 and kohya's trainers
-    know the layouts of the published models alone and pad by zeros, whatever the VAE was trained with: for
-    another mode there is a warning.
-
-    Args:
-        vae: a diffusers `AutoencoderKL`.
-        path: ends in `.safetensors`.
-        dtype: of the weights in the file, `"fp16"`, `"bf16"`, `"fp32"` or a `torch.dtype`; by default that
-            of the VAE.
-        overwrite: replace a file that is there.
-
-    Raises `InputError` for a class that has no LDM layout, a file that is there already, and values that do
-    not fit into `dtype`.
-
-    ```python
-    import equivae
-
-    path = equivae.export_single_file(equivae.zoo.load(), "vae.safetensors", dtype="fp16")
-    assert equivae.load_vae(path).config.latent_channels == 4
-    ```
-    """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise InputError(f"the exported file has to end in .safetensors, got {path.name!r}.")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} is there already; choose another name or pass overwrite=True.")
-    kl = _require_ldm(vae)
-    wanted = _dtype(dtype)
-    levels = len(kl.config.block_out_channels)
-    weights: dict[str, Tensor] = {}
-    for name, tensor in kl.state_dict().items():
-        moved = tensor.detach().cpu().to(wanted or tensor.dtype)
-        if not moved.isfinite().all():
-            reason = (
-                f"does not fit into {moved.dtype}; export as bf16 or fp32"
-                if tensor.isfinite().all()
-                else "holds NaN or infinite values; export another checkpoint"
-            )
-            raise InputError(f"the weight {name} {reason}.")
-        if ".attentions.0.to_" in name and name.endswith("weight"):
-            moved = moved[:, :, None, None]
-        weights[_ldm_name(name, levels)] = moved.contiguous()
-    mode = get_padding_mode(kl)
-    if mode != "zeros":
-        warnings.warn(
-            f"this VAE pads by {mode!r}: load_vae applies it from the file's metadata, but tools that pad by "
-            "zeros will show the difference at the borders.",
-            stacklevel=2,
-        )
-    config = {k: v for k, v in dict(kl.config).items() if k != "_name_or_path"}
-    if mode != "zeros":
-        config["padding_mode"] = mode
-    metadata = {
-        "format": "pt",
-        _CONFIG_KEY: json.dumps({"_class_name": "AutoencoderKL", **config}, default=list),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_beside(path, lambda temporary: save_file(weights, temporary, metadata))
-    return path
+def is_single_file(path: Path) -> bool:
+    """Whether the name is that of a file of weights."""
+    return path.suffix.lower() in _SUFFIXES
 
 
 def load_single_file(path: Path, options: dict[str, Any]) -> nn.Module:
-    """An autoencoder from one `.safetensors` file, without any network; see `load_vae`."""
+    """An autoencoder from one `.safetensors` file, without any network; see `load_vae`.
+
+    Every weight of the autoencoder has to be in the file, and every weight in the file in the autoencoder.
+    """
     import diffusers
 
     options = dict(options)
     asked = options.pop("config", None)
     if not path.is_file():
         raise InputError(f"there is no file {path}.")
-    if path.suffix != ".safetensors":
+    if not is_single_file(path):
         raise InputError(f"{path} is no .safetensors file, the only kind of weights that is read.")
     given = None if asked is None else _config_asked_for(asked)
     try:
         weights, others, noted = _read(path)
         config = _config(path, weights, others, noted, given)
-    except (InputError, SafetensorError, OSError, json.JSONDecodeError) as error:
+    except (InputError, SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{path} holds no autoencoder in LDM layout that could be read: {first_line(error)}."
         ) from error
-    cls: Any = getattr(diffusers, str(config.get("_class_name")), None)
+    name = str(config.get("_class_name"))
+    cls: Any = getattr(diffusers, name, None)
+    if cls is not None and name in _LDM_CLASSES:
+        return _build(path, cls, config, weights, options)
     if not hasattr(cls, "from_single_file"):
         raise InputError(
-            f"{config.get('_class_name')} has no single-file layout in diffusers; pass its diffusers folder."
+            f"{name} has no single-file layout in diffusers; pass its diffusers folder."
         )
-    absent = _absent(weights, config) if cls is diffusers.AutoencoderKL else []
-    if absent:
+    return _through_diffusers(path, cls, config, weights, options)
+
+
+def _build(
+    path: Path,
+    cls: Any,
+    config: dict[str, Any],
+    weights: dict[str, Tensor],
+    options: dict[str, Any],
+) -> nn.Module:
+    """An autoencoder of the LDM kind, whatever names its weights have in the file."""
+    try:
+        with torch.device("meta"):
+            model: nn.Module = cls.from_config(config)
+    except Exception as error:
         raise InputError(
-            f"{path} lacks {absent[0]}{f' and {len(absent) - 1} other weights' if absent[1:] else ''} of its "
-            "autoencoder; pass a whole one, or the config=FOLDER that belongs to it."
+            f"{path} does not fit the config of its {cls.__name__}: {first_line(error)}."
+        ) from error
+    needed = model.state_dict()
+    places = {alias: n for n in needed for alias in aliases(n, len(config["block_out_channels"]))}
+    found = {places[name]: tensor for name, tensor in weights.items() if name in places}
+    said = in_diffusers_names(weights)
+    missing = [n for n in needed if n not in found and not n.endswith(_DEFAULTS)]
+    _check_names(
+        path,
+        cls.__name__,
+        [n if said else ldm_name(n, len(config["block_out_channels"])) for n in missing],
+        [n for n in weights if n not in places],
+    )
+    dtype = options.get("torch_dtype", options.get("dtype")) or torch.float32
+    state: dict[str, Tensor] = {}
+    for name, like in needed.items():
+        tensor = found.get(name, torch.zeros(like.shape, dtype=like.dtype))
+        if is_attention_weight(name) and tensor.ndim == 4:
+            tensor = tensor.flatten(1)
+        if tensor.shape != like.shape:
+            raise InputError(
+                f"{path} does not fit the config of its {cls.__name__}: {name} is {tuple(tensor.shape)} in "
+                f"the file and {tuple(like.shape)} by the config."
+            )
+        state[name] = tensor.to(dtype) if like.is_floating_point() else tensor.to(like.dtype)
+    model.load_state_dict(state, assign=True)
+    return model.requires_grad_().eval()
+
+
+def _check_names(path: Path, kind: str, missing: list[str], unexpected: list[str]) -> None:
+    said = []
+    if missing:
+        said.append(f"lacks {counted(missing)} of its {kind}")
+    if unexpected:
+        said.append(f"holds {counted(unexpected)} for which {kind} has no place")
+    if said:
+        raise InputError(
+            f"{path} {' and '.join(said)}; pass a whole autoencoder, or the config=FOLDER that belongs to it."
         )
-    with tempfile.TemporaryDirectory() as folder:
+
+
+def counted(names: list[str]) -> str:
+    """The first of some weights, and how many others there are."""
+    rest = len(names) - 1
+    return names[0] + (f" and {rest} other weight{'s' if rest > 1 else ''}" if rest else "")
+
+
+def _through_diffusers(
+    path: Path,
+    cls: Any,
+    config: dict[str, Any],
+    weights: dict[str, Tensor],
+    options: dict[str, Any],
+) -> nn.Module:
+    """An autoencoder of another kind, which diffusers itself knows how to convert."""
+    with tempfile.TemporaryDirectory() as folder, _unused_weights() as unused:
         (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
         try:
             vae: nn.Module = cls.from_single_file(
                 weights, config=folder, local_files_only=True, **options
             )
+        except NotImplementedError as error:  # a weight that was not in the file is moved
+            raise InputError(
+                f"{path} lacks weights of its {cls.__name__}; pass a whole autoencoder."
+            ) from error
         except Exception as error:
             raise InputError(
                 f"{path} does not fit the config of its {config['_class_name']}: {first_line(error)}."
             ) from error
+    missing = [name for name, tensor in vae.state_dict().items() if tensor.is_meta]
+    _check_names(path, cls.__name__, missing, unused)
     return vae
 
 
-def _absent(weights: dict[str, Tensor], config: dict[str, Any]) -> list[str]:
-    """The weights that an `AutoencoderKL` of this config has and the file has not."""
-    from diffusers import AutoencoderKL
+@contextmanager
+def _unused_weights() -> Iterator[list[str]]:
+    """The weights that diffusers did not use, which it says in its log alone."""
+    names: list[str] = []
 
-    with torch.device("meta"):
-        model = AutoencoderKL.from_config(config)
-    levels = len(model.config.block_out_channels)
-    needed = model.state_dict().keys()
-    return [
-        _ldm_name(n, levels)
-        for n in needed
-        if n not in weights and _ldm_name(n, levels) not in weights
-    ]
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            _, _, tail = record.getMessage().partition("were not used when initializing")
+            if tail:
+                names.extend(tail.partition(":")[2].strip(" \n[]'").split(", "))
+
+    log = logging.getLogger("diffusers.loaders.single_file_model")
+    listener, level = Listener(), log.level
+    log.addHandler(listener)
+    log.setLevel(logging.WARNING)
+    try:
+        yield names
+    finally:
+        log.removeHandler(listener)
+        log.setLevel(level)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], frozenset[str], dict[str, Any] | None]:
+def _read(path: Path) -> tuple[dict[str, Tensor], frozenset[str], Any]:
     """The VAE's tensors without their prefix, the names of the others, and the config in the metadata."""
     with safe_open(path, "pt") as file:
         names = list(file.keys())
         prefix = next((p for p in PREFIXES if any(n.startswith(p) for n in names)), "")
+        inside = [n for n in names if n.startswith(prefix)]
         weights = {
-            n.removeprefix(prefix): file.get_tensor(n) for n in names if n.startswith(prefix)
+            n.removeprefix(prefix): file.get_tensor(n)
+            for n in inside
+            if not n.removeprefix(prefix).startswith(_LEFTOVERS)
         }
-        noted = (file.metadata() or {}).get(_CONFIG_KEY)
+        noted = (file.metadata() or {}).get(CONFIG_KEY)
     others = frozenset(n for n in names if not n.startswith(prefix))
     return weights, others, json.loads(noted) if noted else None
 
@@ -191,27 +219,24 @@ def _config(
     path: Path,
     weights: dict[str, Tensor],
     others: frozenset[str],
-    noted: dict[str, Any] | None,
+    noted: Any,
     asked: dict[str, Any] | str | None,
 ) -> dict[str, Any]:
     """The config asked for, noted in the file, lying beside it, or read off the weights."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    names = ldm_names(weights)
+    shapes = {names[name]: tuple(tensor.shape) for name, tensor in weights.items()}
+    if noted is not None and not isinstance(asked, dict):
+        check_config(noted, shapes, "the config in its metadata")
     if isinstance(asked, dict):
-        return asked
+        return check_config(asked, shapes, "the config passed")
     if asked is not None:
         numbers = family_config(asked)
         return {**noted, **numbers} if noted else detect_config(shapes, others, asked)[0]
     if noted is not None:
-        return noted
-    if (
-        "encoder.down_blocks.0.resnets.0.conv1.weight" in weights
-    ):  # a diffusers folder's own weights
-        beside = path.parent / "config.json"
-        if not beside.is_file():
-            raise InputError(
-                "its weights are in diffusers' layout; pass the folder with config.json"
-            )
-        return _json(beside)
+        return dict(noted)
+    beside = path.parent / "config.json"
+    if in_diffusers_names(weights) and beside.is_file():  # a diffusers folder's own weights
+        return check_config(_json(beside), shapes, "the config.json beside it")
     config, certain = detect_config(shapes, others)
     if not certain:
         named = [n for n, f in FAMILIES.items() if f["scaling_factor"] == config["scaling_factor"]]
@@ -219,7 +244,7 @@ def _config(
             f"the weights of {path.name} do not say which diffusion models it belongs to; taken as "
             f"{named[0]!r} with scaling_factor {config['scaling_factor']}. Pass config= one of "
             f"{', '.join(map(repr, FAMILIES))} or a folder to say so.",
-            stacklevel=4,
+            stacklevel=5,
         )
     return config
 
@@ -232,52 +257,3 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} is no config of an autoencoder; pass a config.json of diffusers.")
     return content
-
-
-def _require_ldm(vae: nn.Module) -> AutoencoderKL:
-    from diffusers import AutoencoderKL
-
-    if not isinstance(vae, AutoencoderKL):
-        raise InputError(
-            f"{type(vae).__name__} has no LDM layout; only AutoencoderKL can be exported to a single file. "
-            "Other classes are shared as the folder that save_pretrained writes."
-        )
-    kinds = {*vae.config.down_block_types, *vae.config.up_block_types}
-    strange = sorted(kinds - {"DownEncoderBlock2D", "UpDecoderBlock2D"})
-    if strange:
-        raise InputError(
-            f"this AutoencoderKL has blocks of kind {strange[0]}, for which the LDM layout has no names; "
-            "share the folder that save_pretrained writes."
-        )
-    return vae
-
-
-def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    if dtype is None or (isinstance(dtype, torch.dtype) and dtype in _DTYPES.values()):
-        return dtype  # type: ignore[return-value]
-    if dtype not in _DTYPES:
-        raise InputError(f"dtype={dtype!r} is unknown.{did_you_mean(str(dtype), _DTYPES)}")
-    return _DTYPES[dtype]  # type: ignore[index]
-
-
-def _ldm_name(name: str, levels: int) -> str:
-    """diffusers' name of a weight in LDM's words."""
-    for pattern, words in _NAMES:
-        name = re.sub(pattern, words, name)
-    # LDM numbers the decoder's levels by their resolution, so that the last is applied first.
-    return re.sub(r"decoder\.up\.(\d+)", lambda m: f"decoder.up.{levels - 1 - int(m[1])}", name)
-
-
-_NAMES = [
-    (r"down_blocks\.(\d+)\.resnets\.(\d+)", r"down.\1.block.\2"),
-    (r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample"),
-    (r"up_blocks\.(\d+)\.resnets\.(\d+)", r"up.\1.block.\2"),
-    (r"up_blocks\.(\d+)\.upsamplers\.0", r"up.\1.upsample"),
-    (r"mid_block\.resnets\.0", "mid.block_1"),
-    (r"mid_block\.resnets\.1", "mid.block_2"),
-    (r"mid_block\.attentions\.0\.group_norm", "mid.attn_1.norm"),
-    (r"mid_block\.attentions\.0\.to_([qkv])", r"mid.attn_1.\1"),
-    (r"mid_block\.attentions\.0\.to_out\.0", "mid.attn_1.proj_out"),
-    (r"conv_shortcut", "nin_shortcut"),
-    (r"conv_norm_out", "norm_out"),
-]

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
-from collections.abc import Callable, Collection
+import stat
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from equivae.errors import InputError
-from equivae.options import quoted
+from safetensors import SafetensorError
+
+from equivae.errors import InputError, WriteError, first_line
+from equivae.options import check_path, quoted
 from equivae.secrets import redact
 
 __all__ = [
     "bounded_name",
     "check_claim",
     "check_name",
+    "check_output",
     "child",
     "claim_folder",
     "hide_secrets",
+    "make_folder",
     "partial_folder",
     "write_beside",
+    "write_files_beside",
     "write_folder_beside",
 ]
 
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # of file systems that cannot
 _TEXTS = frozenset({".csv", ".html", ".json", ".jsonl", ".md", ".svg", ".txt", ".yaml", ".yml"})
 _LONGEST_NAME = (
     200  # bytes, so that what is put before and behind still fits into the file system's 255
@@ -73,18 +83,17 @@ def claim_folder(folder: str | Path, *, ours: Collection[str] = ()) -> Path:
 
     What a killed `write_beside` or `write_folder_beside` left behind is ours as well.
 
-    Raises `InputError` if it holds other files or is no folder.
+    Raises `InputError` if it holds other files, is no folder, or cannot be made or written to.
     """
     folder = Path(folder)
     check_claim(folder, ours=ours)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     return folder
 
 
 def check_claim(folder: Path, *, ours: Collection[str] = ()) -> None:
     """Raise `InputError` if `claim_folder` could not have it; nothing is written."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"output folder {folder} is a file; choose another name.")
+    check_output("output folder", folder)
     if folder.is_dir():
         foreign = sorted(
             p.name for p in folder.iterdir() if p.name not in ours and not _leftover(p)
@@ -97,19 +106,72 @@ def check_claim(folder: Path, *, ours: Collection[str] = ()) -> None:
             )
 
 
+def check_output(name: str, folder: str | Path) -> None:
+    """`InputError` unless the folder is there or can be made, and may be written to; makes nothing."""
+    check_path(name, folder)
+    if not str(folder).isprintable():
+        raise InputError(
+            f"{name} must have a name of printable characters, got {quoted(str(folder))}."
+        )
+    folder = Path(folder)
+    try:
+        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{name} {folder} is a file; choose another name.")
+        if not there.is_dir():
+            raise InputError(
+                f"{name} {folder} cannot be made: {there} is a file; choose another name."
+            )
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise InputError(
+                f"{name} {folder} cannot be written to: {there} does not allow it; choose another name."
+            )
+    except OSError as error:
+        raise InputError(_cannot(name, folder, error)) from error
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(_cannot("output folder", folder, error)) from error
+
+
+def _cannot(name: str, folder: Path, error: OSError) -> str:
+    return f"{name} {folder} cannot be made: {error.strerror or error}; choose another name."
+
+
 def _leftover(path: Path) -> bool:
     return path.name.startswith(".") and ".partial" in path.name
 
 
+def make_folder(folder: Path) -> None:
+    """`mkdir -p`; raises `WriteError` where none can be made."""
+    with _one_sentence(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def write_beside(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file, hide the secrets in it, then rename it to `path` in one step."""
+    """Let `write` fill a temporary file, hide the secrets in it, then rename it to `path` in one step.
+
+    The file is on the disk before it is renamed, so that a power cut leaves the old one or the new one
+    whole. It has the mode of the file that it replaces, else that which the umask gives. Raises `WriteError`
+    when it cannot be written; what was there is untouched.
+    """
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        write(temporary)
-        hide_secrets(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _one_sentence(path):
+        try:
+            temporary.unlink(missing_ok=True)
+            temporary.touch()
+            mode = (path if path.is_file() else temporary).stat().st_mode
+            write(temporary)
+            hide_secrets(temporary)
+            temporary.chmod(stat.S_IMODE(mode))  # safetensors writes for its owner alone
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def partial_folder(path: Path) -> Path:
@@ -120,22 +182,83 @@ def partial_folder(path: Path) -> Path:
 def write_folder_beside(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary folder, then rename it to `path`, replacing an earlier one.
 
-    Secrets in its texts are hidden.
+    As `write_beside`, for all files in it: secrets in its texts are hidden, too.
     """
     temporary = partial_folder(path)
+    with _one_sentence(path):
+        _fill(temporary, write)
+        if path.exists():
+            old = path.with_name(f".{path.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            path.replace(old)
+            temporary.replace(path)
+            _sync(path.parent)
+            shutil.rmtree(old)
+        else:
+            temporary.replace(path)
+            _sync(path.parent)
+
+
+def write_files_beside(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary folder inside `folder`, then rename all that it wrote into `folder`.
+
+    Files that are there and that `write` did not write stay. As `write_beside` for every one of them.
+    """
+    temporary = partial_folder(folder / "files")
+    with _one_sentence(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _fill(temporary, write)
+        for path in sorted(temporary.iterdir()):
+            target = folder / path.name
+            if target.is_dir() and path.is_dir():  # no folder is renamed over a full one
+                shutil.rmtree(target)
+            path.replace(target)
+        temporary.rmdir()
+        _sync(folder)
+
+
+def _fill(temporary: Path, write: Callable[[Path], None]) -> None:
+    """A temporary folder with what `write` writes, all of it on the disk; or no folder at all."""
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         write(temporary)
         hide_secrets(temporary)
+        mode = stat.S_IMODE(temporary.stat().st_mode) & 0o666  # a new folder's is the umask's
+        for path in (*temporary.rglob("*"), temporary):
+            if path.is_file():
+                path.chmod(mode)
+            _sync(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    if path.exists():
-        old = path.with_name(f".{path.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        path.replace(old)
-        temporary.replace(path)
-        shutil.rmtree(old)
-    else:
-        temporary.replace(path)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _one_sentence(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except WriteError:  # of something inside it, said already
+        raise
+    except (OSError, SafetensorError) as error:
+        raise WriteError(
+            f"{path} could not be written: {_reason(error)}; what was there is untouched."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or first_line(error)

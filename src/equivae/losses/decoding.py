@@ -36,12 +36,14 @@ class Part:
         transform: with its parameters fixed for these images.
         rows: which images; `None` for all of them, in order.
         weight: of the loss that is averaged over these images.
+        random: whether the transform was drawn, so that the next batch gets another.
     """
 
     name: str
     transform: Transform
     rows: Tensor | None
     weight: float
+    random: bool = False
 
     def take(self, batch: Tensor) -> Tensor:
         return batch if self.rows is None else batch.index_select(0, self.rows)
@@ -93,9 +95,9 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Contribution:
-    """One summand of a loss: its name, its value before the weight, and the weight."""
+    """One summand of a loss: its name (`None` for one that is not shown), its value, and its weight."""
 
-    name: str
+    name: str | None
     value: Tensor
     weight: float
 
@@ -114,7 +116,8 @@ def dual_parts(
         parts = [Part("reconstruction", get_transform("identity"), None, reconstruction_weight)]
     for transform in transforms:
         drawn = transform.draw(batch, generator)
-        parts.append(Part(f"equivariance/{transform.name}", drawn, None, weight / len(transforms)))
+        name, share = f"equivariance/{transform.name}", weight / len(transforms)
+        parts.append(Part(name, drawn, None, share, drawn is not transform))
     return parts
 
 
@@ -153,7 +156,8 @@ def sampled_parts(
         else:
             name = f"equivariance/{transforms[index].name}"
             fixed = transforms[index].draw(len(rows), generator)
-            parts.append(Part(name, fixed, rows, weight * share / p))
+            random = fixed is not transforms[index]
+            parts.append(Part(name, fixed, rows, weight * share / p, random))
     return parts
 
 

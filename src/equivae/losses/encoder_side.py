@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from equivae.losses.decoding import Contribution, Decoding, in_shape_groups, require_same_shape
-from equivae.losses.reconstruction import masked, mse
-from equivae.losses.terms import Term
+from equivae.losses.reconstruction import mse
+from equivae.losses.terms import Term, compared
 from equivae.transforms.base import mask_of_cells
 
 __all__ = ["EncoderTerm"]
@@ -53,13 +53,17 @@ class EncoderTerm(Term):
         reference = self._reference(latents)
         encoded = in_shape_groups([t.pixel(images) for t in drawn], decoding.vae.encode)
         found = []
-        for named, transform, seen in zip(decoding.named, drawn, encoded, strict=True):
+        every = zip(decoding.named, transforms, drawn, encoded, strict=True)
+        for named, placed, transform, seen in every:
             name = f"encoder/{named.name}"
             moved = transform.latent(latents)
             require_same_shape(name, moved, seen)
             mask = transform.mask(images)
             inside = None if mask is None else mask_of_cells(mask, torch.Size(seen.shape[-2:]))
-            error = masked(mse, seen, moved, inside)
+            random = transform is not placed
+            error = compared(mse, seen, moved, inside, name=name, random=random)
+            if error is None:
+                continue
             power = (_power(seen) + _power(moved)) / 2
             share = error / power  # the same for latents of any scale
             value = power.detach() / reference * share

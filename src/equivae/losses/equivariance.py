@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from equivae.autoencoder import Autoencoder, check_transforms, layout_of
+from equivae.autoencoder.modes import differentiable
 from equivae.errors import InputError, did_you_mean
 from equivae.losses.decoding import Decoding, dual_parts, sampled_parts
 from equivae.losses.encoder_side import EncoderTerm
@@ -32,7 +33,7 @@ class LossOutput:
         loss: the scalar to differentiate.
         terms: every part of it before its weight, detached scalars: `"reconstruction"`,
             `"equivariance/rot180"`, `"encoder/rot180"`. Under the sampled schedule a transform that no
-            sample of the batch drew has no term.
+            sample of the batch drew has no term, nor has a random one whose draw left nothing to compare.
     """
 
     loss: Tensor
@@ -155,6 +156,7 @@ class EquivarianceLoss:
         """What the terms of a batch look at; arguments as in a call."""
         autoencoder = vae if isinstance(vae, Autoencoder) else Autoencoder(vae)
         sampled = latents is None and self.sample_posterior
+        images = differentiable(images)
         if latents is None:
             latents = autoencoder.encode(images, sample=self.sample_posterior, generator=generator)
         transforms = _placed(self.transforms, autoencoder, images, latents)
@@ -199,7 +201,8 @@ class EquivarianceLoss:
             weighted.append((self.encoder_weight, self._encoder_term))
         for weight, term in weighted:
             for one in term(decoding):
-                terms[one.name] = one.value.detach()
+                if one.name is not None:
+                    terms[one.name] = one.value.detach()
                 loss = loss + weight * one.weight * one.value
         return LossOutput(loss, terms)
 

@@ -87,6 +87,7 @@ class Objective(nn.Module):
         loss, named = out.loss, dict(out.terms)
         for weight, term in zip(self.weights, self.terms, strict=True):
             for one in term(decoding):
-                named[one.name] = one.value.detach()
+                if one.name is not None:
+                    named[one.name] = one.value.detach()
                 loss = loss + weight * one.weight * one.value
         return loss, named

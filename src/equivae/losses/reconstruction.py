@@ -8,7 +8,7 @@ from typing import Union
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivae.errors import InputError, did_you_mean
+from equivae.errors import EmptyMaskError, InputError, did_you_mean
 from equivae.options import quoted
 from equivae.transforms.base import mask_like
 
@@ -52,10 +52,17 @@ def masked(loss: Reconstruction, decoded: Tensor, target: Tensor, mask: Tensor |
     """`loss` over the pixels inside the mask, for any loss that averages over pixels.
 
     Outside, the decode is replaced by the target, which costs nothing; the mean is then scaled from
-    all pixels to those inside.
+    all pixels to those inside. Raises `EmptyMaskError` where none is: nothing was compared, which is no
+    perfect match.
     """
     if mask is None:
         return loss(decoded, target).mean()
+    # On other devices to ask would make every step wait; a plan asks before the run.
+    if mask.device.type == "cpu" and not mask.any():
+        raise EmptyMaskError(
+            "the mask holds nowhere, so there is nothing to compare; choose a milder transform or larger "
+            "images."
+        )
     inside = mask_like(mask, decoded).to(decoded.dtype)
     inside = inside.expand(decoded.shape[0], 1, *decoded.shape[2:])
     blended = decoded * inside + target.to(decoded.dtype) * (1 - inside)

@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from equivae.errors import EmptyMaskError
 from equivae.losses.decoding import Contribution, Decoding
 from equivae.losses.reconstruction import Reconstruction, masked
 
-__all__ = ["ImageTerm", "Term"]
+__all__ = ["ImageTerm", "Term", "compared"]
 
 
 class Term(nn.Module, ABC):
@@ -56,14 +57,32 @@ class ImageTerm(Term):
         self.loss = loss
 
     def forward(self, decoding: Decoding) -> list[Contribution]:
-        return [
-            Contribution(
-                one.part.name,
-                self._value(one.decoded, one.target, one.mask),
-                one.part.weight,
+        found = []
+        for one in decoding.parts:
+            part = one.part
+            value = compared(
+                self.loss, one.decoded, one.target, one.mask, name=part.name, random=part.random
             )
-            for one in decoding.parts
-        ]
+            if value is None:  # every weight has its gradient, of nothing
+                found.append(Contribution(None, one.decoded.float().mean(), 0.0))
+            else:
+                found.append(Contribution(part.name, value, part.weight))
+        return found
 
-    def _value(self, decoded: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-        return masked(self.loss, decoded, target, mask)
+
+def compared(
+    loss: Reconstruction,
+    seen: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    *,
+    name: str,
+    random: bool,
+) -> Tensor | None:
+    """The loss inside the mask; `None` where a draw left nothing inside. A fixed transform always would."""
+    try:
+        return masked(loss, seen, target, mask)
+    except EmptyMaskError as error:
+        if random:
+            return None
+        raise EmptyMaskError(f"{name}: {error}") from error

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 
-from equivae.autoencoder import Autoencoder, evaluating
+from equivae.autoencoder import Autoencoder, measuring
 from equivae.units import psnr
 
 __all__ = ["decoded_psnr", "squared_error"]
@@ -22,7 +21,6 @@ def squared_error(decoded: Tensor, target: Tensor, mask: Tensor | None) -> tuple
     return (difference * inside).sum(), float(inside.sum())
 
 
-@torch.no_grad()
 def decoded_psnr(
     vae: Autoencoder, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]]
 ) -> float:
@@ -33,7 +31,7 @@ def decoded_psnr(
         batches: latents, the images that they should decode to, and a mask of pixels or `None`.
     """
     error = count = 0.0
-    with evaluating(vae.module):
+    with measuring(vae.module):
         for latents, target, mask in batches:
             decoded = vae.decode(latents.to(vae.device, vae.dtype))
             squares, values = squared_error(decoded, target, mask)

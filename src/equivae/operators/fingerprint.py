@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equivae.autoencoder import Autoencoder, evaluating
+from equivae.autoencoder import Autoencoder, measuring
 from equivae.errors import InputError
 
 __all__ = ["Fingerprint", "check_vae"]
@@ -38,13 +38,12 @@ class Fingerprint:
     values: tuple[float, ...]
 
     @classmethod
-    @torch.no_grad()
     def of(cls, vae: Autoencoder) -> Fingerprint:
         """That of a VAE; it encodes one small picture."""
         kind = type(vae.module).__name__
         if vae.layout != "image":
             return cls(kind, vae.factor, vae.latent_channels, ())
-        with evaluating(vae.module):
+        with measuring(vae.module):
             picture = _picture(vae.image_channels, _CELLS * vae.factor)
             latent = vae.encode(picture.to(vae.device, vae.dtype)).double().cpu()
         rows = latent[0].flatten(1)

@@ -6,10 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Optional
 
 from torch import nn
 
-from equivae.autoencoder import Autoencoder
+from equivae.autoencoder import Autoencoder, at_top_level
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.files.pretrained import load_vae
@@ -28,6 +29,7 @@ from equivae.operators.problems import Problem, gather
 from equivae.operators.report import FitReport
 from equivae.operators.solve import Solved, finished, solved
 from equivae.operators.transform import FittedTransform, inverse_consistency, is_involution
+from equivae.options import SIDE, at_least, check_value
 from equivae.transforms import Transform, resolve_transforms
 
 __all__ = ["fit_latent_op", "fit_operators"]
@@ -46,6 +48,9 @@ def fit_latent_op(
     name: str | None = None,
     resolution: int | None = None,
     max_samples: int | None = None,
+    image_column: str | None = None,
+    split: str = "train",
+    background: str | tuple[int, int, int] = "white",
     validation_split: float = 0.1,
     eval_batch_size: int = 4,
     mixed_precision: Precision = "no",
@@ -94,6 +99,7 @@ def fit_latent_op(
         name: the transform's name, `"rot180_fitted"` by default.
         resolution: resize and centre-crop the images to this side in pixels.
         max_samples: use the first so many images only.
+        image_column: as `split` and `background`, see `equivae.data.load_images`.
         validation_split: share of the images held out.
         eval_batch_size: images per encoder call.
         mixed_precision: encode under autocast: `"no"`, `"fp16"` or `"bf16"`.
@@ -128,6 +134,8 @@ def fit_latent_op(
     """
     if name is not None:
         check_name("name", name)
+    check_value("resolution", resolution, Optional[int], range=SIDE)
+    check_value("max_samples", max_samples, Optional[int], range=at_least(2))
     options = FitOptions(
         kernel_size=kernel_size,
         method=method,
@@ -163,6 +171,9 @@ def fit_latent_op(
         resolution=resolution,
         channels=autoencoder.image_channels,
         max_samples=max_samples,
+        image_column=image_column,
+        split=split,
+        background=background,
     )
     fitted = fit_operators(autoencoder, wanted, dataset, options)[wanted[0].name]
     if name is None:
@@ -170,6 +181,7 @@ def fit_latent_op(
     return fitted.named(name)
 
 
+@at_top_level()
 def fit_operators(
     vae: Autoencoder, transforms: Sequence[Transform], images: ImageDataset, options: FitOptions
 ) -> dict[str, FittedTransform]:
@@ -213,6 +225,7 @@ def _fitted(
     back = found.get(_inverse_name(transform))
     inverse_operator = None if back is None else back.operator
     made = FittedTransform(transform, own.operator, inverse_operator, vae=vae)
+    made.check_finite()
     equations = problem.equations
     consistency = None
     if back is not None and problem.held_out:

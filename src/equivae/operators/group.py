@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from equivae.autoencoder import Autoencoder, evaluating
+from equivae.autoencoder import Autoencoder, at_top_level, measuring
 from equivae.data.sources import ImagesLike, load_images
 from equivae.errors import InputError, did_you_mean
 from equivae.files.pretrained import load_vae
@@ -59,6 +59,7 @@ class FittedGroup:
         return self.transforms[name]
 
 
+@at_top_level()
 def fit_latent_group(
     vae: nn.Module | str | Path,
     group: str | Group,
@@ -70,6 +71,9 @@ def fit_latent_group(
     ridge: float | None = None,
     resolution: int | None = None,
     max_samples: int | None = None,
+    image_column: str | None = None,
+    split: str = "train",
+    background: str | tuple[int, int, int] = "white",
     validation_split: float = 0.1,
     eval_batch_size: int = 4,
     seed: int = 0,
@@ -114,6 +118,9 @@ def fit_latent_group(
         resolution=resolution,
         channels=autoencoder.image_channels,
         max_samples=max_samples,
+        image_column=image_column,
+        split=split,
+        background=background,
     )
     wanted = [t for t in group if t.name != "identity"]
     if basis == "generators":
@@ -128,7 +135,7 @@ def fit_latent_group(
         else:
             factors: list[Transform] = [fitted[name] for name in words[element.name]]
             transforms[element.name] = reduce(lambda outer, inner: outer @ inner, factors)
-    with torch.no_grad(), evaluating(autoencoder.module):
+    with measuring(autoencoder.module):
         first = torch.stack([dataset[i] for i in range(min(4, len(dataset)))])
         latents = autoencoder.encode(first.to(autoencoder.device, autoencoder.dtype))
     closure = {

@@ -1,100 +1,87 @@
-"""Options of a fit."""
+"""The options of a fit."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Union, get_args
+from typing import Literal, Union
 
-from equivae.errors import InputError, did_you_mean
+from equivae.errors import InputError
 from equivae.operators.modules import Padding, check_kernel_size
 from equivae.operators.pairs import Precision
+from equivae.options import BATCH, NOT_NEGATIVE, SEED, Options, above, at_least, option, within
 
 __all__ = ["NETWORK_SIZES", "FitOptions", "KernelSize", "Method", "NetworkOptions", "Objective"]
 
 Method = Literal["linear", "network"]
 Objective = Literal["latent", "decoded"]
-KernelSize = Union[int, Literal["auto"]]
-
 NETWORK_SIZES = {"small": (32, 3), "medium": (64, 3), "large": (128, 4)}
 """Width and layers of the networks."""
 
+KernelSize = Union[int, Literal["auto"]]
+
+
+def _check_kernel_size(name: str, value: KernelSize) -> None:
+    if value != "auto":
+        check_kernel_size(value)
+
+
+def _check_magnitude(name: str, value: int) -> None:
+    if value != 0:
+        check_kernel_size(value)
+
 
 @dataclass(frozen=True)
-class NetworkOptions:
+class NetworkOptions(Options):
     """Of the residual network, and of the gradient steps that it or a decoded objective takes."""
 
-    max_train_steps: int = 300
-    learning_rate: float = 1e-3
-    train_batch_size: int = 8
-    width: int = 64
-    seed: int = 0
-    layers: int = 3
-
-    def __post_init__(self) -> None:
-        for name in ("max_train_steps", "train_batch_size", "width"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.layers < 2:
-            raise InputError(f"layers must be at least 2, got {self.layers}.")
-        if not self.learning_rate > 0:
-            raise InputError(f"learning_rate must be above 0, got {self.learning_rate}.")
+    max_train_steps: int = option(300, "Optimiser steps.", range=at_least(1))
+    learning_rate: float = option(1e-3, "Of Adam.", range=above(0))
+    train_batch_size: int = option(8, "Images per step.", range=BATCH)
+    width: int = option(64, "Channels inside the network.", range=at_least(1, 4096))
+    seed: int = option(0, "Of the weights and the order.", range=SEED)
+    layers: int = option(3, "Layers of the network.", range=at_least(2, 100))
 
 
 @dataclass(frozen=True)
-class FitOptions:
+class FitOptions(Options):
     """Options of a fit, shared by `fit_latent_op`, `fit_latent_group` and `analyze_latents`."""
 
-    kernel_size: KernelSize = 5
-    method: Method = "linear"
-    padding: Padding = "zeros"
-    ridge: float | None = None
-    involution: bool = False
-    validation_split: float = 0.1
-    eval_batch_size: int = 4
-    mixed_precision: Precision = "no"
-    seed: int = 0
+    kernel_size: KernelSize = option(
+        5, "Odd number of latent cells, or auto.", check=_check_kernel_size
+    )
+    method: Method = option("linear", "linear, or network: a small residual network on top of it.")
+    padding: Padding = option("zeros", "Cells beyond the border: zeros, replicate or reflect.")
+    ridge: float | None = option(
+        None, "Of the least squares; else held-out images choose it.", range=NOT_NEGATIVE
+    )
+    involution: bool = option(False, "Project a 1x1 operator to eigenvalues of +1, -1.")
+    # Held-out images choose the ridge.
+    validation_split: float = option(
+        0.1,
+        "Share of the images held out.",
+        range=within(0, 1, open_low=True, open_high=True),
+    )
+    eval_batch_size: int = option(4, "Images per encoder call.", range=BATCH)
+    mixed_precision: Precision = option("no", "no, fp16 or bf16.")
+    seed: int = option(0, "Of the split and of the network.", range=SEED)
     network: NetworkOptions = field(default_factory=NetworkOptions)
     progress: bool = True
-    objective: Objective = "latent"
-    border: bool = True
-    magnitude: int = 0
-    phases: bool = True
+    objective: Objective = option(
+        "latent", "latent, or decoded: steps on the decoded error follow."
+    )
+    border: bool = option(True, "A channel of ones beside the zero-padded latent.")
+    magnitude: int = option(0, "Side of a kernel over |z|; 0 for none.", check=_check_magnitude)
+    phases: bool = option(True, "Fit resampled transforms phase by phase.")
 
-    def __post_init__(self) -> None:
-        if self.kernel_size != "auto":
-            check_kernel_size(self.kernel_size)
-        if self.magnitude != 0:
-            check_kernel_size(self.magnitude)
-        named = (
-            ("method", Method),
-            ("padding", Padding),
-            ("mixed_precision", Precision),
-            ("objective", Objective),
-        )
-        for name, kind in named:
-            if getattr(self, name) not in get_args(kind):
-                known = get_args(kind)
-                raise InputError(
-                    f"{name}={getattr(self, name)!r} is unknown."
-                    f"{did_you_mean(str(getattr(self, name)), known)}"
-                )
-        if self.ridge is not None and not self.ridge >= 0:
-            raise InputError(f"ridge must not be negative, got {self.ridge}.")
-        if not 0 < self.validation_split < 1:
-            raise InputError(
-                f"validation_split must lie between 0 and 1, got {self.validation_split}: held-out images "
-                "choose the ridge."
-            )
-        if self.eval_batch_size < 1:
-            raise InputError(f"eval_batch_size must be at least 1, got {self.eval_batch_size}.")
+    @property
+    def trained(self) -> bool:
+        """Whether gradient steps follow the closed form."""
+        return self.method == "network" or self.objective == "decoded"
+
+    def check(self) -> None:
         plain = self.kernel_size == 1 and not self.trained and not self.magnitude
         if self.involution and not plain:
             raise InputError(
                 "involution=True needs kernel_size=1 and method='linear': only there is the nearest "
                 "operator with eigenvalues of +1 and -1 again one of that size."
             )
-
-    @property
-    def trained(self) -> bool:
-        """Whether gradient steps follow the closed form."""
-        return self.method == "network" or self.objective == "decoded"

@@ -15,13 +15,14 @@ from equivae.autoencoder import (
     Autoencoder,
     check_images,
     check_transforms,
-    evaluating,
     layout_of,
+    measuring,
 )
 from equivae.data.sources import ImageDataset
 from equivae.errors import InputError
 from equivae.transforms import Transform
 from equivae.transforms.base import mask_of_cells
+from equivae.units import require_finite
 
 __all__ = ["Pair", "Precision", "check_transform_fits", "latent_pairs"]
 
@@ -52,7 +53,6 @@ class Pair:
     forward: bool
 
 
-@torch.no_grad()
 def latent_pairs(
     vae: Autoencoder,
     images: ImageDataset,
@@ -70,28 +70,34 @@ def latent_pairs(
     from tqdm.auto import tqdm
 
     batches: Any = DataLoader(images, batch_size)  # type: ignore[arg-type]
-    with evaluating(vae.module):
-        for batch in tqdm(batches, desc="fit", disable=not progress, leave=False):
-            check_images(batch, vae)
+    for batch in tqdm(batches, desc="fit", disable=not progress, leave=False):
+        check_images(batch, vae)
+        # Anew for every batch: a context that is open at a yield would hold for the consumer too.
+        with measuring(vae.module):
             x = batch.to(vae.device, vae.dtype)
-            z = _encoded(vae, x, mixed_precision)
-            found = []
-            for transform in transforms:
-                turned = transform.pixel(x)
-                encoded = _encoded(vae, turned, mixed_precision)
-                moved = transform.latent(z)
-                _require_same_cells(transform, moved, encoded)
-                mask = _cells(transform.mask(x), encoded)
-                found.append(Pair(transform, z, moved, encoded, mask, x, True))
-                try:
-                    inverse = transform.inverse
-                except NotImplementedError:
-                    continue
-                back = inverse.latent(encoded)
-                _require_same_cells(inverse, back, z)
-                mask = _cells((inverse @ transform).mask(x), z)
-                found.append(Pair(inverse, encoded, back, z, mask, turned, False))
-            yield found
+            found = list(_pairs_of(vae, x, transforms, mixed_precision))
+        yield found
+
+
+def _pairs_of(
+    vae: Autoencoder, x: Tensor, transforms: Sequence[Transform], mixed_precision: Precision
+) -> Iterator[Pair]:
+    z = _encoded(vae, x, mixed_precision)
+    for transform in transforms:
+        turned = transform.pixel(x)
+        encoded = _encoded(vae, turned, mixed_precision)
+        moved = transform.latent(z)
+        _require_same_cells(transform, moved, encoded)
+        mask = _cells(transform.mask(x), encoded)
+        yield Pair(transform, z, moved, encoded, mask, x, True)
+        try:
+            inverse = transform.inverse
+        except NotImplementedError:
+            continue
+        back = inverse.latent(encoded)
+        _require_same_cells(inverse, back, z)
+        mask = _cells((inverse @ transform).mask(x), z)
+        yield Pair(inverse, encoded, back, z, mask, turned, False)
 
 
 def _encoded(vae: Autoencoder, images: Tensor, mixed_precision: Precision) -> Tensor:
@@ -101,18 +107,9 @@ def _encoded(vae: Autoencoder, images: Tensor, mixed_precision: Precision) -> Te
         lowered = torch.autocast(vae.device.type, _DTYPES[mixed_precision])
     with lowered:
         latents = vae.encode(images)
-    latents = latents.to(torch.promote_types(latents.dtype, torch.float32))
-    if not latents.isfinite().all():
-        raise InputError(
-            f"{type(vae.module).__name__} encodes to NaN or infinite values"
-            + (
-                ""
-                if mixed_precision == "no"
-                else f" under mixed_precision={mixed_precision!r}; use 'no'"
-            )
-            + "."
-        )
-    return latents
+    name = type(vae.module).__name__
+    require_finite(latents, f"the latents of {name}", "check its weights and its dtype")
+    return latents.to(torch.promote_types(latents.dtype, torch.float32))
 
 
 def check_transform_fits(transform: Transform, image: Tensor, vae: Autoencoder) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from functools import reduce
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,13 @@ from torch import Tensor, nn
 
 from equivae.autoencoder import Autoencoder
 from equivae.errors import InputError
-from equivae.files.writing import bounded_name, check_name, child, write_beside
+from equivae.files.writing import bounded_name, check_name, check_output, child, write_beside
 from equivae.operators.fingerprint import Fingerprint, check_vae
 from equivae.operators.format import FILE, OLD_HEADER, VERSION, metadata_of, read_op
+from equivae.operators.hub import fetch_latent_op
 from equivae.operators.modules import ConvOperator, LatentOperator
 from equivae.operators.report import FitReport
+from equivae.options import check_path
 from equivae.transforms import (
     ComposedTransform,
     LatticeTransform,
@@ -85,7 +86,7 @@ class FittedTransform(Transform):
         self.base, self.operator, self.inverse_operator = base, operator, inverse_operator
         self.name = check_name("the name of a fitted transform", name or default_name(base))
         self.report, self.vae = report, vae
-        self.swaps_axes = base.swaps_axes
+        self.swaps_axes, self.mixes_samples = base.swaps_axes, base.mixes_samples
         self.layouts = tuple(one for one in base.layouts if one == _LAYOUTS[len(operator.kernel)])
 
     @property
@@ -135,6 +136,10 @@ class FittedTransform(Transform):
         """Warn, or with `strict` raise `InputError`, when it was fitted to the latents of another VAE."""
         check_vae(self.name, self.vae, vae, strict)
 
+    def _does(self) -> Mapping[str, Any]:
+        # The report and the fingerprint say how it was found, not what it does.
+        return {k: v for k, v in super()._does().items() if k not in ("report", "vae")}
+
     def register(self, name: str | None = None, *, override: bool = False) -> FittedTransform:
         """Make it known to `get_transform`, the losses and the command line by its name or another.
 
@@ -151,15 +156,25 @@ class FittedTransform(Transform):
         register_transform(name, override=override)(Registered)
         return fitted
 
+    def check_finite(self) -> None:
+        """Raises `InputError` for weights that are NaN or infinite: a fit that diverged."""
+        for name, weight in self.module.state_dict().items():
+            if not weight.isfinite().all():
+                raise InputError(
+                    f"the latent op {self.name!r} holds NaN or infinite values in {name}, so its fit "
+                    "diverged: check that the VAE encodes these images to finite values, or pass a larger "
+                    "ridge."
+                )
+
     def save(self, folder: str | Path) -> Path:
         """Write `latent_op.safetensors` into a folder; `load_latent_op` reads it.
 
         Its metadata hold a JSON header, so that `equivae.operators.runtime` and other programs need nothing
-        but this one file.
+        but this one file. Raises `InputError` for weights that are NaN or infinite.
         """
+        self.check_finite()
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"output folder {folder} is a file; choose another name.")
+        check_output("output folder", folder)
         folder.mkdir(parents=True, exist_ok=True)
         weights = {
             key: value.detach().cpu().contiguous()
@@ -212,7 +227,8 @@ def load_latent_op(
     """The transform that `FittedTransform.save` wrote.
 
     Args:
-        folder: where it lies, or the file itself. Folders that version 0.1 wrote are read too.
+        folder: where it lies: a folder, the file itself, or a name on the hub, `"user/repo"`. Folders that
+            version 0.1 wrote are read too.
         transform: what it was fitted for. By default the registered transform of the saved name, or the
             composition for a name such as `"rot90@hflip"`.
         vae: the VAE that it is to be used with. There is a warning when it was fitted to another's latents.
@@ -234,7 +250,8 @@ def load_latent_op(
     """
     if strict and vae is None:
         raise InputError("strict=True compares the VAE with the one fitted to; pass it as `vae`.")
-    header, operators = read_op(folder)
+    check_path("the folder of a latent op", folder)
+    header, operators = read_op(fetch_latent_op(folder))
     forward = operators["forward_operator"]
     inverse = {"same": forward, "own": operators.get("inverse_operator"), "none": None}
     base = _named(header["transform"]) if transform is None else transform
@@ -272,16 +289,16 @@ def default_name(base: Transform) -> str:
 
 
 def is_involution(transform: Transform) -> bool:
-    """Whether it undoes itself, as far as its names tell."""
+    """Whether it is its own inverse."""
     try:
-        return transform.inverse.name == transform.name
+        return transform.inverse == transform
     except NotImplementedError:
         return False
 
 
 def _named(name: str) -> Transform:
     try:
-        return reduce(lambda outer, inner: outer @ inner, map(get_transform, name.split("@")))
+        return get_transform(name)
     except InputError as error:
         raise InputError(
             f"the operator was fitted for transform {name!r}, which is not registered here; register it "

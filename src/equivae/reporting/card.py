@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ from huggingface_hub import ModelCard, ModelCardData
 from torch import nn
 
 from equivae.evaluation.latent_space import LatentSpace
+from equivae.files.pretrained import origin_of
 from equivae.reporting.report import Report
+from equivae.reporting.tables import markdown_table
+from equivae.reporting.text import Markdown, code, markdown, readable
 from equivae.symmetry import SymmetrizedVAE
 from equivae.transforms import Transform
 from equivae.transforms.lattice import LatticeTransform
@@ -44,17 +48,23 @@ class BaseModel:
 
 
 def base_model_of(vae: nn.Module | str | Path, loaded: nn.Module) -> BaseModel:
-    """What to call the base. No path of the machine gets into a card."""
-    if vae == "embedded":
+    """What to call the base. No path of the machine gets into a card.
+
+    Args:
+        vae: what was passed.
+        loaded: the module; where `load_vae` had it from counts as if it had been passed.
+    """
+    source = origin_of(loaded) if isinstance(vae, nn.Module) else vae
+    if source == "embedded":
         return BaseModel(None, "the embedded VAE of equivae")
     noted = getattr(getattr(loaded, "config", None), "_name_or_path", None)
-    for name in (vae, noted):
+    for name in (source, noted):
         if isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
             if not Path(name).exists():
                 return BaseModel(name, f"[{name}](https://huggingface.co/{name})")
-            return BaseModel(None, f"a local model, `{Path(name).name}`")
-    if isinstance(vae, (str, Path)):
-        return BaseModel(None, f"a local model, `{Path(vae).name}`")
+            return BaseModel(None, f"a local model, {code(Path(name).name)}")
+    if source is not None:
+        return BaseModel(None, f"a local model, {code(Path(source).name)}")
     return BaseModel(None, f"{_article(type(loaded).__name__)}, passed in as a module")
 
 
@@ -92,10 +102,10 @@ def model_card(
     )
     names = [t.name for t in transforms]
     parts = [
-        f"# {title.rsplit('/', 1)[-1]}",
+        f"# {markdown(title.rsplit('/', 1)[-1])}",
         f"This is {_article(type(model).__name__)}, fine-tuned from {base.words} so that a transform of the "
         f"latent decodes to the same transform of the image: {_listed(names)}.",
-        report.verdict,
+        markdown(report.verdict),
         _validity(space, model),
         "## How to use it\n\n" + _usage(title, model, transforms, space, of_diffusers),
         "## Measured\n\n" + "\n".join(report.table()),
@@ -103,12 +113,13 @@ def model_card(
         f"{report.settings['measured_on']}. "
         "*Round trip*: encode, transform the latent, decode, transform the image back. *Gap*: reconstruction "
         "PSNR minus round-trip PSNR. All numbers are in `report.json`.",
-        *(f"![{alt}]({name})" for name, alt in report.figure_captions().items()),
+        *(f"![{markdown(alt)}]({name})" for name, alt in report.figure_captions().items()),
         "## Latents\n\n" + _latents(space),
-        "## Padding\n\n" + _padding(space),
+        "## Padding\n\n" + _padding(space, model),
         "## How it was made\n\n" + _making(base, names, recipe, options, usual, report, space),
     ]
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
+    text = f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
+    return ModelCard(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def torch_expression(transform: Transform, of: str = "latents") -> str | None:
@@ -156,20 +167,23 @@ def _usage(
             f"The weights of {kind} are `model.safetensors`:\n\n```python\nfrom safetensors.torch import "
             'load_file\n\nvae.load_state_dict(load_file("model.safetensors"))\n```'
         )
-    lines = [f"from diffusers import {kind}", "", f'vae = {kind}.from_pretrained("{title}")']
-    if space.padding_mode != "zeros" or isinstance(model, SymmetrizedVAE):
+    place = json.dumps(title, ensure_ascii=False)  # as Python and JSON both write a string
+    lines = [f"from diffusers import {kind}", "", f"vae = {kind}.from_pretrained({place})"]
+    if _noted_padding(model) != "zeros" or isinstance(model, SymmetrizedVAE):
         lines = [
             "import equivae",
             "",
-            f'vae = equivae.load_vae("{title}")',
+            f"vae = equivae.load_vae({place})",
         ]
     if getattr(getattr(model, "config", None), "scaling_factor", None) is not None:
         lines.append("pipeline.vae = vae  # in a pipeline whose diffusion model fits these latents")
     expressed = [(t, torch_expression(t)) for t in transforms]
-    plain = [(t.name, code) for t, code in expressed if code]
-    lines += ["", *(f"moved = {code}  # {name}" for name, code in plain)] if plain else []
+    plain = [(t.name, moved) for t, moved in expressed if moved]
+    lines += (
+        ["", *(f"moved = {moved}  # {readable(name)}" for name, moved in plain)] if plain else []
+    )
     text = "```python\n" + "\n".join(lines) + "\n```"
-    rest = [t.name for t, code in expressed if code is None]
+    rest = [t.name for t, moved in expressed if moved is None]
     if rest:
         text += (
             f"\n\n{_listed(rest)}: `equivae.transform_latents(latents, transform, vae)` "
@@ -224,14 +238,30 @@ def _latents(space: LatentSpace) -> str:
     )
 
 
-def _padding(space: LatentSpace) -> str:
-    if space.padding_mode == "zeros":
-        return "Zeros, as diffusers and every other tool pad. Nothing to look after."
+def _noted_padding(model: nn.Module) -> str:
+    """What the config says beyond how the class pads, and `load_vae` applies."""
+    return getattr(getattr(model, "config", None), "padding_mode", None) or "zeros"
+
+
+def _padding(space: LatentSpace, model: nn.Module) -> str:
+    noted = _noted_padding(model)
+    if noted == "zeros":
+        if space.padding_mode == "zeros":
+            return "Zeros, as diffusers and every other tool pad. Nothing to look after."
+        return "As its class pads, in diffusers and everywhere. Nothing to look after."
+    how = f"Every convolution pads by `{noted}`."
+    if noted == "reflect-convs":
+        how = (
+            "What convolutions pad by themselves is reflected, and the row and column that downsamplers add "
+            "at one side stay zeros (`reflect-convs`)."
+        )
+    elif space.padding_mode == "mixed":
+        how = f"Convolutions pad by `{noted}`, but for those whose class pads in its own forward."
     return (
-        f"Every convolution pads by `{space.padding_mode}`. `config.json` says so in `padding_mode`, which "
+        f"{how} `config.json` says so in `padding_mode`, which "
         "`equivae.load_vae` applies. **Plain diffusers, ComfyUI, A1111 and kohya's trainers ignore it and "
         "pad by zeros**: the picture is then right inside and off at the borders. In plain diffusers, "
-        f'`equivae.set_padding_mode(vae, "{space.padding_mode}")` after loading does the same.'
+        f'`equivae.set_padding_mode(vae, "{noted}")` after loading does the same.'
     )
 
 
@@ -246,7 +276,7 @@ def _making(
 ) -> str:
     settings = report.settings
     rows = {
-        "base model": base.words,
+        "base model": Markdown(base.words),
         "transforms": ", ".join(names),
         "recipe": recipe,
         "training images": settings["training_images"],
@@ -259,7 +289,7 @@ def _making(
         for name, value in options.items()
         if name in _TOLD or (value != usual[name] and name not in _UNTOLD)
     }
-    table = ["| | |", "|---|---|", *(f"| {n} | {v} |" for n, v in rows.items() if v is not None)]
+    table = markdown_table(("", ""), [(n, markdown(v)) for n, v in rows.items() if v is not None])
     made = report.to_dict()["versions"]
     return (
         f"Fine-tuned with `equivae` {made['equivae']} and diffusers {made['diffusers']}; every option is in "
@@ -268,7 +298,7 @@ def _making(
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names) or "none"
+    return ", ".join(map(code, names)) or "none"
 
 
 def _article(kind: str) -> str:

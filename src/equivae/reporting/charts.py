@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from equivae.evaluation.results import Metrics, Sweep
+from equivae.reporting.text import any_letters, figure_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +33,7 @@ BEFORE, AFTER = "#bf3989", "#0969da"
 # Okabe and Ito's colours, which stay apart for every kind of colour vision.
 _SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#b59a00")
 _SIZE = (4.9, 3.3)
+_SHORT = 16  # letters of a label, up to which two stand side by side
 # In a page the colours follow the reader's theme.
 _VARIABLES = {
     INK: "--ink",
@@ -60,17 +62,20 @@ def draw_losses(
     from matplotlib.ticker import MaxNLocator
 
     figure, axis = _figure()
+    drawn: list[float] = []
     for key, label, colour in (
         ("loss", "training", MUTED),
         ("validation_loss", "validation", AFTER),
     ):
         places, values = _curve([record for record in history if key in record], key, by)
+        drawn += values
         if places:
             marker = "o" if by == "epoch" or key == "validation_loss" or len(places) == 1 else None
             axis.plot(
                 places, values, color=colour, label=label, marker=marker, markersize=4, lw=1.6
             )
-    axis.set_yscale("log")
+    if any(0 < loss < math.inf for loss in drawn):
+        axis.set_yscale("log")
     _title(axis, "epoch" if by == "epoch" else "optimiser step", "loss, images in [-1, 1]")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     _legend(axis)
@@ -101,7 +106,7 @@ def draw_sweep(sweeps: Mapping[str, Sweep], colours: Sequence[str]) -> Figure:
             sweep.values,
             _finite(sweep.round_trip_psnr),
             color=colour,
-            label=label,
+            label=figure_text(label),
             lw=1.9,
             marker="o",
             markersize=3.5,
@@ -126,7 +131,7 @@ def draw_spectra(lines: Mapping[str, tuple[Sequence[float], str]]) -> Figure:
     for label, (values, colour) in lines.items():
         places = [(i + 1) / len(values) for i in range(len(values))]
         shares = [max(v, 1e-12) for v in values]
-        axis.plot(places, shares, color=colour, label=label, lw=1.8)
+        axis.plot(places, shares, color=colour, label=figure_text(label), lw=1.8)
     axis.set_yscale("log")
     _title(axis, "frequency, 1 is the grid's highest", "share of the DCT energy")
     _legend(axis)
@@ -145,6 +150,8 @@ def draw_comparison(metrics: Mapping[str, Metrics], colours: Sequence[str]) -> F
     figure, axis = _figure((_SIZE[0], max(2.2, 0.9 + 0.17 * len(rows) * (len(metrics) + 1.2))))
     step = 0.8 / len(metrics)
     for i, ((label, one), colour) in enumerate(zip(metrics.items(), colours, strict=True)):
+        if label:
+            axis.plot([], [], "o", color=colour, ms=5.5, label=figure_text(label))
         for j, row in enumerate(rows):
             key = "reconstruction_psnr" if j == 0 else f"round_trip_psnr/{row}"
             spread = one.spreads.get(key)
@@ -153,20 +160,17 @@ def draw_comparison(metrics: Mapping[str, Metrics], colours: Sequence[str]) -> F
             y = j + (i - (len(metrics) - 1) / 2) * step
             low, high = (v if math.isfinite(v) else spread.value for v in (spread.low, spread.high))
             axis.plot([low, high], [y, y], color=colour, lw=1.6, solid_capstyle="round")
-            axis.plot(
-                [spread.value], [y], "o", color=colour, ms=5.5, label=label if j == 0 else None
-            )
-    axis.set_yticks(range(len(rows)), rows)
+            axis.plot([spread.value], [y], "o", color=colour, ms=5.5)
+    axis.set_yticks(range(len(rows)), list(map(figure_text, rows)))
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xlabel("PSNR in dB", color=INK)
     axis.grid(False, axis="y")
     if any(metrics):
-        axis.legend(
+        figure.legend(
             frameon=False,
             fontsize=9,
-            loc="lower left",
-            bbox_to_anchor=(0, 1),
-            ncols=2,
+            loc="outside upper left",
+            ncols=1 if any(len(label) > _SHORT for label in metrics) else 2,
             labelcolor=INK,
         )
     return figure
@@ -177,7 +181,7 @@ def to_svg(figure: Figure, name: str) -> str:
     import matplotlib
 
     target = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with any_letters(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(target, format="svg", transparent=True, metadata={"Date": None})
     text = target.getvalue()
     text = text[text.index("<svg") :]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import math
 import platform
-import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,13 +12,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equivae.errors import InputError
-from equivae.files.writing import bounded_name, child, write_beside
+from equivae.files.writing import check_output, child, write_beside
+from equivae.reporting.text import any_letters
 from equivae.secrets import redact_arguments
+from equivae.units import finite_or_none
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["command_line", "file_name", "json_types", "save_files", "timestamp", "versions"]
+__all__ = [
+    "SCHEMA",
+    "UNITS",
+    "command_line",
+    "json_types",
+    "save_figure",
+    "save_files",
+    "timestamp",
+    "versions",
+]
+
+SCHEMA = 3
+UNITS = "errors as MSE in [0, 1] units after clamping; PSNR, gap in dB"
 
 
 def command_line() -> str:
@@ -46,21 +58,21 @@ def versions() -> dict[str, str]:
 
 
 def json_types(value: Any) -> Any:
-    """The same of JSON's types; numbers that it does not have become `None`."""
+    """The same of JSON's types; numbers that it does not have become `None`, and no text breaks a parser."""
     if isinstance(value, Mapping):
-        return {str(key): json_types(item) for key, item in value.items()}
+        return {_unicode(str(key)): json_types(item) for key, item in value.items()}
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, (str, int, bool)) or value is None:
+        return finite_or_none(value)
+    if isinstance(value, (int, bool)) or value is None:
         return value
-    if isinstance(value, Sequence):
+    if isinstance(value, Sequence) and not isinstance(value, str):
         return [json_types(item) for item in value]
-    return str(value)
+    return _unicode(str(value))
 
 
-def file_name(text: str) -> str:
-    """What does not belong into a file name or a link becomes `_`."""
-    return bounded_name(re.sub(r"[^A-Za-z0-9_.=,-]+", "_", text).strip("_"))
+def _unicode(text: str) -> str:
+    """Bytes that are no UTF-8, as a file name may have, spelled as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def save_files(
@@ -74,20 +86,25 @@ def save_files(
 
     Raises `InputError` if the first text is there already, unless `overwrite` is set.
     """
+    check_output("output folder", folder)
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"output folder {folder} is a file; choose another name.")
     first = next(iter(texts))
     if (folder / first).exists() and not overwrite:
         raise InputError(
-            f"{folder} holds a report already; choose another folder or pass overwrite=True."
+            f"{folder} holds a report already; choose another folder, or pass overwrite=True from Python."
         )
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        write_beside(child(folder, name), lambda path, f=figure: f.savefig(path))  # type: ignore[misc]
+        save_figure(figure, child(folder, name))
     for name, text in reversed(list(texts.items())):
         write_beside(child(folder, name), lambda path, t=text: _write(path, t))  # type: ignore[misc]
     return folder
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure beside and rename it."""
+    with any_letters():
+        write_beside(path, lambda temporary: figure.savefig(temporary))
 
 
 def _write(path: Path, text: str) -> None:

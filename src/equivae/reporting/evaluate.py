@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from torch import nn
 
 from equivae.autoencoder import Autoencoder, check_resolution
+from equivae.data.names import display_name
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.evaluation.features import BackboneLike, LpipsLike
 from equivae.evaluation.latents import Latents
 from equivae.evaluation.metrics import MeasureOptions, measure
+from equivae.evaluation.sweeps import default_sweep_samples
 from equivae.files.pretrained import load_vae
+from equivae.options import BATCH, SEED, SIDE, at_least, check_value
 from equivae.reporting.pictures import choose_images, picture
 from equivae.reporting.report import Report
 from equivae.transforms import resolve_transforms
 from equivae.transforms.groups import TransformsLike
 
-__all__ = ["choose_samples", "describe", "evaluate"]
+__all__ = ["choose_samples", "choose_sweep", "describe", "evaluate"]
 
 
 def evaluate(
@@ -32,7 +35,11 @@ def evaluate(
     resolution: int | None = None,
     eval_batch_size: int = 4,
     max_samples: int | None = None,
-    sweep_samples: int = 4,
+    image_column: str | None = None,
+    split: str = "train",
+    background: str | tuple[int, int, int] = "white",
+    sweep_samples: int | None = None,
+    reencode: bool = False,
     features: BackboneLike | None = None,
     lpips: LpipsLike | None = None,
     seed: int = 0,
@@ -52,8 +59,11 @@ def evaluate(
         resolution: resize and centre-crop to this side in pixels; `None` takes images as they are.
         eval_batch_size: images per encoder and decoder call.
         max_samples: measure so many images, drawn at random with `seed`, instead of all.
+        image_column: as `split` and `background`, see `equivae.data.load_images`.
         sweep_samples: images on which angles from 0° to 180° and scales from 0.25 to 1.5 are measured as
-            well; 0 for none.
+            well, 22 decodes for each; by default one in six of the images, at most four; 0 for none.
+        reencode: measure re-encoding as well, `D(E(T(D(E(x)))))` against `T(x)`, and its time beside that of
+            the latent op; a decode and an encode more for every transform.
         features: a backbone for feature cosine and rFID: a callable from images `(B, C, H, W)` in [0, 1]
             to features `(B, D)`, or `"inception"` (with `equivae[metrics]`).
         lpips: a perceptual distance: a callable from two batches of images in [0, 1] to distances `(B,)`,
@@ -76,11 +86,20 @@ def evaluate(
     wanted = resolve_transforms(transforms)
     autoencoder = Autoencoder(load_vae(vae))
     dataset = choose_samples(
-        autoencoder, images, resolution, max_samples, eval_batch_size=eval_batch_size, seed=seed
+        autoencoder,
+        images,
+        resolution,
+        max_samples,
+        eval_batch_size=eval_batch_size,
+        seed=seed,
+        image_column=image_column,
+        split=split,
+        background=background,
     )
     options = MeasureOptions(
         batch_size=eval_batch_size,
-        sweep_samples=sweep_samples,
+        sweep_samples=choose_sweep(sweep_samples, dataset),
+        reencode=reencode,
         features=features,
         lpips=lpips,
         seed=seed,
@@ -88,7 +107,7 @@ def evaluate(
     )
     settings: dict[str, Any] = {
         "vae": describe(vae),
-        "images": str(images) if isinstance(images, (str, Path)) else len(dataset),
+        "images": display_name(images) if isinstance(images, (str, Path)) else len(dataset),
         "transforms": ",".join(t.name for t in wanted),
         "resolution": resolution or "as they are",
         "seed": seed,
@@ -108,7 +127,7 @@ def evaluate(
         before,
         panels=picture(autoencoder, dataset, chosen, wanted, seed),
         panels_before=[] if other is None else picture(other, dataset, chosen, wanted, seed),
-        skipped=dataset.skipped,
+        skipped=[*dataset.skipped, *dataset.replaced],
         settings=settings,
     )
 
@@ -121,17 +140,31 @@ def choose_samples(
     *,
     eval_batch_size: int,
     seed: int,
+    **reading: Any,
 ) -> ImageDataset:
-    """The images to measure on; `InputError` for options that make no sense, before anything is read."""
-    if eval_batch_size < 1:
-        raise InputError(f"eval_batch_size must be at least 1, got {eval_batch_size}.")
+    """The images to measure on; `InputError` for options that make no sense, before anything is read.
+
+    A source that draws random numbers gives the same images each time. `reading` goes to `load_images`.
+    """
+    check_value("eval_batch_size", eval_batch_size, int, range=BATCH)
+    check_value("resolution", resolution, Optional[int], range=SIDE)
+    check_value("max_samples", max_samples, Optional[int], range=at_least(1))
+    check_value("seed", seed, int, range=SEED)
     check_resolution(resolution, vae)
-    dataset = load_images(images, resolution=resolution, channels=vae.image_channels)
+    dataset = load_images(images, resolution=resolution, channels=vae.image_channels, **reading)
     if max_samples is not None and max_samples < len(dataset):
-        if max_samples < 1:
-            raise InputError(f"max_samples must be at least 1, got {max_samples}.")
         dataset = dataset.subset(random.Random(seed).sample(range(len(dataset)), max_samples))
+    dataset.set_draws(seed)
     return dataset
+
+
+def choose_sweep(sweep_samples: int | None, images: ImageDataset) -> int:
+    """How many images are swept; `InputError` for less than none."""
+    if sweep_samples is None:
+        return default_sweep_samples(len(images))
+    if sweep_samples < 0:
+        raise InputError(f"sweep_samples must not be negative, got {sweep_samples}; 0 is none.")
+    return sweep_samples
 
 
 def describe(vae: nn.Module | str | Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from equivae.evaluation.results import Panel
 from equivae.reporting.charts import AFTER, BEFORE, INK, MUTED, draw_losses
+from equivae.reporting.text import any_letters, figure_text
 from equivae.units import psnr
 
 if TYPE_CHECKING:
@@ -27,7 +29,11 @@ def draw_panels(after: Sequence[Panel], before: Sequence[Panel] = ()) -> Figure:
     of one transform. The PSNR against the original stands under the pictures.
     """
     rows = _rows(after, before)
-    titles = ["original", "reconstruction", f"latent under {after[0].transform},\ndecoded"]
+    titles = [
+        "original",
+        "reconstruction",
+        f"latent under {figure_text(after[0].transform)},\ndecoded",
+    ]
     if after[0].back is not None:
         titles.append("that decode\nmoved back")
     figure, grid = _grid(len(rows), titles)
@@ -37,13 +43,15 @@ def draw_panels(after: Sequence[Panel], before: Sequence[Panel] = ()) -> Figure:
             assert picture is not None
             _show(axis, picture)
             if column in (1, 3):
-                error = f"{error_of(panel, picture):.1f} dB"
-                axis.set_xlabel(error, fontsize=10, color=MUTED)
+                error = error_of(panel, picture)
+                said = "NaN" if math.isnan(error) else f"{error:.1f} dB"
+                axis.set_xlabel(said, fontsize=10, color=MUTED)
         axes[0].set_ylabel(label, fontsize=11, color=colour, fontweight="bold")
         if panel.rank and panel.rank not in label:
-            axes[0].set_xlabel(f"{panel.image}, {panel.rank}", fontsize=10, color=MUTED)
-    figure.tight_layout(pad=0.6, h_pad=0.6, w_pad=0.4)
-    return figure
+            axes[0].set_xlabel(
+                f"{figure_text(panel.image)}, {panel.rank}", fontsize=10, color=MUTED
+            )
+    return _laid_out(figure)
 
 
 def draw_latents(after: Sequence[Panel], before: Sequence[Panel] = ()) -> Figure:
@@ -53,7 +61,7 @@ def draw_latents(after: Sequence[Panel], before: Sequence[Panel] = ()) -> Figure
     the principal components of the latents, one basis for each VAE. All panels have to be of one transform.
     """
     rows = _rows(after, before)
-    name = after[0].transform
+    name = figure_text(after[0].transform)
     titles = ["original", "latent", f"latent\nunder {name}", f"latent of the image\nunder {name}"]
     figure, grid = _grid(len(rows), titles)
     coloured = {"": latent_colours(after), "before": latent_colours(before) if before else []}
@@ -64,18 +72,19 @@ def draw_latents(after: Sequence[Panel], before: Sequence[Panel] = ()) -> Figure
         for axis, picture in zip(axes[1:], pictures, strict=True):
             _show(axis, picture, nearest=True)
         axes[0].set_ylabel(label, fontsize=11, color=colour, fontweight="bold")
-    figure.tight_layout(pad=0.6, h_pad=0.6, w_pad=0.4)
-    return figure
+    return _laid_out(figure)
 
 
 def latent_colours(panels: Sequence[Panel]) -> list[list[Tensor]]:
     """`E(x)`, `ρ E(x)` and `E(T x)` of every panel as colours `(3, h, w)` in [0, 1].
 
     The colours are the first three principal components of the channels over all panels' latents, from
-    their 1st to their 99th percentile.
+    their 1st to their 99th percentile. NaN and infinite values count as 0.
     """
     kept = [[p.latent, p.moved_latent, p.encoded_moved] for p in panels]
-    latents = [[z for z in row if z is not None and z.ndim == 3] for row in kept]
+    latents = [
+        [z.nan_to_num(0.0, 0.0, 0.0) for z in row if z is not None and z.ndim == 3] for row in kept
+    ]
     plain = [row[0] for row in latents if row]
     if not plain:
         return []
@@ -111,7 +120,7 @@ def _rows(after: Sequence[Panel], before: Sequence[Panel]) -> list[tuple[str, st
         if before:
             rows += [("before", BEFORE, before[i]), ("after", AFTER, panel)]
         else:
-            rows.append((panel.rank or panel.image, INK, panel))
+            rows.append((panel.rank or figure_text(panel.image), INK, panel))
     return rows
 
 
@@ -126,8 +135,14 @@ def _grid(count: int, titles: Sequence[str]) -> tuple[Figure, list[list[Axes]]]:
     return figure, grid.tolist()
 
 
+def _laid_out(figure: Figure) -> Figure:
+    with any_letters():
+        figure.tight_layout(pad=0.6, h_pad=0.6, w_pad=0.4)
+    return figure
+
+
 def _show(axis: Axes, picture: Tensor, *, nearest: bool = False) -> None:
-    array = rearrange(picture, "c h w -> h w c").numpy()
+    array = rearrange(picture, "c h w -> h w c").nan_to_num(0.0).numpy()
     axis.imshow(
         array if array.shape[-1] == 3 else array[..., 0],
         cmap="gray",

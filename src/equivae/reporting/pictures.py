@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from equivae.autoencoder import Autoencoder, evaluating
+from equivae.autoencoder import Autoencoder, measuring
 from equivae.data.sources import ImageDataset
 from equivae.evaluation.results import Metrics, Panel
 from equivae.evaluation.roundtrip import fix_draws, reconstruct, seed_of, travel
 from equivae.transforms import Transform
-from equivae.units import unit
+from equivae.units import rank, unit
 
 __all__ = ["choose_images", "picture"]
 
@@ -20,13 +19,13 @@ __all__ = ["choose_images", "picture"]
 def choose_images(metrics: Metrics, count: int) -> list[tuple[int, str]]:
     """Positions of images and their ranks, evenly spaced from the best to the worst.
 
-    They are ordered by their round-trip error, the mean over all transforms. One image is the median;
-    three are the best, the median and the worst.
+    They are ordered by their round-trip error, the mean over all transforms; NaN is the worst. One image is
+    the median; three are the best, the median and the worst.
     """
     keys = [f"round_trip_mse/{name}" for name in metrics.transforms] or ["reconstruction_mse"]
     columns = [metrics.per_image[key] for key in keys]
     errors = [sum(values) for values in zip(*columns, strict=True)]
-    order = sorted(range(len(errors)), key=errors.__getitem__)
+    order = sorted(range(len(errors)), key=lambda i: rank(errors[i], larger_is_better=False))
     count, last = min(count, len(order)), len(order) - 1
     shares = [i / (count - 1) for i in range(count)] if count > 1 else [0.5] * count
     names = {0.0: "best", 0.5: "median", 1.0: "worst"}
@@ -36,7 +35,6 @@ def choose_images(metrics: Metrics, count: int) -> list[tuple[int, str]]:
     ]
 
 
-@torch.no_grad()
 def picture(
     vae: Autoencoder,
     images: ImageDataset,
@@ -51,7 +49,7 @@ def picture(
     if not len(chosen) or images[0].ndim < 3:
         return []
     panels = []
-    with evaluating(vae.module), vae.full_precision():
+    with measuring(vae.module):
         for index, rank in chosen:
             batch = reconstruct(vae, images[index][None].to(vae.device, vae.dtype))
             for named in transforms:

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equivae.evaluation.results import Metrics, Panel
-from equivae.reporting.content import (
-    command_line,
-    file_name,
-    json_types,
-    save_files,
-    timestamp,
-    versions,
-)
-from equivae.reporting.tables import count_images, markdown_table, rows_of
+from equivae.evaluation.results import Panel
+from equivae.reporting.content import SCHEMA, UNITS, json_types, save_files, versions
+from equivae.reporting.findings import Findings
+from equivae.reporting.tables import count_images, markdown_table
+from equivae.reporting.text import code, file_names, markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Report"]
 
-SCHEMA = 2
-UNITS = "errors as MSE in [0, 1] units after clamping; PSNR, gap in dB"
-
 
 @dataclass
-class Report:
+class Report(Findings):
     """What `evaluate` and `finetune` found.
 
     Attributes:
@@ -50,41 +41,6 @@ class Report:
     print(report.to_markdown())
     ```
     """
-
-    metrics: Metrics
-    before: Metrics | None = None
-    panels: list[Panel] = field(default_factory=list)
-    panels_before: list[Panel] = field(default_factory=list)
-    history: list[dict[str, float]] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    created: str = field(default_factory=timestamp)
-    command: str = field(default_factory=command_line)
-
-    @property
-    def verdict(self) -> str:
-        """One sentence: how far the worst transform is from a reconstruction, and how far it was."""
-        now, count = self.metrics, count_images(self.metrics.images)
-        if not now.transforms:
-            return f"Reconstruction is {now.reconstruction_psnr:.2f} dB over {count}."
-        name, worst = max(now.transforms.items(), key=lambda item: item[1].equivariance_gap_db)
-        which = (
-            f"under {name}" if len(now.transforms) == 1 else f"under {name}, the worst transform,"
-        )
-        if self.before is None or name not in self.before.transforms:
-            return (
-                f"The equivariance gap {which} is {worst.equivariance_gap_db:.2f} dB: the round trip has "
-                f"{worst.round_trip_psnr:.2f} dB, reconstruction {now.reconstruction_psnr:.2f} dB, over "
-                f"{count}."
-            )
-        old = self.before.transforms[name]
-        before, after = self.before.reconstruction_psnr, now.reconstruction_psnr
-        change = 0.0 if before == after else after - before  # both may be infinite
-        return (
-            f"The equivariance gap {which} went from {old.equivariance_gap_db:.2f} to "
-            f"{worst.equivariance_gap_db:.2f} dB while reconstruction changed by {change:+.2f} dB, over "
-            f"{count}."
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pictures, of JSON types; infinite numbers become `None`.
@@ -108,17 +64,17 @@ class Report:
 
     def to_markdown(self) -> str:
         """A short document: the verdict, the table, the pictures, the settings."""
-        lines = ["# Equivariance report", "", self.verdict, "", *self.table(), ""]
+        lines = ["# Equivariance report", "", markdown(self.verdict), "", *self.table(), ""]
         for name, caption in self.figure_captions().items():
-            lines += [f"![{caption}]({name})", ""]
+            lines += [f"![{markdown(caption)}]({name})", ""]
         if self.skipped:
             lines += [f"Skipped {count_images(len(self.skipped))} that could not be read:", ""]
-            lines += [f"- `{name}`: {reason}" for name, reason in self.skipped] + [""]
+            lines += [f"- {code(name)}: {markdown(reason)}" for name, reason in self.skipped] + [""]
         if self.settings:
-            rows = [(key, f"`{value}`") for key, value in self.settings.items()]
+            rows = [(key, code(value, in_table=True)) for key, value in self.settings.items()]
             lines += ["## Settings", "", *markdown_table(("setting", "value"), rows), ""]
         made = ", ".join(f"{name} {number}" for name, number in versions().items())
-        lines += [f"Made {self.created} by `{self.command}` with {made}."]
+        lines += [f"Made {self.created} by {code(self.command)} with {made}."]
         lines += ["Errors are in [0, 1] units after clamping (peak 1), PSNR with them."]
         return "\n".join(lines) + "\n"
 
@@ -127,12 +83,6 @@ class Report:
         from equivae.reporting.page import report_page
 
         return report_page(self)
-
-    def rows(self) -> list[tuple[str, str, str]]:
-        """The before/after table: `(metric, before, after)`; `before` is empty without one."""
-        return [
-            (label, cells[0], cells[1]) for label, cells in rows_of([self.before, self.metrics])
-        ]
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write `report.json`, `report.md`, `report.html` and the figures as PNG into a folder.
@@ -156,39 +106,16 @@ class Report:
         from equivae.reporting.figures import draw_latents, draw_panels
 
         drawn: dict[str, Figure] = {}
-        for transform in self._pictured():
+        for transform, file in self._pictured().items():
             after, before = self._panels_of(transform)
-            drawn[f"panels_{file_name(transform)}.png"] = draw_panels(after, before)
+            drawn[f"panels_{file}.png"] = draw_panels(after, before)
             if after[0].latent is not None and after[0].latent.ndim == 3:
-                drawn[f"latents_{file_name(transform)}.png"] = draw_latents(after, before)
+                drawn[f"latents_{file}.png"] = draw_latents(after, before)
         return drawn | {f"{name}.png": figure for name, figure in self.charts()}
 
-    def charts(self) -> Iterator[tuple[str, Figure]]:
-        """The curves by name."""
-        from equivae.reporting import charts
-
-        colours = [charts.BEFORE, charts.AFTER] if self.before else [charts.AFTER]
-        measured = self._measured()
-        for name in self.metrics.sweeps:
-            sweeps = {label: m.sweeps[name] for label, m in measured.items() if name in m.sweeps}
-            kept = [c for c, m in zip(colours, measured.values(), strict=True) if name in m.sweeps]
-            yield f"sweep_{name}", charts.draw_sweep(sweeps, kept)
-        spectra = {
-            f"latents {label}" if self.before else "latents": (m.latents.spectrum, colour)
-            for (label, m), colour in zip(measured.items(), colours, strict=True)
-            if m.latents and m.latents.spectrum
-        }
-        if spectra and self.metrics.latents:
-            image = (self.metrics.latents.image_spectrum, charts.MUTED)
-            yield "spectrum", charts.draw_spectra({**spectra, "images": image})
-        if self.history:
-            yield "loss", charts.draw_losses(self.history)
-
-    def _measured(self) -> dict[str, Metrics]:
-        return {"before": self.before, "after": self.metrics} if self.before else {"": self.metrics}
-
-    def _pictured(self) -> list[str]:
-        return list(dict.fromkeys(panel.transform for panel in self.panels))
+    def _pictured(self) -> dict[str, str]:
+        """The transforms that there are pictures of, and what their files are called."""
+        return file_names(list(dict.fromkeys(panel.transform for panel in self.panels)))
 
     def _panels_of(self, transform: str) -> tuple[list[Panel], list[Panel]]:
         after = [p for p in self.panels if p.transform == transform]
@@ -197,9 +124,8 @@ class Report:
     def figure_captions(self) -> dict[str, str]:
         """What each picture shows, by file name."""
         names = {}
-        for transform in self._pictured():
+        for transform, file in self._pictured().items():
             first = self._panels_of(transform)[0][0]
-            file = file_name(transform)
             names[f"panels_{file}.png"] = (
                 f"Original, reconstruction, decode of the latent under {transform}, and that moved back"
             )
@@ -216,11 +142,3 @@ class Report:
         if self.history:
             names["loss.png"] = "Training and validation loss"
         return names
-
-    def table(self) -> list[str]:
-        """`rows` as the lines of a Markdown table."""
-        if self.before is None:
-            return markdown_table(
-                ("metric", "value"), [(label, new) for label, _, new in self.rows()]
-            )
-        return markdown_table(("metric", "before", "after"), self.rows())

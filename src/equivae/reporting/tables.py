@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from equivae.evaluation.results import GroupMetrics, LatentStatistics, Metrics, TransformMetrics
+from equivae.reporting.text import markdown
 
 __all__ = ["count_images", "markdown_table", "number", "rows_of"]
 
@@ -28,6 +29,10 @@ _TRANSFORM_METRICS: tuple[tuple[str, str, str], ...] = (
     ("round-trip rFID", "", "round_trip_rfid"),
     ("equivariance gap", "dB", "equivariance_gap_db"),
     ("ceiling PSNR", "dB", "ceiling_psnr"),
+    ("re-encoded PSNR", "dB", "reencoded_psnr"),
+    ("re-encoded MSE", "", "reencoded_mse"),
+    ("latent op, per image", "ms", "latent_op_seconds"),
+    ("re-encoding, per image", "ms", "reencoded_seconds"),
     ("encoder relative error", "", "encoder_relative_error"),
     ("encoder cosine", "", "encoder_cosine"),
 )
@@ -78,17 +83,21 @@ def number(value: float | None, unit: str = "") -> str:
     """A number as the tables show it; nothing for `None`."""
     if value is None:
         return ""
+    if math.isnan(value):
+        return "NaN"
     if unit == "dB":
         return f"{value:.2f} dB"
+    if unit == "ms":
+        return f"{value * 1000:.3g} ms"
     if not math.isfinite(value):
         return str(value)
     return f"{value:.5f}" if abs(value) < 0.1 else f"{value:.4f}"
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table."""
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    return lines + [f"| {' | '.join(row)} |" for row in rows]
+    """The lines of a Markdown table; what is no `Markdown` yet is escaped."""
+    lines = [f"| {' | '.join(map(markdown, head))} |", "|" + "---|" * len(head)]
+    return lines + [f"| {' | '.join(map(markdown, row))} |" for row in rows]
 
 
 def count_images(images: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from equivae.autoencoder import Autoencoder, check_images, check_transforms, evaluating
+from equivae.autoencoder import Autoencoder, at_top_level, check_images, check_transforms, measuring
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.files.pretrained import load_vae
@@ -27,6 +27,7 @@ _MARGIN_LOSS_DB = 0.1  # a wider margin costs time, and so little is not seen
 _MEASURED_IMAGES = 4
 
 
+@at_top_level()
 def symmetrize(
     vae: nn.Module | str | Path,
     group: str | Group,
@@ -39,6 +40,9 @@ def symmetrize(
     seam: int = 16,
     resolution: int | None = None,
     max_samples: int | None = None,
+    image_column: str | None = None,
+    split: str = "train",
+    background: str | tuple[int, int, int] = "white",
     eval_batch_size: int = 4,
     seed: int = 0,
     progress: bool = True,
@@ -66,6 +70,7 @@ def symmetrize(
         seam: pixels over which the decoded parts fade into one another, see `SymmetrizedVAE`.
         resolution: resize and centre-crop the images to this side in pixels.
         max_samples: use the first so many images only.
+        image_column: as `split` and `background`, see `equivae.data.load_images`.
         eval_batch_size: images per call.
         seed: of the split of the fit.
         progress: show a progress bar.
@@ -97,6 +102,9 @@ def symmetrize(
         resolution=resolution,
         channels=autoencoder.image_channels,
         max_samples=max_samples,
+        image_column=image_column,
+        split=split,
+        background=background,
     )
     transforms: dict[str, Transform] = {}
     if method == "fundamental-domain":
@@ -119,10 +127,10 @@ def symmetrize(
 def _made(vae: nn.Module, *arguments: Any) -> SymmetrizedVAE:
     made = SymmetrizedVAE(vae, *arguments)
     made.training = vae.training  # `train()` would put every part of the user's VAE in that mode
+    made.operators.train(made.training)
     return made
 
 
-@torch.no_grad()
 def _measure(
     made: SymmetrizedVAE, images: ImageDataset, margin: int | str | None, batch_size: int
 ) -> SymmetrizeReport:
@@ -132,14 +140,13 @@ def _measure(
     some = torch.stack([images[i * step] for i in range(count)])
     plain, symmetrized = Autoencoder(made.vae), Autoencoder(made)
     check_images(some, plain)
-    some = some.to(plain.device, plain.dtype)
 
     def reconstruction(vae: Autoencoder) -> float:
-        parts = torch.split(some, batch_size)
+        parts = torch.split(some.to(plain.device, plain.dtype), batch_size)
         return decoded_psnr(vae, ((vae.encode(x), x, None) for x in parts))
 
     found: dict[int, float] = {}
-    with evaluating(made):
+    with measuring(made):
         if margin == "auto":
             longest = max(some.shape[-2:]) // plain.factor
             for cells in _MARGINS:

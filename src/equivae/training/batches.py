@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from equivae.data.sources import collate
 from equivae.training.config import FinetuneConfig
 from equivae.training.crops import random_crop
+from equivae.training.latents import WithCached
 from equivae.training.order import Order, draws_of
 from equivae.training.trainer import Batch
 
@@ -33,12 +34,12 @@ class ImageBatches:
 
     def __init__(
         self,
-        images: Dataset[Any],
+        images: WithCached,
         order: Order,
         config: FinetuneConfig,
         accelerator: Accelerator,
     ) -> None:
-        self.order, self.config = order, config
+        self.images, self.order, self.config = images.images, order, config
         self.processes, self.rank = accelerator.num_processes, accelerator.process_index
         loader: Any = DataLoader(
             images,
@@ -60,6 +61,7 @@ class ImageBatches:
         """
         config, together = self.config, self.config.gradient_accumulation_steps
         self.order.start(epoch, samples * self.processes)
+        self.images.set_draws(config.seed, epoch, self.rank)
         place = samples // config.train_batch_size
         for batch in self.loader:
             images = batch["images"]

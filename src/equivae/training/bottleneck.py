@@ -32,8 +32,9 @@ from equivae.autoencoder import (
 from equivae.autoencoder.bottleneck import Bottleneck
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError, NonFiniteLossError
-from equivae.training.config import Precision
+from equivae.options import BATCH, NOT_NEGATIVE, SEED, SIDE, Options, above, at_least, option
 from equivae.training.crops import random_crop
+from equivae.training.options import Precision
 from equivae.training.state import RunState
 from equivae.training.trainer import Batch, Hook, LocalEngine, Player, Trainer
 from equivae.transforms import Transform, resolve_transforms
@@ -47,7 +48,7 @@ _READ_EVERY = 10  # steps
 
 
 @dataclass(frozen=True)
-class BottleneckOptions:
+class BottleneckOptions(Options):
     """How the layers at latent resolution are trained.
 
     Attributes:
@@ -64,17 +65,17 @@ class BottleneckOptions:
         progress: show a progress bar.
     """
 
-    steps: int = 500
-    learning_rate: float = 1e-3
-    train_batch_size: int = 8
-    eval_batch_size: int = 4
-    max_images: int = 256
-    memory_mb: int = 2048
-    crop_size: int | None = None
-    weight: float = 1.0
-    mixed_precision: Precision = "no"
-    seed: int = 0
-    progress: bool = True
+    steps: int = option(500, "Optimiser steps.", range=at_least(1))
+    learning_rate: float = option(1e-3, "Peak of AdamW's.", range=above(0))
+    train_batch_size: int = option(8, "Images per step.", range=at_least(1))
+    eval_batch_size: int = option(4, "Images per encoder call before that.", range=BATCH)
+    max_images: int = option(256, "Images used at most.", range=at_least(1))
+    memory_mb: int = option(2048, "Fewer, if their features take more.", range=at_least(1))
+    crop_size: int | None = option(None, "Side of a random crop, in pixels.", range=SIDE)
+    weight: float = option(1.0, "Of the moved term.", range=NOT_NEGATIVE)
+    mixed_precision: Precision = option("no", "bf16, or float32 for all else.")
+    seed: int = option(0, "Of crops, draws and order.", range=SEED)
+    progress: bool = option(True, "Show a progress bar.")
 
 
 @dataclass(frozen=True)
@@ -296,8 +297,9 @@ def _look(
                     f"images under {drawn.name!r} encode to {tuple(moved.shape[2:])} cells, their moved "
                     f"latents have {tuple(drawn.latent(batch.latents).shape[2:])}."
                 )
-            batch.transform, batch.moved = drawn, moved
-            batch.mask = None if mask is None else mask_of_cells(mask, moved.shape[-2:])
+            cells = None if mask is None else mask_of_cells(mask, moved.shape[-2:])
+            if cells is None or cells.any():  # a draw that leaves nothing teaches nothing
+                batch.transform, batch.moved, batch.mask = drawn, moved, cells
         batches.append(batch)
     return batches
 

@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,14 @@ __all__ = [
     "find_checkpoint",
     "list_checkpoints",
     "load_checkpoint",
+    "read_images",
     "read_state",
     "save_checkpoint",
 ]
 
 logger = logging.getLogger(__name__)
 
-STATE_FILE, EMA_FILE = "run.json", "ema.safetensors"
+STATE_FILE, IMAGES_FILE, EMA_FILE = "run.json", "images.json", "ema.safetensors"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -110,6 +112,15 @@ def read_state(path: Path) -> RunState:
         ) from error
 
 
+def read_images(path: Path) -> dict[str, Any] | None:
+    """Which images the run of a checkpoint learns from; `None` for one that does not say."""
+    file = path / IMAGES_FILE
+    if not file.is_file():
+        return None
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
 def check_settings(path: Path, state: RunState, settings: dict[str, Any]) -> None:
     """Raise `InputError` if a checkpoint is of another run; a longer one of the same is welcome."""
     for name, value in json.loads(json.dumps(settings)).items():
@@ -118,6 +129,15 @@ def check_settings(path: Path, state: RunState, settings: dict[str, Any]) -> Non
             continue
         if name == "max_train_steps" and isinstance(before, int) and value > before:
             _say_how_it_is_lengthened(path, state, settings, before)
+        elif name == "processes":
+            if before is not None:
+                logger.warning(
+                    "%s is of a run on %s processes, this one has %s: it goes on from the same weights, but "
+                    "the place in the data and the draws are not those of that run.",
+                    path.name,
+                    before,
+                    value,
+                )
         elif name in _FINGERPRINTS and name not in state.settings:
             logger.warning("%s does not say %s.", path.name, _FINGERPRINTS[name][1])
         elif name in _FINGERPRINTS:
@@ -157,7 +177,13 @@ def _say_how_it_is_lengthened(
 
 
 def save_checkpoint(
-    accelerator: Accelerator, folder: Path, state: RunState, ema: EMAModel | None, limit: int | None
+    accelerator: Accelerator,
+    folder: Path,
+    state: RunState,
+    ema: EMAModel | None,
+    images: Mapping[str, Any],
+    *,
+    limit: int | None,
 ) -> Path:
     """Write `checkpoint-<step>` and remove the oldest beyond the limit; called by every process.
 
@@ -178,6 +204,7 @@ def save_checkpoint(
         if ema is not None:
             weights = {str(i): p.contiguous() for i, p in enumerate(ema.shadow_params)}
             save_file(weights, target / EMA_FILE)
+        (target / IMAGES_FILE).write_text(json.dumps(images), encoding="utf-8")
         written = sorted(p for p in target.rglob("*") if p.is_file())
         files = {p.relative_to(target).as_posix(): _digest(p) for p in written}
         content = {**asdict(state), "files": files}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +147,7 @@ class Checkpointing(Hook):
         ema: their average.
         output_dir: where `checkpoint-<step>` is written.
         stop: whether a signal asked the run to stop.
+        images: what the images are, to find them again.
         every: steps between two checkpoints.
         minutes: at most between two checkpoints; `None` or 0 for no such limit.
         max_steps: of the run.
@@ -161,6 +162,7 @@ class Checkpointing(Hook):
         ema: EMAModel | None,
         output_dir: Path,
         stop: StopRequest,
+        images: Mapping[str, Any],
         *,
         every: int,
         minutes: float | None,
@@ -169,7 +171,7 @@ class Checkpointing(Hook):
         agree_every: int,
     ) -> None:
         self.accelerator, self.parameters, self.ema = accelerator, parameters, ema
-        self.output_dir, self.stop = output_dir, stop
+        self.output_dir, self.stop, self.images = output_dir, stop, images
         self.every, self.minutes, self.max_steps = every, minutes, max_steps
         self.limit, self.agree_every = limit, agree_every
         self.recording: Recording | None = None
@@ -189,7 +191,9 @@ class Checkpointing(Hook):
         check_weights(self.parameters, state.step, self.output_dir)
         if self.recording is not None:
             state.pending = self.recording.watch.pending(self.output_dir)
-        path = save_checkpoint(self.accelerator, self.output_dir, state, self.ema, self.limit)
+        path = save_checkpoint(
+            self.accelerator, self.output_dir, state, self.ema, self.images, limit=self.limit
+        )
         state.pending = []
         self._saved = time.monotonic()
         if asked and state.step < self.max_steps:

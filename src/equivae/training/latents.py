@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from equivae.autoencoder import Autoencoder, evaluating
+from equivae.autoencoder import Autoencoder, measuring
 from equivae.data.sources import ImageDataset, collate
 from equivae.processes import process_state
 
@@ -78,7 +78,6 @@ def cache_taught(
     return _cache(teacher, images, reconstruct, path, batch_size, limit_mb, progress)
 
 
-@torch.no_grad()
 def _cache(
     vae: Autoencoder,
     images: ImageDataset,
@@ -90,7 +89,7 @@ def _cache(
 ) -> np.ndarray:
     from tqdm.auto import tqdm
 
-    with evaluating(vae.module):
+    with measuring(vae.module):
         shape = (len(images), *compute(images[0][None]).shape[1:])
         starts = list(range(0, len(images), batch_size))
         rows: np.ndarray

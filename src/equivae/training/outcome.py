@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,7 +113,7 @@ def _report(
         panels_before=picture(untouched, measured, pictured, transforms, config.seed),
         history=state.history,
         settings=settings,
-        skipped=plan.training.skipped,
+        skipped=[*plan.training.skipped, *plan.training.replaced, *measured.replaced],
     )
 
 
@@ -122,7 +121,7 @@ def _write(
     plan: Plan, session: Session, student: Student, report: Report, space: LatentSpace
 ) -> None:
     folder, model = plan.output_dir, student.vae.module
-    _save(model, folder)
+    save_vae(model, folder)
     if student.operators:
         save_operators(student.transforms, folder / OPERATORS)
     report.save(folder, overwrite=True)
@@ -140,16 +139,3 @@ def _write(
     write_beside(folder / "README.md", card.save)
     if session.repo is not None:
         session.repo.upload(folder)
-
-
-def _save(model: nn.Module, output_dir: Path) -> None:
-    """The VAE's files at the top of the output folder, each renamed into place."""
-    staging = output_dir / ".vae.partial"
-    shutil.rmtree(staging, ignore_errors=True)
-    save_vae(model, staging)
-    for path in staging.iterdir():
-        target = output_dir / path.name
-        if target.is_dir():  # of this run before it was resumed; no folder is renamed over another
-            shutil.rmtree(target)
-        path.replace(target)
-    staging.rmdir()

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from equivae.autoencoder import (
     Autoencoder,
@@ -18,7 +19,7 @@ from equivae.autoencoder import (
     layout_of,
 )
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
-from equivae.errors import InputError
+from equivae.errors import EmptyMaskError, InputError
 from equivae.files.fingerprint import fingerprint_of
 from equivae.files.pretrained import load_vae
 from equivae.files.writing import check_claim
@@ -27,7 +28,7 @@ from equivae.operators import operators_of
 from equivae.operators.transform import default_name
 from equivae.processes import process_state
 from equivae.symmetry import SymmetrizedVAE
-from equivae.training.checkpoints import check_settings, find_checkpoint, read_state
+from equivae.training.checkpoints import check_settings, find_checkpoint, read_images, read_state
 from equivae.training.config import RECIPES, FinetuneConfig, make_config
 from equivae.training.crops import check_crop
 from equivae.training.operators import OPERATORS, check_operators
@@ -58,6 +59,7 @@ class Plan:
         transforms: as they were asked for.
         training: the images to learn from.
         validation: the images held out, or the training images where none are.
+        record: of all images, to find them again when the run is resumed.
         output_dir: the folder that the run may write to.
         checkpoint: the checkpoint that the run goes on from.
         resumed: what that checkpoint says of the run so far.
@@ -75,6 +77,7 @@ class Plan:
     transforms: list[Transform]
     training: ImageDataset
     validation: ImageDataset
+    record: dict[str, Any]
     output_dir: Path
     checkpoint: Path | None
     resumed: RunState | None
@@ -106,6 +109,7 @@ class Plan:
             "max_train_steps": self.max_steps,
             "vae_fingerprint": self.vae_fingerprint,
             "images_fingerprint": self.training.fingerprint(),
+            "processes": process_state().num_processes,
         }
 
 
@@ -127,10 +131,11 @@ def make_plan(
     config = make_config(recipe, options)
     view = Autoencoder(original)
     check_resolution(config.resolution, view)
-    training, validation = _datasets(images, validation_images, config, view)
-    _check_together(wanted, training, config, view)
     folder = Path(output_dir)
     checkpoint = find_checkpoint(folder, config.resume_from_checkpoint)
+    whole = _images(images, config, view, checkpoint)
+    training, validation = _shares(whole, validation_images, config, view)
+    _check_together(wanted, training, config, view)
     if checkpoint is None or checkpoint.resolve().parent != folder.resolve():
         check_claim(folder, ours=OURS)
     _check_device(config)
@@ -143,6 +148,7 @@ def make_plan(
         transforms=wanted,
         training=training,
         validation=validation,
+        record=whole.record(),
         output_dir=folder,
         checkpoint=checkpoint,
         resumed=None if checkpoint is None else read_state(checkpoint),
@@ -210,22 +216,41 @@ def _warmup_steps(
     return config.lr_warmup_steps
 
 
-def _datasets(
-    images: ImagesLike,
+def _images(
+    images: ImagesLike, config: FinetuneConfig, vae: Autoencoder, checkpoint: Path | None
+) -> ImageDataset:
+    """All images; those of the run that is resumed, where some of them vanished in between."""
+    found = load_images(
+        images,
+        channels=vae.image_channels,
+        max_samples=config.max_train_samples,
+        **config.reading(),
+    )
+    record = None if checkpoint is None else read_images(checkpoint)
+    return found if record is None else found.restore(record)
+
+
+def _shares(
+    dataset: ImageDataset,
     validation_images: ImagesLike | None,
     config: FinetuneConfig,
     vae: Autoencoder,
 ) -> tuple[ImageDataset, ImageDataset]:
-    options: dict[str, Any] = {"channels": vae.image_channels, **config.reading()}
-    dataset = load_images(images, max_samples=config.max_train_samples, **options)
+    """The images to learn from, and those that are held out."""
+    if config.resolution is None:
+        dataset.check_one_size()
     check_images(dataset[0][None], vae)
     if validation_images is not None:
-        validation = load_images(validation_images, **options)
+        training = dataset
+        validation = load_images(validation_images, channels=vae.image_channels, **config.reading())
         check_images(validation[0][None], vae)
-        return dataset, validation
-    training, validation = dataset.split(config.validation_split, config.seed)
-    # Without a held-out share the report can only speak of images that were trained on.
-    return training, validation if len(validation) else training
+    else:
+        training, validation = dataset.split(config.validation_split, config.seed)
+        # Without a held-out share the report can only speak of images that were trained on.
+        validation = validation if len(validation) else training
+    for share in (training, validation):
+        share.set_draws(config.seed)
+    return training, validation
 
 
 def _check_together(
@@ -238,12 +263,27 @@ def _check_together(
     example = images[0]
     batch_size = min(config.train_batch_size, len(images))
     check_transforms(transforms, layout_of(example[None]), vae, batch_size)
+    _check_masks(transforms, example[None], vae)
     check_crop(config.crop_size, example, vae)
     check_operators(transforms, config)
     height, width = example.shape[-2:]
     if config.crop_size:
         height = width = config.crop_size
     loss_of(transforms, config).check_size(height, width)
+
+
+def _check_masks(transforms: Sequence[Transform], example: Tensor, vae: Autoencoder) -> None:
+    """Whether every fixed transform leaves something of images of this size to compare."""
+    for transform in transforms:
+        placed = vae.place(transform)
+        if placed.draw(1, torch.Generator().manual_seed(0)) is not placed:
+            continue
+        mask = placed.mask(example)
+        if mask is not None and not mask.any():
+            raise EmptyMaskError(
+                f"transform {transform.name!r} leaves nothing of images of {example.shape[-2]}x"
+                f"{example.shape[-1]} pixels to compare; choose a milder one or larger images."
+            )
 
 
 def _check_device(config: FinetuneConfig) -> None:

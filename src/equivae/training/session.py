@@ -22,6 +22,7 @@ from accelerate.utils import (
 )
 from filelock import FileLock, Timeout
 
+from equivae.autoencoder.modes import at_top_level
 from equivae.errors import InputError
 from equivae.files.hub import HubRepo, open_repo
 from equivae.files.writing import claim_folder
@@ -83,7 +84,7 @@ class Session:
             if config.push_to_hub:
                 self.repo = on_main_process(self._open_repo)
             self.stop = stack.enter_context(stop_on_signals())
-            stack.enter_context(_learning_mode())
+            stack.enter_context(at_top_level())
             stack.enter_context(_kept_random_state())
             stack.enter_context(_kept_accelerator())
             self.accelerator = _accelerator(config, plan)
@@ -128,26 +129,6 @@ class Session:
 def _release(lock: FileLock, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # before others can have the lock, and write here
     lock.release()
-
-
-@contextmanager
-def _learning_mode() -> Iterator[None]:
-    """Gradients, and none of the caller's autocast, whatever surrounds the call."""
-    device = process_state().device.type
-    enabled = torch.is_autocast_enabled(device)
-    # Inside another autocast, one of a step would keep the weights that it cast for the steps to come.
-    depth = torch.autocast_increment_nesting()
-    for _ in range(depth):
-        torch.autocast_decrement_nesting()
-    torch.set_autocast_enabled(device, False)
-    torch.clear_autocast_cache()
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        for _ in range(depth - 1):
-            torch.autocast_increment_nesting()
-        torch.set_autocast_enabled(device, enabled)
 
 
 @contextmanager

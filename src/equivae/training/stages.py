@@ -130,6 +130,7 @@ def _hooks(
         ema,
         plan.output_dir,
         session.stop,
+        plan.record,
         every=config.checkpointing_steps,
         minutes=config.checkpointing_minutes,
         max_steps=plan.max_steps,
@@ -173,7 +174,8 @@ def _cached(plan: Plan, session: Session, student: Student) -> dict[str, Any]:
     """What a frozen encoder gives, where it need not be computed anew at every step."""
     config = plan.config
     # Crops are encoded as they come: a crop of a latent knows of pixels beyond the crop of the image.
-    frozen = config.train == "decoder" and not config.sample_posterior
+    # Images that are drawn anew have other latents every time.
+    frozen = config.train == "decoder" and not (config.sample_posterior or plan.training.draws)
     if not frozen or config.encoder_weight or config.crop_size:
         return {}
     options: dict[str, Any] = {

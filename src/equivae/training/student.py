@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from equivae.autoencoder import Autoencoder, copy_module, evaluating
+from equivae.autoencoder import Autoencoder, copy_module, measuring
 from equivae.autoencoder.padding import set_padding_mode
 from equivae.autoencoder.precision import dtypes_of, restore_dtypes
 from equivae.errors import InputError
@@ -188,10 +188,9 @@ def _own_loss(reconstruction: Any, device: torch.device) -> Any:
     return copy_module(reconstruction).to(device).requires_grad_(False).eval()
 
 
-@torch.no_grad()
 def _power(vae: Autoencoder, plan: Plan) -> float:
     """The mean square of the latents of the images that are measured."""
-    with evaluating(vae.module):
+    with measuring(vae.module):
         latents = [
             vae.encode(plan.training[i][None].to(vae.device, vae.dtype))
             for i in range(min(len(plan.training), plan.config.max_eval_samples))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils.data import DataLoader
 
-from equivae.autoencoder import evaluating
+from equivae.autoencoder import measuring
 from equivae.data.sources import collate
 from equivae.processes import gathered, process_state
 from equivae.training.order import draws_of
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["validation_loss"]
 
 
-@torch.no_grad()
 def validation_loss(
     plan: Plan, session: Session, student: Student, ema: EMAModel | None = None
 ) -> float:
@@ -40,7 +39,7 @@ def validation_loss(
     with (
         process_state().split_between_processes(starts) as mine,
         _saved_weights(student, ema),
-        evaluating(student.vae.module),
+        measuring(student.vae.module),
     ):
         batches = [list(range(s, min(s + config.eval_batch_size, len(images)))) for s in mine]
         loader = DataLoader(images, batch_sampler=batches, collate_fn=collate)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from equivae.transforms.groups import (
     split_transforms,
 )
 from equivae.transforms.lattice import LatticeTransform
+from equivae.transforms.placing import CellTransform
 from equivae.transforms.registry import (
     FunctionTransform,
     get_transform,
@@ -34,6 +35,7 @@ register_builtins()
 
 __all__ = [
     "Blend",
+    "CellTransform",
     "ChannelPermutation",
     "ChannelResponse",
     "Choice",

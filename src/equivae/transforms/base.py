@@ -1,19 +1,29 @@
-"""What every transform is: a named pair of a pixel op and a latent op."""
+"""What every transform is: a named pair of a pixel op and a latent op; how pairs compose and respond."""
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from equivae.transforms.equality import hashable, same
+from equivae.transforms.spelling import spell, spell_product
+
 if TYPE_CHECKING:
     import torch
 
-    from equivae.transforms.representations import ChannelResponse
-
-__all__ = ["ComposedTransform", "Transform", "mask_like", "mask_of_cells"]
+__all__ = [
+    "ChannelResponse",
+    "ComposedTransform",
+    "RepresentedTransform",
+    "Transform",
+    "mask_like",
+    "mask_of_cells",
+]
 
 
 class Transform(ABC):
@@ -27,6 +37,9 @@ class Transform(ABC):
     for every image `x`. A subclass gives the two ops and, if there is one, the inverse. Both ops act on
     the last two axes, keep dtype and device, let gradients through, and treat every sample of a batch
     alike; `equivae.testing.check_transform` verifies it.
+
+    Two transforms are equal when they do the same: when they are of one class and all their attributes
+    but the name are equal. Where names are keys, `resolve_transforms` refuses unequal ones of one name.
 
     Attributes:
         name: the registered name, or a composed one such as `"rot90@hflip"`.
@@ -124,14 +137,28 @@ class Transform(ABC):
         return self
 
     def at_factor(self, factor: int, time_factor: int | None = None) -> Transform:
-        """This transform for a VAE whose latent cells span `factor` pixels along an axis.
+        """This transform placed on a VAE whose latent cells span `factor` pixels along an axis.
 
-        Whoever knows the VAE calls it (losses and metrics do). It matters where whole latent cells
-        count: the size of a crop, the step of a shift, the mask. The name stays the same.
+        It matters where latent cells count: the size of a crop, the step of a shift, the mask. Such a
+        transform has no factor until it is placed, once: by hand with this or with
+        `equivae.Autoencoder(vae).place(t)`; losses, metrics and fits do it with that of the VAE. The
+        others return themselves. The name stays the same.
 
         Args:
             factor: `H / h`.
             time_factor: how many frames, or audio samples, one latent step spans.
+
+        Raises `InputError` for a transform that is placed at another factor.
+
+        ```python
+        import torch
+
+        import equivae
+
+        t = equivae.get_transform("shift", y=1, x=0).at_factor(16)
+        x = torch.rand(1, 3, 64, 64)
+        assert t.pixel(x).equal(x.roll(16, -2))
+        ```
         """
         return self
 
@@ -155,9 +182,6 @@ class Transform(ABC):
         assert t.inverse.latent(t.latent(z)).equal(z)
         ```
         """
-        # representations build on this module.
-        from equivae.transforms.representations import RepresentedTransform
-
         return RepresentedTransform(self, response, name)
 
     def __matmul__(self, other: Transform) -> Transform:
@@ -165,6 +189,19 @@ class Transform(ABC):
         if not isinstance(other, Transform):
             return NotImplemented
         return ComposedTransform(self, other)
+
+    def _does(self) -> Mapping[str, Any]:
+        """What tells it from the others of its class: its parameters, not how it is displayed."""
+        return {key: value for key, value in vars(self).items() if key != "name"}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Transform):
+            return NotImplemented
+        alike = type(self) is type(other)
+        return self is other or (alike and same(self._does(), other._does()))
+
+    def __hash__(self) -> int:
+        return hash((type(self), hashable(self._does())))
 
     def __repr__(self) -> str:
         return f"<equivae transform {self.name or type(self).__name__}>"
@@ -175,7 +212,7 @@ class ComposedTransform(Transform):
 
     def __init__(self, outer: Transform, inner: Transform, name: str | None = None) -> None:
         self.outer, self.inner = outer, inner
-        self.name = name or f"{outer.name}@{inner.name}"
+        self.name = name or spell_product(outer.name, inner.name)
         self.swaps_axes = outer.swaps_axes != inner.swaps_axes
         self.exact = outer.exact and inner.exact
         self.mixes_samples = outer.mixes_samples or inner.mixes_samples
@@ -207,7 +244,115 @@ class ComposedTransform(Transform):
 
     def at_factor(self, factor: int, time_factor: int | None = None) -> Transform:
         inner = self.inner.at_factor(factor, time_factor)
-        return ComposedTransform(self.outer.at_factor(factor, time_factor), inner, self.name)
+        outer = self.outer.at_factor(factor, time_factor)
+        if inner is self.inner and outer is self.outer:
+            return self
+        return ComposedTransform(outer, inner, self.name)
+
+    def _does(self) -> Mapping[str, Any]:
+        return {"parts": self._parts()}
+
+    def _parts(self) -> list[Transform]:
+        """The factors, outermost first, however they are bracketed; those whose product is one, as one."""
+        parts: list[Transform] = []
+        for side in (self.outer, self.inner):
+            for part in side._parts() if isinstance(side, ComposedTransform) else [side]:
+                product = parts[-1] @ part if parts else None
+                if product is None or isinstance(product, ComposedTransform):
+                    parts.append(part)
+                else:
+                    parts[-1] = product
+        return parts
+
+
+class ChannelResponse(ABC):
+    """What happens to the channels of a latent `(B, c, ...)` after the grid move.
+
+    Attributes:
+        pointwise: whether every cell is treated alike and on its own, so that the response commutes
+            with every grid move.
+        layouts: what it acts on, see `Transform`.
+    """
+
+    pointwise: bool = True
+    layouts: tuple[str, ...] = ("image", "video", "audio")
+
+    @abstractmethod
+    def __call__(self, z: Tensor) -> Tensor: ...
+
+    @property
+    def spelled(self) -> str:
+        """As it stands in the name of a transform: `"SignFlips(channels=(0,1))"`."""
+        known: dict[str, Any] = vars(self) if dataclasses.is_dataclass(self) else {}
+        return spell(type(self).__name__, **known)
+
+    @property
+    def inverse(self) -> ChannelResponse:
+        """The response that undoes this one; `NotImplementedError` if there is none."""
+        raise NotImplementedError(f"channel response {self} has no inverse")
+
+
+class RepresentedTransform(Transform):
+    """A transform whose latent op is a grid move followed by a channel response.
+
+    Built by `Transform.with_representation`. Composition applies the pairs in turn; the inverse undoes
+    the response first, then the grid move.
+
+    Args:
+        grid: the transform whose pixel op stays and whose latent op moves the grid.
+        response: the channel response.
+        name: of the pair; otherwise the grid's and the response's joined.
+    """
+
+    def __init__(self, grid: Transform, response: ChannelResponse, name: str | None = None) -> None:
+        self.grid, self.response = grid, response
+        self.name = name or f"{grid.name}+{response.spelled}"
+        self.swaps_axes, self.exact = grid.swaps_axes, grid.exact
+        self.mixes_samples = grid.mixes_samples
+        self.layouts = tuple(k for k in grid.layouts if k in response.layouts)
+
+    def pixel(self, x: Tensor) -> Tensor:
+        return self.grid.pixel(x)
+
+    def latent(self, z: Tensor) -> Tensor:
+        return self.response(self.grid.latent(z))
+
+    @property
+    def inverse(self) -> Transform:
+        grid, response = self.grid.inverse, self.response.inverse
+        name = self.name if grid == self.grid and response == self.response else None
+        if response.pointwise:
+            return RepresentedTransform(grid, response, name)
+        back = RepresentedTransform(_IDENTITY, response)
+        return ComposedTransform(grid, back, f"inverse({self.name})")
+
+    def mask(self, x: Tensor) -> Tensor | None:
+        return self.grid.mask(x)
+
+    def carry_mask(self, x: Tensor, valid: Tensor) -> Tensor:
+        return self.grid.carry_mask(x, valid)
+
+    def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
+        grid = self.grid.draw(batch_size, generator)
+        return self if grid is self.grid else RepresentedTransform(grid, self.response, self.name)
+
+    def at_factor(self, factor: int, time_factor: int | None = None) -> Transform:
+        grid = self.grid.at_factor(factor, time_factor)
+        return self if grid is self.grid else RepresentedTransform(grid, self.response, self.name)
+
+
+class _Identity(Transform):
+    name = "identity"
+    layouts = ("image", "video", "audio")
+
+    def pixel(self, x: Tensor) -> Tensor:
+        return x
+
+    def latent(self, z: Tensor) -> Tensor:
+        return z
+
+
+_IDENTITY = _Identity()
 
 
 def mask_like(mask: Tensor, x: Tensor) -> Tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Union
+from typing import Any, Union
 
 from torch import Tensor
 
 from equivae.errors import InputError
-from equivae.transforms.base import Transform
+from equivae.transforms.checks import check_between, is_number, is_whole
+from equivae.transforms.placing import CellTransform
 from equivae.transforms.spelling import spell
 
 __all__ = ["Crop", "Shift", "pair", "whole_cells"]
@@ -19,10 +21,9 @@ Pair = Union[float, tuple[float, float]]
 
 def pair(value: Pair, what: str) -> tuple[float, float]:
     """`(y, x)` from one number for both axes or from two."""
-    if isinstance(value, (int, float)):
-        return float(value), float(value)
-    if isinstance(value, (tuple, list)) and len(value) == 2:
-        return float(value[0]), float(value[1])
+    both = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(both) == 2 and all(is_number(one) for one in both):
+        return float(both[0]), float(both[1])
     raise InputError(f"{what} must be a number, or a pair (y, x), got {value!r}.")
 
 
@@ -31,27 +32,27 @@ def whole_cells(side: int, cell: int) -> int:
     if side % cell:
         raise InputError(
             f"a side of {side} pixels is no whole number of latent cells of {cell} pixels; crop the "
-            "image, or name your VAE's factor with `cell=`."
+            "image to whole cells."
         )
     return side // cell
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Crop(Transform):
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Crop(CellTransform):
     """A window of whole latent cells.
 
     Args:
         size: its share of the height and width, in (0, 1], or a pair (y, x); rounded to whole cells.
         y: where it lies vertically: 0 at the top, 0.5 in the middle, 1 at the bottom.
         x: where it lies horizontally, 0 at the left.
-        cell: pixels per latent cell, the VAE's factor.
+        cell: pixels per latent cell, the VAE's factor, which the pixel op needs; see `Transform.at_factor`.
 
     ```python
     import torch
 
     import equivae
 
-    t = equivae.get_transform("crop", size=0.5, y=0.0, x=1.0)
+    t = equivae.get_transform("crop", size=0.5, y=0.0, x=1.0, cell=8)
     assert t.pixel(torch.zeros(1, 3, 64, 64)).shape == (1, 3, 32, 32)
     assert t.latent(torch.zeros(1, 4, 8, 8)).shape == (1, 4, 4, 4)
     ```
@@ -60,14 +61,14 @@ class Crop(Transform):
     size: Pair = 0.5
     y: float = 0.5
     x: float = 0.5
-    cell: int = 8
     layouts = ("image", "video")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not all(0 < share <= 1 for share in pair(self.size, "size")):
             raise InputError(f"size must lie in (0, 1], a share of the side, got {self.size}.")
-        if not (0 <= self.y <= 1 and 0 <= self.x <= 1):
-            raise InputError(f"y and x must lie in [0, 1], got {self.y} and {self.x}.")
+        for what in ("y", "x"):
+            check_between(what, getattr(self, what), 0, 1)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -83,7 +84,7 @@ class Crop(Transform):
         return tensor
 
     def pixel(self, x: Tensor) -> Tensor:
-        return self._window(x, self.cell)
+        return self._window(x, self.pixels_per_cell)
 
     def latent(self, z: Tensor) -> Tensor:
         return self._window(z, 1)
@@ -91,25 +92,25 @@ class Crop(Transform):
     def carry_mask(self, x: Tensor, valid: Tensor) -> Tensor:
         return self.pixel(valid)
 
-    def at_factor(self, factor: int, time_factor: int | None = None) -> Crop:
-        return dataclasses.replace(self, cell=factor)
+    def _does(self) -> Mapping[str, Any]:
+        return {**super()._does(), "size": pair(self.size, "size")}
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Shift(Transform):
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Shift(CellTransform):
     """A cyclic shift by whole latent cells: what leaves on one side enters on the other.
 
     Args:
         y: cells downwards; negative is upwards.
         x: cells to the right.
-        cell: pixels per latent cell, the VAE's factor.
+        cell: pixels per latent cell, the VAE's factor, which the pixel op needs; see `Transform.at_factor`.
 
     ```python
     import torch
 
     import equivae
 
-    t = equivae.get_transform("shift", y=1, x=-2)
+    t = equivae.get_transform("shift", y=1, x=-2, cell=8)
     x = torch.rand(1, 3, 32, 32)
     assert t.pixel(x).equal(x.roll((8, -16), (-2, -1)))
     assert t.inverse.pixel(t.pixel(x)).equal(x)
@@ -118,11 +119,11 @@ class Shift(Transform):
 
     y: int = 1
     x: int = 1
-    cell: int = 8
     layouts = ("image", "video")
 
     def __post_init__(self) -> None:
-        if self.y != int(self.y) or self.x != int(self.x):
+        super().__post_init__()
+        if not (is_whole(self.y) and is_whole(self.x)):
             raise InputError(
                 f"shift moves by whole cells, got y={self.y}, x={self.x}; for parts of a cell use "
                 "fractional_shift or translate."
@@ -137,7 +138,7 @@ class Shift(Transform):
         return tensor.roll(*zip(*moved, strict=True)) if moved else tensor
 
     def pixel(self, x: Tensor) -> Tensor:
-        return self._move(x, self.cell)
+        return self._move(x, self.pixels_per_cell)
 
     def latent(self, z: Tensor) -> Tensor:
         return self._move(z, 1)
@@ -148,6 +149,3 @@ class Shift(Transform):
     @property
     def inverse(self) -> Shift:
         return dataclasses.replace(self, y=-self.y, x=-self.x)
-
-    def at_factor(self, factor: int, time_factor: int | None = None) -> Shift:
-        return dataclasses.replace(self, cell=factor)

@@ -11,6 +11,7 @@ import torch
 
 from equivae.errors import InputError
 from equivae.transforms.base import ComposedTransform, Transform
+from equivae.transforms.checks import check_flag, is_number
 from equivae.transforms.families import (
     PerSample,
     RandomAffine,
@@ -63,11 +64,13 @@ class Choice(RandomTransform):
         if not members:
             raise InputError(f"{name!r} has nothing to choose from.")
         weights = list(weights) if weights is not None else [1.0] * len(members)
-        if len(weights) != len(members) or min(weights) < 0 or sum(weights) <= 0:
+        known = len(weights) == len(members) and all(map(is_number, weights))
+        if not known or min(weights) < 0 or sum(weights) <= 0:
             raise InputError(
                 f"{name!r} needs one weight for each of its {len(members)} transforms, none negative "
                 f"and not all zero; got {weights}."
             )
+        check_flag("same_on_batch", same_on_batch)
         self.members, self.name = list(members), name
         self.weights, self.same_on_batch = weights, same_on_batch
         self.exact = all(t.exact for t in members)
@@ -90,6 +93,8 @@ class Choice(RandomTransform):
 
     def at_factor(self, factor: int, time_factor: int | None = None) -> Transform:
         members = [member.at_factor(factor, time_factor) for member in self.members]
+        if all(new is old for new, old in zip(members, self.members, strict=True)):
+            return self
         return Choice(members, self.name, self.weights, self.same_on_batch)
 
 
@@ -151,8 +156,8 @@ def maybe(
         p: its probability.
         same_on_batch: one draw for the whole batch; else one per sample.
     """
-    if not 0 <= p <= 1:
-        raise InputError(f"p must lie in [0, 1], got {p}.")
+    if not (is_number(p) and 0 <= p <= 1):
+        raise InputError(f"p must lie in [0, 1], got {p!r}.")
     (member,) = _members([transform])
     options = {} if same_on_batch else {"same_on_batch": False}
     name = spell("maybe", transform=member.name, p=float(p), **options)
@@ -194,6 +199,8 @@ def eqvae(*, anisotropic: bool = False, antialias: bool = False) -> Transform:
     The probability of 0.5 with which EQ-VAE draws at all is the schedule's:
     `EquivarianceLoss("eqvae", schedule="sampled", probability=0.5)`.
     """
+    check_flag("anisotropic", anisotropic)
+    check_flag("antialias", antialias)
     options = {"anisotropic": True} if anisotropic else {}
     if antialias:
         options["antialias"] = True

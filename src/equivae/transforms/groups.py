@@ -8,8 +8,9 @@ from typing import Union
 
 from equivae.errors import InputError, did_you_mean
 from equivae.transforms.base import Transform
-from equivae.transforms.registry import get_transform, list_transforms
-from equivae.transforms.spelling import parse_spelling, split_transforms
+from equivae.transforms.lattice import LATTICE
+from equivae.transforms.registry import UnknownName, get_transform, list_transforms
+from equivae.transforms.spelling import split_transforms
 
 __all__ = [
     "Group",
@@ -77,11 +78,12 @@ def get_group(name: str) -> Group:
 
 
 def resolve_transforms(transforms: TransformsLike) -> list[Transform]:
-    """Transforms from names, groups, transforms, or any mixture of them.
+    """Transforms from names, groups, transforms, or any mixture of them; their names are distinct.
 
-    A name may bring its parameters, as in `"scale(factor=0.5)"`. A group stands for its elements. The
-    identity, which every loss and metric has beside the transforms anyway, and repetitions are left
-    out. Raises `InputError` for an unknown name.
+    A name is anything that `get_transform` reads. A group stands for its elements. The identity, which
+    every loss and metric has beside the transforms anyway, is left out, and of equal transforms the
+    first stays. Raises `InputError` for an unknown name, and for transforms that do different things
+    under one name, since losses and reports tell them apart by it.
 
     ```python
     names = [t.name for t in equivae.resolve_transforms(["c4", "hflip", "rot180"])]
@@ -90,26 +92,51 @@ def resolve_transforms(transforms: TransformsLike) -> list[Transform]:
     """
     if isinstance(transforms, (str, Transform)):
         transforms = [transforms]
-    found: dict[str, Transform] = {}
+    if not isinstance(transforms, Iterable):
+        raise _no_transform(transforms)
+    found: list[Transform] = []
     for item in transforms:
-        if isinstance(item, Group):
-            members: Iterable[Transform] = item
-        elif isinstance(item, Transform):
-            members = [item]
-        elif not isinstance(item, str):
+        for transform in _members(item):
+            if transform != _IDENTITY and transform not in found:
+                found.append(transform)
+    _check_names(found)
+    return found
+
+
+_IDENTITY = LATTICE[0]
+
+
+def _members(item: str | Transform | Group) -> Iterable[Transform]:
+    if isinstance(item, Group):
+        return item
+    if isinstance(item, Transform):
+        return [item]
+    if not isinstance(item, str):
+        raise _no_transform(item)
+    if item.strip() in _GROUPS:
+        return get_group(item.strip())
+    try:
+        return [get_transform(item)]
+    except UnknownName as error:
+        known = [*list_transforms(), *_GROUPS]
+        raise InputError(
+            f"unknown transform {error.word!r}.{did_you_mean(error.word, known)}"
+        ) from error
+
+
+def _no_transform(item: object) -> InputError:
+    return InputError(
+        f"{item!r} is no transform: pass names such as 'rot180', groups such as 'd4', or "
+        "equivae.Transform objects."
+    )
+
+
+def _check_names(transforms: Sequence[Transform]) -> None:
+    named: dict[str, Transform] = {}
+    for transform in transforms:
+        if transform.name in named:
             raise InputError(
-                f"{item!r} is no transform: pass names such as 'rot180', groups such as 'd4', or "
-                "equivae.Transform objects."
+                f"two transforms that do different things are both called {transform.name!r}, by which "
+                "losses and reports could not tell them apart; give one of them another name."
             )
-        elif item in _GROUPS:
-            members = get_group(item)
-        else:
-            word = parse_spelling(item)[0]
-            if word not in list_transforms():
-                known = [*list_transforms(), *_GROUPS]
-                raise InputError(f"unknown transform {word!r}.{did_you_mean(word, known)}")
-            members = [get_transform(item)]
-        for transform in members:
-            if transform.name != "identity":
-                found.setdefault(transform.name, transform)
-    return list(found.values())
+        named[transform.name] = transform

@@ -11,7 +11,7 @@ from equivae.transforms.base import Transform
 __all__ = ["LATTICE", "LatticeTransform"]
 
 
-@dataclass(frozen=True, repr=False, eq=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class LatticeTransform(Transform):
     r"""An element of the dihedral group `D4`, acting alike on the pixel grid and on the latent grid.
 

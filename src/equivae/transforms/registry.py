@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, overload
 
 from torch import Tensor
 
 from equivae.errors import InputError, did_you_mean
-from equivae.transforms.base import Transform
+from equivae.transforms.base import ChannelResponse, Transform
 from equivae.transforms.plugins import load_plugins
-from equivae.transforms.spelling import NAME, NAME_RULE, parse_spelling
+from equivae.transforms.representations import ChannelPermutation, SignFlips
+from equivae.transforms.spelling import (
+    NAME,
+    NAME_RULE,
+    Call,
+    Inverse,
+    Product,
+    Response,
+    Spelling,
+    parse_expression,
+)
 
 __all__ = [
     "FunctionTransform",
+    "UnknownName",
     "factory_of",
     "get_transform",
     "list_transforms",
@@ -29,6 +40,18 @@ TransformClass = TypeVar("TransformClass", bound=type[Transform])
 _FACTORIES: dict[str, Callable[..., Transform]] = {}
 _BUILTIN_GROUPS: dict[str, str] = {}
 _PLUGIN_PACKAGES: dict[str, str] = {}
+_RESPONSES: dict[str, Callable[..., ChannelResponse]] = {
+    "SignFlips": SignFlips,
+    "ChannelPermutation": ChannelPermutation,
+}
+
+
+class UnknownName(InputError):
+    """No transform of that name is registered; `word` is the name."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(f"unknown transform {word!r}.{did_you_mean(word, list_transforms())}")
+        self.word = word
 
 
 class FunctionTransform(Transform):
@@ -70,6 +93,11 @@ class FunctionTransform(Transform):
 
     def mask(self, x: Tensor) -> Tensor | None:
         return None if self._mask is None else self._mask(x)
+
+    def _does(self) -> Mapping[str, Any]:
+        # An involution names itself; under another name it is one as well.
+        inverse = "itself" if self._inverse == self.name else self._inverse
+        return {**super()._does(), "_inverse": inverse}
 
 
 @overload
@@ -183,27 +211,72 @@ def _know(name: str, factory: Callable[..., Transform]) -> None:
 def get_transform(name: str, **parameters: Any) -> Transform:
     """The transform registered as `name`, built with the given parameters.
 
-    The parameters may stand in the name too: `get_transform("scale(factor=0.5)")`. Transforms of
-    installed plugins (entry points `equivae.transforms`) are known by their names.
+    The parameters may stand in the name too: `get_transform("scale(factor=0.5)")`. So may compositions
+    (`"rot90@hflip"`, the right one first), channel responses (`"hflip+SignFlips(channels=(0,))"`) and
+    `"inverse(...)"`: `get_transform(t.name)` is equal to `t`. Transforms of installed plugins (entry
+    points `equivae.transforms`) are known by their names.
 
-    Raises `InputError` for an unknown name (with the nearest known ones) and for parameters that the
-    transform does not take.
+    Raises `InputError` for an unknown name (with the nearest known ones), for parameters that the
+    transform does not take, and for a name that does not say all: that of drawn parameters, or of a
+    module as a response.
 
     ```python
     t = equivae.get_transform("rot180")
     assert t.inverse == t
     assert equivae.get_transform("rotate", angle=30).name == "rotate(angle=30)"
+    both = t @ equivae.get_transform("shift", y=1, x=0)
+    assert equivae.get_transform(both.name) == both
     ```
     """
-    word, written = parse_spelling(name)
+    if not isinstance(name, str):
+        raise InputError(f"the name of a transform is a text such as 'rot180', got {name!r}.")
+    if name.strip() in _FACTORIES:
+        return _build(Call(name.strip(), parameters))
+    # A word that is no Python identifier is one all the same: a plugin may have it.
+    plain = re.fullmatch(r"[^@+()<>]*", name)
+    spelled = Call(name.strip()) if plain else parse_expression(name)
+    if isinstance(spelled, Call):
+        return _build(Call(spelled.word, spelled.parameters | parameters))
+    if parameters:
+        raise InputError(
+            f"{name!r} is made of several transforms, so that {next(iter(parameters))!r} could be a "
+            "parameter of any; write it into the name, as in 'scale(factor=0.5)@rot90'."
+        )
+    return _composed(spelled)
+
+
+def _composed(spelled: Spelling) -> Transform:
+    if isinstance(spelled, Product):
+        return _composed(spelled.outer) @ _composed(spelled.inner)
+    if isinstance(spelled, Inverse):
+        return _composed(spelled.of).inverse
+    if isinstance(spelled, Response):
+        return _composed(spelled.grid).with_representation(_response(spelled.response))
+    return _build(spelled)
+
+
+def _build(call: Call) -> Transform:
+    word = call.word
     if word not in _FACTORIES:
         _ensure_plugins()
     if word not in _FACTORIES:
-        raise InputError(f"unknown transform {word!r}.{did_you_mean(word, list_transforms())}")
+        raise UnknownName(word)
     try:
-        return _FACTORIES[word](**(written | parameters))
+        return _FACTORIES[word](**call.parameters)
     except TypeError as error:
         raise InputError(f"transform {word!r} cannot be built: {error}") from error
+
+
+def _response(call: Call) -> ChannelResponse:
+    if call.word not in _RESPONSES:
+        raise InputError(
+            f"the channel response {call.word!r} cannot be read from a name, which does not hold what it "
+            f"does; only {' and '.join(_RESPONSES)} can. Pass the transform itself."
+        )
+    try:
+        return _RESPONSES[call.word](**call.parameters)
+    except TypeError as error:
+        raise InputError(f"channel response {call.word!r} cannot be built: {error}") from error
 
 
 def list_transforms() -> list[str]:

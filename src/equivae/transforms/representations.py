@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from equivae.errors import InputError
-from equivae.transforms.base import ComposedTransform, Transform
+from equivae.transforms.base import ChannelResponse, RepresentedTransform, Transform
+from equivae.transforms.checks import is_whole
 from equivae.transforms.spelling import spell
 
 __all__ = [
@@ -23,27 +22,6 @@ __all__ = [
 ]
 
 
-class ChannelResponse(ABC):
-    """What happens to the channels of a latent `(B, c, ...)` after the grid move.
-
-    Attributes:
-        pointwise: whether every cell is treated alike and on its own, so that the response commutes
-            with every grid move.
-        layouts: what it acts on, see `Transform`.
-    """
-
-    pointwise: bool = True
-    layouts: tuple[str, ...] = ("image", "video", "audio")
-
-    @abstractmethod
-    def __call__(self, z: Tensor) -> Tensor: ...
-
-    @property
-    def inverse(self) -> ChannelResponse:
-        """The response that undoes this one; `NotImplementedError` if there is none."""
-        raise NotImplementedError(f"channel response {self} has no inverse")
-
-
 @dataclass(frozen=True)
 class SignFlips(ChannelResponse):
     """Some channels change their sign (AuraEquiVAE's representation: two channels per axis).
@@ -53,6 +31,11 @@ class SignFlips(ChannelResponse):
     """
 
     channels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(self.channels))
+        if not all(map(is_whole, self.channels)):
+            raise InputError(f"channels must be whole numbers, got {self.channels!r}.")
 
     def __call__(self, z: Tensor) -> Tensor:
         count = z.shape[1]
@@ -77,6 +60,7 @@ class ChannelPermutation(ChannelResponse):
     order: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "order", tuple(self.order))
         if sorted(self.order) != list(range(len(self.order))):
             raise InputError(f"order must be a permutation of 0 to {len(self.order) - 1}.")
 
@@ -92,7 +76,7 @@ class ChannelPermutation(ChannelResponse):
         return ChannelPermutation(tuple(sorted(range(len(self.order)), key=self.order.__getitem__)))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class ModuleResponse(ChannelResponse):
     """Any `nn.Module` from latents to latents of the same shape: a 1x1 convolution, a fitted one, a
     small network.
@@ -108,6 +92,10 @@ class ModuleResponse(ChannelResponse):
     inverse_module: nn.Module | None = None
     pointwise: bool = False
     layouts = ("image",)
+
+    @property
+    def spelled(self) -> str:
+        return type(self.module).__name__
 
     def __call__(self, z: Tensor) -> Tensor:
         first = next(self.module.parameters(), z)
@@ -127,81 +115,10 @@ class ModuleResponse(ChannelResponse):
         return ModuleResponse(self.inverse_module, self.module, self.pointwise)
 
 
-class RepresentedTransform(Transform):
-    """A transform whose latent op is a grid move followed by a channel response.
-
-    Built by `Transform.with_representation`. Composition applies the pairs in turn; the inverse undoes
-    the response first, then the grid move.
-
-    Args:
-        grid: the transform whose pixel op stays and whose latent op moves the grid.
-        response: the channel response.
-        name: of the pair; otherwise the grid's and the response's joined.
-    """
-
-    def __init__(self, grid: Transform, response: ChannelResponse, name: str | None = None) -> None:
-        self.grid, self.response = grid, response
-        self.name = name or f"{grid.name}+{_response_name(response)}"
-        self.swaps_axes, self.exact = grid.swaps_axes, grid.exact
-        self.mixes_samples = grid.mixes_samples
-        self.layouts = tuple(k for k in grid.layouts if k in response.layouts)
-
-    def pixel(self, x: Tensor) -> Tensor:
-        return self.grid.pixel(x)
-
-    def latent(self, z: Tensor) -> Tensor:
-        return self.response(self.grid.latent(z))
-
-    @property
-    def inverse(self) -> Transform:
-        grid, response = self.grid.inverse, self.response.inverse
-        name = self.name if grid == self.grid and response == self.response else None
-        if response.pointwise:
-            return RepresentedTransform(grid, response, name)
-        back = RepresentedTransform(_IDENTITY, response)
-        return ComposedTransform(grid, back, f"inverse({self.name})")
-
-    def mask(self, x: Tensor) -> Tensor | None:
-        return self.grid.mask(x)
-
-    def carry_mask(self, x: Tensor, valid: Tensor) -> Tensor:
-        return self.grid.carry_mask(x, valid)
-
-    def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
-        grid = self.grid.draw(batch_size, generator)
-        return self if grid is self.grid else RepresentedTransform(grid, self.response, self.name)
-
-    def at_factor(self, factor: int, time_factor: int | None = None) -> Transform:
-        grid = self.grid.at_factor(factor, time_factor)
-        return RepresentedTransform(grid, self.response, self.name)
-
-
-class _Identity(Transform):
-    name = "identity"
-    layouts = ("image", "video", "audio")
-
-    def pixel(self, x: Tensor) -> Tensor:
-        return x
-
-    def latent(self, z: Tensor) -> Tensor:
-        return z
-
-
-_IDENTITY = _Identity()
-
-
 def signed_flip(grid: Transform, name: str, channels: tuple[int, ...]) -> Transform:
     """AuraEquiVAE's pair: a flip of the grid with sign flips on some channels."""
     shown = spell(name, channels=tuple(channels))
     return grid.with_representation(SignFlips(tuple(channels)), shown)
-
-
-def _response_name(response: ChannelResponse) -> str:
-    if isinstance(response, ModuleResponse):
-        return type(response.module).__name__
-    if dataclasses.is_dataclass(response):
-        return spell(type(response).__name__, **vars(response))
-    return type(response).__name__
 
 
 def _check_channels(channels: tuple[int, ...], count: int) -> None:

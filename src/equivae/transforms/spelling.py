@@ -1,16 +1,34 @@
-"""How transforms are written: `scale(factor=0.5)`, in names, lists and on the command line."""
+"""How transforms are written: `scale(factor=0.5)`, in names, lists and on the command line.
+
+What a name may be, beside a word with its parameters: `a@b` for a composition, `a+SignFlips(channels=(0,))`
+for a channel response, `inverse(a)`, and brackets around any of them.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Union
 
 from torch import Tensor
 
 from equivae.errors import InputError
 
-__all__ = ["NAME", "NAME_RULE", "parse_spelling", "spell", "split_transforms"]
+__all__ = [
+    "NAME",
+    "NAME_RULE",
+    "Call",
+    "Inverse",
+    "Product",
+    "Response",
+    "Spelling",
+    "parse_expression",
+    "parse_spelling",
+    "spell",
+    "spell_product",
+    "split_transforms",
+]
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 """What a transform may be registered as: it is written in lists, and in the names of files."""
@@ -20,19 +38,70 @@ NAME_RULE = (
 )
 
 
+@dataclass(frozen=True)
+class Call:
+    """A word with parameters: `scale(factor=0.5)`."""
+
+    word: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Product:
+    """A composition: `outer@inner`."""
+
+    outer: Spelling
+    inner: Spelling
+
+
+@dataclass(frozen=True)
+class Response:
+    """A channel response after a grid move: `grid+response`."""
+
+    grid: Spelling
+    response: Call
+
+
+@dataclass(frozen=True)
+class Inverse:
+    """What undoes another: `inverse(of)`."""
+
+    of: Spelling
+
+
+Spelling = Union[Call, Product, Response, Inverse]
+
+
 def spell(name: str, **parameters: Any) -> str:
     """`spell("scale", factor=0.5)` is `"scale(factor=0.5)"`, which `parse_spelling` reads."""
     written = ",".join(f"{key}={_written(value)}" for key, value in parameters.items())
     return f"{name}({written})" if written else name
 
 
+def spell_product(outer: str, inner: str) -> str:
+    """`"outer@inner"`; brackets where a response, which binds less, would go to the wrong one."""
+    return f"{_bracketed(outer)}@{_bracketed(inner)}"
+
+
+def _bracketed(name: str) -> str:
+    try:
+        return f"({name})" if isinstance(parse_expression(name), Response) else name
+    except InputError:
+        return name
+
+
 def _written(value: Any) -> str:
     if isinstance(value, Tensor):
-        return f"<{value.shape[0]} drawn>"
+        return f"<{value.shape[0] if value.ndim else 1} drawn>"
     if isinstance(value, (tuple, list)):
         inner = ",".join(_written(item) for item in value)
         return f"({inner},)" if len(value) == 1 else f"({inner})"
-    return f"{value:.12g}" if isinstance(value, float) else repr(value)
+    if hasattr(value, "item"):  # of numpy
+        value = value.item()
+    if not isinstance(value, float):
+        return repr(value)
+    short = f"{value:.12g}"
+    return short if float(short) == value else repr(value)
 
 
 def parse_spelling(text: str) -> tuple[str, dict[str, Any]]:
@@ -47,24 +116,61 @@ def parse_spelling(text: str) -> tuple[str, dict[str, Any]]:
     ```
     """
     name, bracket, _ = text.partition("(")
-    name = name.strip()
     if not bracket:
-        return name, {}
-    wrong = InputError(
+        return name.strip(), {}
+    spelled = parse_expression(text)
+    if not isinstance(spelled, Call):
+        raise _wrong(text)
+    return spelled.word, spelled.parameters
+
+
+def parse_expression(text: str) -> Spelling:
+    """What any name says, compositions and responses too; values are Python literals.
+
+    Nothing is evaluated. Raises `InputError` for what is no name.
+
+    ```python
+    from equivae.transforms.spelling import Call, Product, parse_expression
+
+    assert parse_expression("rot90@hflip") == Product(Call("rot90"), Call("hflip"))
+    ```
+    """
+    try:
+        return _read(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, MemoryError, RecursionError, TypeError) as error:
+        raise _wrong(text) from error
+
+
+def _read(node: ast.expr) -> Spelling:
+    """The spelling of a syntax tree; `ValueError` for a tree that is none."""
+    if isinstance(node, ast.Name):
+        return Call(node.id)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
+        return Product(_read(node.left), _read(node.right))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        response = _read(node.right)
+        if not isinstance(response, Call):
+            raise ValueError("a response is a word with parameters")
+        return Response(_read(node.left), response)
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        raise ValueError("no name")
+    if node.func.id == "inverse" and len(node.args) == 1 and not node.keywords:
+        return Inverse(_read(node.args[0]))
+    if node.args or any(keyword.arg is None for keyword in node.keywords):
+        raise ValueError("parameters by keyword only")
+    return Call(node.func.id, {str(k.arg): ast.literal_eval(k.value) for k in node.keywords})
+
+
+def _wrong(text: str) -> InputError:
+    if " drawn>" in text:
+        return InputError(
+            f"transform {text!r} cannot be read back: its parameters were drawn, and a name does not hold "
+            "them; pass the transform itself."
+        )
+    return InputError(
         f"transform {text!r} cannot be read; write a name with its parameters by keyword, as in "
         "'scale(factor=0.5)'."
     )
-    try:
-        call = ast.parse(text.strip(), mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or not isinstance(call.func, ast.Name):
-            raise wrong
-        if any(keyword.arg is None for keyword in call.keywords):
-            raise wrong
-        return name, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError, MemoryError, RecursionError, TypeError) as error:
-        if error is wrong:
-            raise
-        raise wrong from error
 
 
 def split_transforms(text: str) -> list[str]:

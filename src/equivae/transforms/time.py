@@ -9,6 +9,8 @@ from torch import Tensor
 
 from equivae.errors import InputError
 from equivae.transforms.base import Transform
+from equivae.transforms.checks import is_whole
+from equivae.transforms.placing import CellTransform
 from equivae.transforms.spelling import spell
 
 __all__ = ["Polarity", "TimeReverse", "TimeShift"]
@@ -25,7 +27,7 @@ def _time_axis(tensor: Tensor, name: str) -> int:
     return _TIME_AXIS[tensor.ndim]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class TimeReverse(Transform):
     """Time runs backwards, in `(B, C, T)` or `(B, C, T, H, W)`.
 
@@ -47,21 +49,22 @@ class TimeReverse(Transform):
         return self
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class TimeShift(Transform):
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class TimeShift(CellTransform):
     """A cyclic shift along time, in `(B, C, T)` or `(B, C, T, H, W)`.
 
     Args:
         steps: latent steps by which everything comes later.
-        cell: frames, or audio samples, per latent step.
+        cell: frames, or audio samples, per latent step, the VAE's time factor, which the pixel op needs; see
+            `Transform.at_factor`.
     """
 
     steps: int = 1
-    cell: int = 4
     layouts = ("video", "audio")
 
     def __post_init__(self) -> None:
-        if self.steps != int(self.steps):
+        super().__post_init__()
+        if not is_whole(self.steps):
             raise InputError(f"time_shift moves by whole latent steps, got {self.steps}.")
 
     @property
@@ -69,7 +72,8 @@ class TimeShift(Transform):
         return spell("time_shift", steps=self.steps)
 
     def pixel(self, x: Tensor) -> Tensor:
-        return x.roll(int(self.steps) * self.cell, _time_axis(x, self.name))
+        axis = _time_axis(x, self.name)
+        return x.roll(int(self.steps) * self.pixels_per_cell, axis)
 
     def latent(self, z: Tensor) -> Tensor:
         return z.roll(int(self.steps), _time_axis(z, self.name))
@@ -78,11 +82,11 @@ class TimeShift(Transform):
     def inverse(self) -> TimeShift:
         return dataclasses.replace(self, steps=-self.steps)
 
-    def at_factor(self, factor: int, time_factor: int | None = None) -> TimeShift:
-        return dataclasses.replace(self, cell=time_factor or self.cell)
+    def _own_factor(self, factor: int, time_factor: int | None) -> int | None:
+        return time_factor
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Polarity(Transform):
     """The sign of an audio wave `(B, C, T)`, and of its latent, is reversed.
 

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivae.errors import InputError, did_you_mean
-from equivae.transforms.base import Transform
 from equivae.transforms.cells import whole_cells
+from equivae.transforms.placing import CellTransform
 from equivae.transforms.spelling import spell
 
-__all__ = ["Interpolation", "PaddingMode", "Warp", "check_option"]
+__all__ = ["Interpolation", "PaddingMode", "Warp", "check_option", "is_one"]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 PaddingMode = Literal["zeros", "border", "reflection", "circular"]
@@ -31,8 +31,23 @@ def check_option(what: str, value: str, kind: Any) -> None:
         raise InputError(f"unknown {what} {value!r}.{did_you_mean(str(value), get_args(kind))}")
 
 
+@dataclass(frozen=True)
+class _Sampling:
+    """How the pixels of one sample are looked up.
+
+    Attributes:
+        over: samples per axis and pixel.
+        enlarges: whether the map makes everything larger, in every direction.
+        block: the side of the squares of pixels that move as one under "nearest".
+    """
+
+    over: int
+    enlarges: bool
+    block: int
+
+
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Warp(Transform):
+class Warp(CellTransform):
     r"""A projective map of the image plane, resampled; the size stays.
 
     The map `m` takes a point of the source to a point of the result. Coordinates are relative to the
@@ -44,11 +59,13 @@ class Warp(Transform):
     area is averaged wherever the map shrinks it, in its direction.
 
     Args:
-        interpolation: `"bilinear"`, `"bicubic"` or `"nearest"`.
+        interpolation: `"bilinear"`, `"bicubic"` or `"nearest"`, which copies latent cells: a cell lands up
+            to half a cell off the map then, and the pixel op, which needs `cell`, puts its pixels there
+            too (where the map enlarges, to the middle of its copies).
         padding_mode: what lies outside: `"zeros"`, `"border"`, `"reflection"` (about the edge), or
             `"circular"`, under which nothing does and the mask is `None`.
         antialias: supersample where the map scales down.
-        cell: pixels per latent cell, the VAE's factor; the mask alone needs it.
+        cell: pixels per latent cell, the VAE's factor, which the mask needs; see `Transform.at_factor`.
         inverted: apply the inverse map.
 
     The mask holds where the footprint of the interpolation kernel lies inside, on the pixel grid and on
@@ -61,13 +78,13 @@ class Warp(Transform):
     interpolation: Interpolation = "bilinear"
     padding_mode: PaddingMode = "zeros"
     antialias: bool = True
-    cell: int = 8
     inverted: bool = False
     exact = False
     layouts = ("image", "video")
     registered_name = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_option("interpolation", self.interpolation, Interpolation)
         check_option("padding_mode", self.padding_mode, PaddingMode)
 
@@ -88,17 +105,18 @@ class Warp(Transform):
         return own | {key: values[key] for key in changed}
 
     def pixel(self, x: Tensor) -> Tensor:
-        return self._resample(x, self.padding_mode)
+        return self._resample(x, self.padding_mode, self._block())
 
     def latent(self, z: Tensor) -> Tensor:
-        return self._resample(z, self.padding_mode)
+        return self._resample(z, self.padding_mode, 1)
+
+    def _block(self) -> int:
+        """The side of the squares of pixels that move as one: a latent cell, where those are copied."""
+        return self.pixels_per_cell if self.interpolation == "nearest" else 1
 
     @property
     def inverse(self: Self) -> Self:
         return dataclasses.replace(self, inverted=not self.inverted)
-
-    def at_factor(self: Self, factor: int, time_factor: int | None = None) -> Self:
-        return dataclasses.replace(self, cell=factor)
 
     def mask(self, x: Tensor) -> Tensor | None:
         if self.padding_mode == "circular":
@@ -109,13 +127,13 @@ class Warp(Transform):
 
     def carry_mask(self, x: Tensor, valid: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        cells = whole_cells(height, self.cell), whole_cells(width, self.cell)
+        cells = whole_cells(height, self.pixels_per_cell), whole_cells(width, self.pixels_per_cell)
         drawn = self._source(1.0).shape[0]
         value = valid.float().expand(max(drawn, valid.shape[0] if valid.ndim > 2 else 1), 1, -1, -1)
         outside: PaddingMode = "circular" if self.padding_mode == "circular" else "zeros"
-        fine = _is_one(self._resample(value, outside))
-        coarse = _is_one(F.adaptive_avg_pool2d(value, cells)).float()
-        coarse = _is_one(self._resample(coarse, outside)).float()
+        fine = is_one(self._resample(value, outside, self._block()))
+        coarse = is_one(F.adaptive_avg_pool2d(value, cells)).float()
+        coarse = is_one(self._resample(coarse, outside, 1)).float()
         return fine & F.interpolate(coarse, (height, width), mode="nearest").bool()
 
     def _source(self, aspect: float) -> Tensor:
@@ -123,7 +141,7 @@ class Warp(Transform):
         matrix = self.homography(aspect)
         return matrix if self.inverted else torch.linalg.inv(matrix)
 
-    def _resample(self, tensor: Tensor, padding_mode: PaddingMode) -> Tensor:
+    def _resample(self, tensor: Tensor, padding_mode: PaddingMode, block: int) -> Tensor:
         height, width = tensor.shape[-2:]
         aspect = width / height
         matrix = self._source(aspect)
@@ -137,23 +155,45 @@ class Warp(Transform):
         planes = tensor.reshape(batch, -1, height, width)
         if planes.dtype in (torch.float16, torch.bfloat16):
             planes = planes.float()
-        over = _oversampling(matrix, aspect) if self.antialias else 1
-        grid = _sampling_grid(matrix.to(planes), height * over, width * over)
+        steps = _steps(matrix, aspect)
+        ways = [_Sampling(self._oversampling(step), step < 1 - 1e-3, block) for step in steps]
+        if len(set(ways)) == 1:
+            sampled = self._sample(planes, matrix, padding_mode, ways[0])
+        else:
+            sampled = torch.empty_like(planes)
+            for way in dict.fromkeys(ways):
+                rows = [row for row, other in enumerate(ways) if other == way]
+                some = self._sample(planes[rows], matrix[rows], padding_mode, way)
+                sampled = sampled.index_copy(0, torch.tensor(rows, device=planes.device), some)
+        return sampled.reshape(tensor.shape).to(tensor.dtype)
+
+    def _oversampling(self, step: float) -> int:
+        """How many samples per axis a pixel of the result needs."""
+        if not self.antialias:
+            return 1
+        return min(_OVERSAMPLE_LIMIT, max(1, math.ceil(step - 1e-3)))
+
+    def _sample(
+        self, planes: Tensor, matrix: Tensor, padding_mode: PaddingMode, way: _Sampling
+    ) -> Tensor:
+        height, width = planes.shape[-2:]
+        if self.interpolation == "nearest":
+            grid = _copying_grid(matrix, height, width, way).to(planes)
+        else:
+            grid = _sampling_grid(matrix.to(planes), height * way.over, width * way.over)
         if padding_mode == "circular":
             planes, grid = _wrap(planes, grid)
         sampled = F.grid_sample(
             planes,
-            grid.expand(batch, -1, -1, -1),
+            grid.expand(len(planes), -1, -1, -1),
             mode=self.interpolation,
             padding_mode="zeros" if padding_mode == "circular" else padding_mode,
             align_corners=False,
         )
-        if over > 1:
-            sampled = F.avg_pool2d(sampled, over)
-        return sampled.reshape(tensor.shape).to(tensor.dtype)
+        return F.avg_pool2d(sampled, way.over) if way.over > 1 else sampled
 
 
-def _is_one(value: Tensor) -> Tensor:
+def is_one(value: Tensor) -> Tensor:
     return (value - 1).abs() < _TOLERANCE
 
 
@@ -167,12 +207,53 @@ def _sampling_grid(matrix: Tensor, height: int, width: int) -> Tensor:
     return points[..., :2] / points[..., 2:].clamp_min(1e-6)
 
 
-def _oversampling(matrix: Tensor, aspect: float) -> int:
-    """How many samples per axis an output pixel needs: how far apart the source points lie at most."""
+def _copying_grid(matrix: Tensor, height: int, width: int, way: _Sampling) -> Tensor:
+    """The grid of "nearest": every sample at the centre of a pixel, float64.
+
+    Copying cells puts them up to half a cell off the map. The pixels of a cell make that step with it,
+    else the two ops would part by it. Where a map enlarges, the copies of a cell make their mean step:
+    they cannot all lie where its pixels do.
+    """
+    over, block = way.over, way.block
+    size = matrix.new_tensor([whole_cells(width, block), whole_cells(height, block)])
+    coarse = _sampling_grid(matrix, height // block * over, width // block * over)
+    copied = _centred(coarse, size)
+    if block == 1:
+        return copied
+    step = copied - coarse
+    if way.enlarges:
+        step = _mean_of_copies(step, copied)
+    elif over > 1:
+        step = F.avg_pool2d(step.movedim(-1, 1), over).movedim(1, -1)
+    step = step.repeat_interleave(block * over, 1).repeat_interleave(block * over, 2)
+    return _centred(_sampling_grid(matrix, height * over, width * over) + step, size * block)
+
+
+def _mean_of_copies(step: Tensor, copied: Tensor) -> Tensor:
+    """`step` as its mean over all copies of one and the same cell; both `(B, h, w, 2)`."""
+    means = []
+    for steps, places in zip(step.flatten(1, 2), copied.flatten(1, 2), strict=True):
+        _, which = torch.unique(places.mul(2**20).round(), dim=0, return_inverse=True)
+        sums = torch.zeros_like(steps).index_add_(0, which, steps)
+        means.append(sums[which] / torch.bincount(which, minlength=len(sums))[which, None])
+    return torch.stack(means).reshape(step.shape)
+
+
+def _centred(points: Tensor, size: Tensor) -> Tensor:
+    """The centres of the pixels, of `size` (x, y) in the image, in which relative points lie."""
+    # On an edge the next pixel counts, whatever the rounding of the float says.
+    return (((points + 1) / 2 * size + 1e-6).floor() + 0.5) / size * 2 - 1
+
+
+def _steps(matrix: Tensor, aspect: float) -> list[float]:
+    """How far apart in the source, in pixels, neighbours in the result lie at most.
+
+    For each matrix by itself, so that a sample does not depend on the others of its batch.
+    """
     square = torch.diag(torch.tensor([aspect, 1.0, 1.0], dtype=matrix.dtype))
     isotropic = square @ matrix @ torch.linalg.inv(square)
     corners = [(x * aspect, y, 1.0) for x, y in ((0, 0), (-1, -1), (1, -1), (-1, 1), (1, 1))]
-    most = 1.0
+    most = torch.zeros(len(matrix), dtype=matrix.dtype)
     for corner in corners:
         point = isotropic @ torch.tensor(corner, dtype=matrix.dtype)
         visible = point[:, 2] > 1e-3
@@ -181,8 +262,9 @@ def _oversampling(matrix: Tensor, aspect: float) -> int:
         image = (point[:, :2] / point[:, 2:])[visible]
         m, w = isotropic[visible], point[visible, 2]
         jacobian = (m[:, :2, :2] - image[:, :, None] * m[:, 2:, :2]) / w[:, None, None]
-        most = max(most, float(torch.linalg.matrix_norm(jacobian, 2).max()))
-    return min(_OVERSAMPLE_LIMIT, math.ceil(most - 1e-3))
+        most[visible] = most[visible].maximum(torch.linalg.matrix_norm(jacobian, 2))
+    result: list[float] = most.tolist()
+    return result
 
 
 def _wrap(planes: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,9 @@ from typing import Any
 from PIL import ImageColor
 
 from equivae.errors import InputError
-from equivae.options import Options, at_least, option, quoted, within
+from equivae.options import SIDE, Options, at_least, option, quoted, within
 
-__all__ = ["LARGEST_SIDE", "ImageOptions", "check_colour"]
-
-LARGEST_SIDE = 2**16
-"""Of an image in pixels; what a resolution may be at most."""
+__all__ = ["ImageOptions", "check_colour"]
 
 
 def check_colour(name: str, value: str) -> None:
@@ -33,12 +30,12 @@ class ImageOptions(Options):
     resolution: int | None = option(
         None,
         "Resize and centre-crop images to this side in pixels.",
-        range=at_least(1, LARGEST_SIDE),
+        range=SIDE,
     )
     crop_size: int | None = option(
         None,
         "Train on random crops of this side, in pixels, of the images at that resolution.",
-        range=at_least(1, LARGEST_SIDE),
+        range=SIDE,
     )
     image_column: str | None = option(
         None, "The column of a data set that holds the images; found unless given."

@@ -8,13 +8,12 @@ from typing import Literal
 from diffusers.optimization import SchedulerType
 
 from equivae.errors import InputError, did_you_mean
-from equivae.options import NOT_NEGATIVE, Options, above, at_least, option, quoted, within
+from equivae.options import BATCH, NOT_NEGATIVE, Options, above, at_least, option, quoted, within
 
 __all__ = ["OptimisationOptions", "Precision"]
 
 Precision = Literal["no", "fp16", "bf16"]
 
-_LARGEST_BATCH = 2**16
 _NEEDS_RULES = SchedulerType.PIECEWISE_CONSTANT.value
 _POLYNOMIAL_END = 1e-7  # the rate at which diffusers lets its polynomial schedule end
 
@@ -43,9 +42,7 @@ class OptimisationOptions(Options):
     bottleneck_learning_rate: float = option(
         1e-3, "Peak learning rate of those steps.", range=above(0)
     )
-    train_batch_size: int = option(
-        4, "Images per step and device.", range=at_least(1, _LARGEST_BATCH)
-    )
+    train_batch_size: int = option(4, "Images per step and device.", range=BATCH)
     num_train_epochs: int = option(
         5,
         "Passes over the images, unless max_train_steps is given.",
@@ -55,9 +52,7 @@ class OptimisationOptions(Options):
     max_train_steps: int | None = option(
         None, "Optimiser steps; overrides num_train_epochs.", range=at_least(1)
     )
-    gradient_accumulation_steps: int = option(
-        1, "Batches per optimiser step.", range=at_least(1, _LARGEST_BATCH)
-    )
+    gradient_accumulation_steps: int = option(1, "Batches per optimiser step.", range=BATCH)
     gradient_checkpointing: bool = option(False, "Recompute activations to save memory.", free=True)
     learning_rate: float = option(3e-4, "Peak learning rate.", range=above(0))
     operator_learning_rate: float | None = option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from equivae.errors import InputError, did_you_mean
-from equivae.options import SEED, Options, at_least, check_path, option, quoted
+from equivae.options import BATCH, SEED, Options, at_least, check_path, option, quoted
 
 __all__ = ["RunOptions"]
 
@@ -34,9 +34,7 @@ def _check_tracker(name: str, value: str) -> None:
 class RunOptions(Options):
     """Validation, checkpoints, logs, caches and the seed."""
 
-    eval_batch_size: int = option(
-        4, "Images per call in evaluation.", range=at_least(1, 2**16), free=True
-    )
+    eval_batch_size: int = option(4, "Images per call in evaluation.", range=BATCH, free=True)
     validation_steps: int | None = option(
         None, "Validate every so many steps; else every epoch.", range=at_least(1), free=True
     )

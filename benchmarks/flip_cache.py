@@ -1,0 +1,200 @@
+"""`equivae flip-cache`, measured: its error against encoding again on two VAEs, and its throughput.
+
+    python benchmarks/flip_cache.py --data ../shared/data
+
+Errors: ops are fitted on photographs, and a cache of Kodak images (plain tensors, the images beside them) is
+flipped and checked by the command's own `check`. Throughput: SDXL-sized latents (4x128x128, float32) in
+kohya's files and in a LightningDiT shard, a 5x5 op; wall-clock and processor seconds, and what one latent
+costs in reading, moving and writing alone, which says what bounds it.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import equivae
+import record
+from equivae import caches
+from equivae.caches.kohya import Kohya
+from equivae.caches.layout import Target
+from equivae.caches.op import find_op
+from equivae.caches.writing import replace_file
+from equivae.operators import ConvOperator, FittedTransform
+from equivae.units import psnr, unit
+from taef2 import load_taef2
+
+
+def option(name: str, help: str) -> Any:
+    return typer.Option(f"--{name}", help=help)
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+# Errors -------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def errors(
+    name: str, vae: nn.Module, photos: Tensor, kodak: Tensor, kernel_size: int
+) -> dict[str, Any]:
+    """Of the plain and of the fitted flip: latents against encoding again, decoded against the image."""
+    began = time.process_time()
+    op = equivae.fit_latent_op(vae, "hflip", photos, kernel_size=kernel_size, progress=False)
+    fitting = time.process_time() - began
+    view = equivae.Autoencoder(vae)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Path(folder) / "cache"
+        cache.mkdir()
+        for i, image in enumerate(kodak):
+            pixels = unit(image).mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(cache / f"{i}.png")
+            shown = torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1
+            save_file({"latents": view.encode(shown[None])[0]}, cache / f"{i}.safetensors")
+        report = caches.transform(
+            cache, op, scaled=False, check=len(kodak), vae=vae, progress=False
+        )
+    assert report.check is not None
+    flipped = kodak.flip(-1)
+    z = view.encode(kodak)
+
+    def decoded(latents: Tensor) -> float:
+        images = torch.cat([view.decode(part) for part in latents.split(1)])
+        return round(psnr(float((unit(images) - unit(flipped)).square().mean())), 2)
+
+    return {
+        "vae": name,
+        "plain_error": report.check.plain,
+        "fitted_error": report.check.fitted,
+        "plain_decoded_db": decoded(z.flip(-1)),
+        "fitted_decoded_db": decoded(op.latent(z)),
+        "reencoded_decoded_db": decoded(view.encode(flipped)),
+        "fit_cpu_seconds": round(fitting, 1),
+    }
+
+
+# Throughput ------------------------------------------------------------------------------------------------
+
+
+def an_op(channels: int) -> FittedTransform:
+    operator = ConvOperator(channels, 5)
+    operator.weight.add_(torch.randn_like(operator.weight), alpha=0.05)
+    return FittedTransform(equivae.get_transform("hflip"), operator, operator)
+
+
+def kohya_cache(folder: Path, count: int) -> None:
+    latents = torch.randn(8, 4, 128, 128).mul(7.7).numpy()
+    for i in range(count):
+        sizes = {"original_size": np.array([1024, 1024]), "crop_ltrb": np.array([0, 0, 1024, 1024])}
+        np.savez(folder / f"{i:06d}_1024x1024_sdxl.npz", latents=latents[i % 8], **sizes)
+
+
+def shard_cache(folder: Path, count: int) -> None:
+    latents = torch.randn(8, 4, 128, 128).repeat(count // 8, 1, 1, 1)
+    tensors = {"latents": latents, "labels": torch.zeros(len(latents), dtype=torch.int64)}
+    save_file(tensors, folder / "latents_rank00_shard000.safetensors")
+
+
+def throughput(make: Callable[[Path, int], None], count: int, processes: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        make(Path(folder), count)
+        began, used = time.perf_counter(), cpu_seconds()
+        report = caches.transform(folder, an_op(4), num_processes=processes, progress=False)
+        wall, used = time.perf_counter() - began, cpu_seconds() - used
+    return {
+        "format": report.format,
+        "processes": processes,
+        "latents": report.latents,
+        "wall_seconds": round(wall, 2),
+        "cpu_seconds": round(used, 2),
+        "latents_per_cpu_second": round(report.latents / used),
+    }
+
+
+def parts(count: int) -> dict[str, float]:
+    """Milliseconds of processor time that one latent costs, by what it is spent on."""
+    op = find_op(an_op(4))
+    form = Kohya()
+    found: dict[str, float] = {}
+
+    def measure(name: str, work: Callable[[Path], object], files: list[Path]) -> None:
+        began = time.process_time()
+        for path in files:
+            work(path)
+        found[name] = round((time.process_time() - began) / len(files) * 1e3, 3)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        kohya_cache(folder, count)
+        files = sorted(folder.iterdir())
+        z = form.read(files[0])[0]
+        measure("read", form.read, files)
+        measure("move", lambda _: op(z), files)
+        measure(
+            "copy the file",
+            lambda path: replace_file(path.with_suffix(".copy"), lambda to: _copy(path, to)),
+            files,
+        )
+        measure("all of it", lambda path: form.write(path, Target(op, folder)), files)
+    return found
+
+
+def _copy(path: Path, to: Path) -> None:
+    to.write_bytes(path.read_bytes())
+
+
+def main(
+    data: Annotated[Path, option("data", "the folder that holds taef2/, photos/ and kodak/")],
+    photos: Annotated[int, option("photos", "photographs to fit on")] = 48,
+    kodak: Annotated[int, option("kodak", "Kodak images to test on")] = 6,
+    resolution: Annotated[int, option("resolution", "side of both")] = 256,
+    latents: Annotated[int, option("latents", "SDXL-sized latents to flip")] = 1000,
+    processes: Annotated[int, option("processes", "that share the flipping")] = 2,
+) -> None:
+    torch.set_num_threads(1)
+
+    def stack(folder: str, count: int) -> Tensor:
+        found = equivae.data.load_images(data / folder, resolution=resolution, max_samples=count)
+        return torch.stack([found[i] for i in range(len(found))])
+
+    fitting, test = stack("photos", photos), stack("kodak", kodak)
+    rows = []
+    for name, vae in (("embedded", equivae.zoo.load()), ("taef2", load_taef2(data / "taef2"))):
+        rows.append(errors(name, vae, fitting, test, 5))
+        print(json.dumps(rows[-1]), flush=True)
+    speed = []
+    for make in (kohya_cache, shard_cache):
+        for count in sorted({1, processes}):
+            speed.append(throughput(make, latents, count))
+            print(json.dumps(speed[-1]), flush=True)
+    costs = parts(200)
+    print(json.dumps(costs))
+    content = {
+        "photos": photos,
+        "kodak": kodak,
+        "resolution": resolution,
+        "errors": rows,
+        "throughput": speed,
+        "milliseconds_per_latent": costs,
+    }
+    print(record.save("flip_cache", content))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,95 @@
+"""`equivae evaluate`: measure a VAE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import equivae
+from equivae.cli.inputs import given, images_from, load_model, transforms_of
+from equivae.cli.options import (
+    Background,
+    DataDir,
+    DatasetName,
+    DrawSeed,
+    EvalBatchSize,
+    Features,
+    ImageColumn,
+    Lpips,
+    MaxSamples,
+    Model,
+    ModelConfig,
+    Reencode,
+    ReportDir,
+    Resolution,
+    Revision,
+    Split,
+    Subfolder,
+    SweepSamples,
+    Transforms,
+    Variant,
+    opt,
+)
+from equivae.cli.showing import show
+from equivae.processes import process_state
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    pretrained_model_name_or_path: Model,
+    data_dir: DataDir = None,
+    dataset_name: DatasetName = None,
+    transforms: Transforms = "rot180",
+    latent_op: Annotated[
+        Optional[Path], opt("latent_op", "A folder of `equivae fit`, measured beside the others.")
+    ] = None,
+    baseline: Annotated[Optional[str], opt("baseline", "Another VAE, shown as 'before'.")] = None,
+    output_dir: ReportDir = None,
+    resolution: Resolution = 256,
+    eval_batch_size: EvalBatchSize = 4,
+    max_samples: MaxSamples = None,
+    sweep_samples: SweepSamples = None,
+    reencode: Reencode = False,
+    features: Features = None,
+    lpips: Lpips = None,
+    seed: DrawSeed = 0,
+    image_column: ImageColumn = None,
+    split: Split = None,
+    background: Background = None,
+    subfolder: Subfolder = None,
+    variant: Variant = None,
+    revision: Revision = None,
+    model_config_name_or_path: ModelConfig = None,
+) -> None:
+    """Measure reconstruction and equivariance of a VAE, on its own or against a baseline."""
+    from equivae.files.writing import check_claim
+
+    source = images_from(data_dir, dataset_name, "data_dir")
+    wanted: list[Any] = [*transforms_of(transforms)]
+    if latent_op is not None:
+        wanted.append(equivae.load_latent_op(latent_op))
+    if output_dir is not None:
+        check_claim(output_dir)
+    report = equivae.evaluate(
+        load_model(
+            pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
+        ),
+        source,
+        wanted,
+        baseline=baseline,
+        resolution=resolution,
+        eval_batch_size=eval_batch_size,
+        max_samples=max_samples,
+        sweep_samples=sweep_samples,
+        reencode=reencode,
+        features=features,  # type: ignore[arg-type]
+        lpips=lpips,  # type: ignore[arg-type]
+        seed=seed,
+        **given(image_column=image_column, split=split, background=background),
+    )
+    if not process_state().is_main_process:
+        return
+    if output_dir is not None:
+        report.save(output_dir)
+    show(report, output_dir)

@@ -1,0 +1,51 @@
+"""What the commands make of their words: transforms, images and VAEs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import equivae
+from equivae.errors import InputError
+from equivae.options import quoted
+from equivae.processes import process_state
+from equivae.transforms.groups import split_transforms
+
+__all__ = ["given", "images_from", "load_model", "transforms_of"]
+
+
+def transforms_of(transforms: str) -> list[str]:
+    names = split_transforms(transforms)
+    if not names:
+        raise InputError(f"transforms={quoted(transforms)} names none; pass one, such as rot180.")
+    equivae.resolve_transforms(names)
+    return names
+
+
+def images_from(folder: Path | None, dataset: str | None, option: str) -> Path | str:
+    if (folder is None) == (dataset is None):
+        raise InputError(
+            f"pass images with --{option} FOLDER or with --dataset_name NAME, one of them."
+        )
+    if folder is None:
+        return str(dataset)
+    if not folder.exists():
+        raise InputError(f"{option} {folder} does not exist; pass a folder of images.")
+    return folder
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given, so that the defaults of what they are passed to stand."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def load_model(
+    name: str,
+    subfolder: str | None,
+    variant: str | None,
+    revision: str | None,
+    config: str | None,
+) -> Any:
+    options = given(subfolder=subfolder, variant=variant, revision=revision, config=config)
+    vae = equivae.load_vae(name, **options)
+    return vae.to(process_state().device)

@@ -1,0 +1,182 @@
+"""Options that several commands share, and those of a fine-tune."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from equivae.evaluation.features import check_backbone, check_distance
+from equivae.files.writing import check_output
+from equivae.options import BATCH, SEED, SIDE, Options, Range, at_least, check_path, check_value
+from equivae.training.config import FinetuneConfig
+from equivae.training.options.images import ImageOptions
+
+__all__ = [
+    "Background",
+    "DataDir",
+    "DatasetName",
+    "DrawSeed",
+    "EvalBatchSize",
+    "Features",
+    "ImageColumn",
+    "Lpips",
+    "MaxSamples",
+    "Model",
+    "ModelConfig",
+    "OutputDir",
+    "Reencode",
+    "ReportDir",
+    "Resolution",
+    "Revision",
+    "Split",
+    "Subfolder",
+    "SweepSamples",
+    "TrainDataDir",
+    "Transforms",
+    "Variant",
+    "opt",
+    "opt_of",
+    "with_config",
+    "words_of",
+]
+
+
+def opt(
+    name: str,
+    help: str,
+    *,
+    range: Range | None = None,
+    check: Callable[[str, Any], None] | None = None,
+) -> Any:
+    """`--name`, whose value is checked when it is read, before any work: see `equivae.options`."""
+    return typer.Option(f"--{name}", help=help, callback=_checked(name, range, check))
+
+
+def opt_of(options: type[Options], name: str) -> Any:
+    """`--name` with the help and the rules of a field of a group of options."""
+    (one,) = [one for one in dataclasses.fields(options) if one.name == name]
+    rules = {key: one.metadata[key] for key in ("range", "check")}
+    return opt(name, one.metadata["help"], **rules)
+
+
+def words_of(name: str) -> Any:
+    """The callback of an argument that is a list of words."""
+    return _checked(name, None, None)
+
+
+def _checked(
+    name: str, range: Range | None, check: Callable[[str, Any], None] | None
+) -> Callable[[Any], Any]:
+    def checked(value: Any) -> Any:
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(one, Path):
+                check_path(name, one)
+                if check is not None:
+                    check(name, one)
+            elif one is not None:
+                check_value(name, one, type(one), range=range, check=check)
+        return value
+
+    return checked
+
+
+Model = Annotated[
+    str,
+    opt(
+        "pretrained_model_name_or_path",
+        "A hub name, a diffusers folder (VAE or pipeline), a .safetensors file, or 'embedded'.",
+    ),
+]
+Transforms = Annotated[str, opt("transforms", "Comma-separated, such as rot180,hflip or d4.")]
+OutputDir = Annotated[Path, opt("output_dir", "A new or empty folder.", check=check_output)]
+ReportDir = Annotated[
+    Optional[Path],
+    opt("output_dir", "Write the report (.html, .md, .json) and figures here.", check=check_output),
+]
+TrainDataDir = Annotated[Optional[Path], opt("train_data_dir", "A folder of images.")]
+DatasetName = Annotated[Optional[str], opt("dataset_name", "A dataset on the hub.")]
+Resolution = Annotated[
+    Optional[int], opt("resolution", "Resize and centre-crop to this side.", range=SIDE)
+]
+EvalBatchSize = Annotated[int, opt("eval_batch_size", "Images per call.", range=BATCH)]
+MaxSamples = Annotated[Optional[int], opt("max_samples", "Images used at most.", range=at_least(1))]
+DataDir = Annotated[Optional[Path], opt("data_dir", "A folder of images.")]
+SweepSamples = Annotated[
+    Optional[int],
+    opt(
+        "sweep_samples",
+        "Images on which angles and scales are swept; 0 for none, by default one in six, at most four.",
+        range=at_least(0),
+    ),
+]
+Reencode = Annotated[
+    bool,
+    typer.Option(
+        "--reencode", help="Measure decoding, transforming and encoding again, and its time."
+    ),
+]
+Features = Annotated[
+    Optional[str],
+    opt(
+        "features",
+        "inception, for rFID and feature cosine; see equivae[metrics].",
+        check=check_backbone,
+    ),
+]
+Lpips = Annotated[
+    Optional[str],
+    opt("lpips", "alex, vgg or squeeze, for LPIPS; see equivae[metrics].", check=check_distance),
+]
+DrawSeed = Annotated[int, opt("seed", "Of that draw.", range=SEED)]
+ImageColumn = Annotated[Optional[str], opt_of(ImageOptions, "image_column")]
+Split = Annotated[Optional[str], opt_of(ImageOptions, "split")]
+Background = Annotated[Optional[str], opt_of(ImageOptions, "background")]
+Subfolder = Annotated[Optional[str], opt("subfolder", "Of the model, where it has one.")]
+Variant = Annotated[Optional[str], opt("variant", "Of the weights, such as fp16.")]
+Revision = Annotated[Optional[str], opt("revision", "Of the model on the hub.")]
+ModelConfig = Annotated[
+    Optional[str],
+    opt(
+        "model_config_name_or_path",
+        "Of a single .safetensors file: sd, sdxl, sd3, flux, or a folder with config.json.",
+    ),
+]
+
+
+def with_config(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command every option of `FinetuneConfig`; it gets those that were set as `options`."""
+    hints = typing.get_type_hints(FinetuneConfig)
+    parameters = inspect.signature(command, eval_str=True).parameters.values()
+    own = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+    added = []
+    for option in dataclasses.fields(FinetuneConfig):
+        kind = str if hints[option.name] is Any else hints[option.name]
+        flag = f"--{option.name}"
+        if kind is bool:
+            flag = f"{flag}/--no_{option.name}"
+        default = option.default
+        shown = "" if default is None else f" [dim]\\[default: {default}][/dim]"
+        info = typer.Option(flag, help=f"{option.metadata['help']}{shown}", show_default=False)
+        # None marks an option that was not given, so that a recipe's value stands.
+        annotation: Any = Annotated[Optional[kind], info]  # type: ignore[valid-type]
+        added.append(
+            inspect.Parameter(
+                option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+            )
+        )
+
+    def wrapped(**given: Any) -> None:
+        names = {p.name for p in own}
+        options = {k: v for k, v in given.items() if k not in names and v is not None}
+        command(**{k: v for k, v in given.items() if k in names}, **options)
+
+    keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    wrapped.__signature__ = inspect.Signature([*keyword, *added])  # type: ignore[attr-defined]
+    wrapped.__doc__, wrapped.__name__ = command.__doc__, command.__name__
+    return wrapped

@@ -1,0 +1,128 @@
+"""The program: its commands, its exit codes, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from equivae.cli.compare import compare
+from equivae.cli.demo import demo
+from equivae.cli.evaluate import evaluate
+from equivae.cli.export import export
+from equivae.cli.finetune import finetune
+from equivae.cli.fit import fit
+from equivae.cli.flip_cache import flip_cache
+from equivae.cli.recipes import recipes
+from equivae.cli.transforms import transforms
+from equivae.cli.words import as_options, shortened
+from equivae.errors import (
+    InputError,
+    NonFiniteLossError,
+    RunInterrupted,
+    UploadError,
+    WriteError,
+    first_line,
+)
+from equivae.secrets import hiding_secrets, register_arguments
+
+__all__ = ["app", "main"]
+
+INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+
+class _Interrupted(Exception):
+    """Carries an interrupt past typer, which would make it an exit without a word."""
+
+    def __init__(self, error: KeyboardInterrupt) -> None:
+        super().__init__(str(error) or "interrupted.")
+        self.code = error.exit_code if isinstance(error, RunInterrupted) else INTERRUPTED
+
+
+def _passing_interrupts(command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def run(*words: Any, **options: Any) -> None:
+        try:
+            command(*words, **options)
+        except KeyboardInterrupt as error:
+            raise _Interrupted(error) from error
+
+    return run
+
+
+app = typer.Typer(
+    help="Make any diffusers VAE equivariant: a transform of the latent decodes to that of the image.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for command in (demo, finetune, evaluate, compare, fit, export, transforms, recipes):
+    app.command()(_passing_interrupts(command))
+app.command("flip-cache")(_passing_interrupts(flip_cache))
+
+_UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy that typer brings
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exits with 0 when all went well, 2 for input that cannot be used, 1 for a run that failed, and 128 and
+    the number of the signal when one stopped it. What is wrong is said in one sentence; no secret is
+    printed.
+    """
+    register_arguments(sys.argv[1:])
+    with hiding_secrets():
+        code = _run()
+    sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except _UsageError as error:
+        if not error.message:  # no command at all: the help
+            error.show()
+            return INPUT
+        return _fail(error.format_message(), INPUT)
+    except InputError as error:
+        return _fail(str(error), INPUT)
+    except (NonFiniteLossError, UploadError, WriteError) as error:
+        return _fail(str(error), FAILED)
+    except OSError as error:
+        return _fail(_said_by_the_system(error), INPUT)
+    except _Interrupted as error:
+        return _fail(str(error), error.code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted.", INTERRUPTED)
+    except Exception:
+        traceback.print_exc()
+        return FAILED
+
+
+def _said_by_the_system(error: OSError) -> str:
+    if error.strerror is None:
+        return f"{first_line(error)}."
+    about = f"{error.filename}: " if error.filename is not None else ""
+    return f"{about}{error.strerror}."
+
+
+def _fail(message: str, code: int) -> int:
+    message = shortened(as_options(message, _options()))
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    return code
+
+
+def _options() -> dict[str, bool]:
+    """The options of the command that runs, by name: whether it is a flag."""
+    group: Any = typer.main.get_command(app)
+    running = next((group.commands[word] for word in sys.argv[1:] if word in group.commands), None)
+    parameters = [] if running is None else running.params
+    typed = [one for one in parameters if one.opts[0].startswith("--")]
+    return {one.name: bool(one.is_flag) for one in typed}

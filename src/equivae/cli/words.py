@@ -1,0 +1,52 @@
+"""Messages of the library in the words of the command line: `--hub_model_id x`, not `hub_model_id='x'`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+
+__all__ = ["as_options", "shortened"]
+
+_OTHER_NAMES = {"config": "model_config_name_or_path", "validation_images": "validation_data_dir"}
+_QUOTES = "'\""
+_VALUE = r"(?:'[^']*'|\"[^\"]*\"|[\w.+-]*\w)"
+
+
+def as_options(message: str, options: Mapping[str, bool]) -> str:
+    """A message in which the options of a command are written as they are typed.
+
+    A name with an underscore, in backticks, before `=` or at the beginning is meant as an option; other
+    words that happen to be one, such as "seed", are left alone.
+
+    Args:
+        message: what the library says.
+        options: of the command, by name: whether it is a flag.
+    """
+    names = sorted(
+        [*options, *(n for n in _OTHER_NAMES if n not in options)], key=len, reverse=True
+    )
+
+    def typed(found: re.Match[str]) -> str:
+        word, value = found["name"], found["value"]
+        name = word if word in options else _OTHER_NAMES[word]
+        if name not in options:
+            return found[0]
+        if value is None:
+            meant = "_" in word or found[0].startswith("`") or found.start() == 0
+            return f"--{name}" if meant and found[0].count("`") != 1 else found[0]
+        if options[name] and value in ("True", "False"):
+            return f"--{name}" if value == "True" else f"--no_{name}"
+        return f"--{name} {shlex.quote(value.strip(_QUOTES))}"
+
+    words = "|".join(names)
+    pattern = rf"(?<![\w./'\"(-])`?(?P<name>{words})(?![\w/(])(?:=(?P<value>{_VALUE}))?`?"
+    return re.sub(pattern, typed, message)
+
+
+def shortened(message: str, most: int = 600) -> str:
+    """A message of one line and of bounded length, its endless words cut."""
+    line = re.sub(
+        r"\S{201,}", lambda word: f"{word[0][:90]}...{word[0][-9:]}", " ".join(message.split())
+    )
+    return line if len(line) <= most else f"{line[: most - 4]} ..."

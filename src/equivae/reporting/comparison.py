@@ -1,0 +1,77 @@
+"""A comparison: several VAEs' numbers, a verdict and pictures, as JSON, Markdown, HTML and PNG."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from equivae.reporting.content import SCHEMA, UNITS, json_types, save_files, versions
+from equivae.reporting.findings import ComparedFindings
+from equivae.reporting.tables import markdown_table
+from equivae.reporting.text import code, markdown
+
+__all__ = ["Comparison"]
+
+
+@dataclass
+class Comparison(ComparedFindings):
+    """What `compare` found.
+
+    Attributes:
+        metrics: label of a VAE to its numbers, in the order given.
+        sources: label to where that VAE came from.
+        panels: label to pictures of the same few images.
+        settings: how the numbers came about.
+        skipped: `(name, reason)` of images that could not be read.
+        command: the command line that made it.
+    """
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the pictures, of JSON types; infinite numbers become `None`."""
+        content = {
+            "schema": SCHEMA,
+            "created": self.created,
+            "verdict": self.verdict,
+            "units": UNITS,
+            "vaes": {
+                label: {"source": self.sources[label], "metrics": asdict(one)}
+                for label, one in self.metrics.items()
+            },
+            "settings": self.settings,
+            "skipped": [{"image": name, "reason": reason} for name, reason in self.skipped],
+            "command": self.command,
+            "versions": versions(),
+        }
+        return json_types(content)  # type: ignore[no-any-return]
+
+    def to_markdown(self) -> str:
+        """A short document: the verdict, the table, the figure."""
+        lines = ["# Comparison of autoencoders", "", markdown(self.verdict), ""]
+        lines += [*markdown_table(("metric", *self.metrics), self.rows()), ""]
+        lines += ["![Round-trip PSNR of every autoencoder](comparison.png)", ""]
+        made = ", ".join(f"{name} {number}" for name, number in versions().items())
+        lines += [f"Made {self.created} by {code(self.command)} with {made}."]
+        lines += ["Errors are in [0, 1] units after clamping (peak 1), PSNR with them."]
+        return "\n".join(lines) + "\n"
+
+    def to_html(self) -> str:
+        """One page with everything in it."""
+        from equivae.reporting.page import comparison_page
+
+        return comparison_page(self)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write `comparison.json`, `comparison.md`, `comparison.html` and the curves as PNG.
+
+        Every file is written beside and renamed. Raises `InputError` if the folder holds a comparison
+        already, unless `overwrite` is set.
+        """
+        texts = {
+            "comparison.json": json.dumps(self.to_dict(), indent=1) + "\n",
+            "comparison.md": self.to_markdown(),
+            "comparison.html": self.to_html(),
+        }
+        figures = {f"{name}.png": figure for name, figure in self.charts()}
+        return save_files(folder, texts, figures, overwrite=overwrite)

@@ -1,0 +1,35 @@
+"""Random families: transforms whose parameters are drawn, per call or per sample."""
+
+from equivae.transforms.families.blending import Blend, RandomBlend
+from equivae.transforms.families.drawing import RandomTransform, Sampler
+from equivae.transforms.families.grids import (
+    RandomCrop,
+    RandomFractionalShift,
+    RandomScale,
+    RandomShift,
+)
+from equivae.transforms.families.per_sample import PerSample
+from equivae.transforms.families.warps import (
+    RandomAffine,
+    RandomPerspective,
+    RandomRotate,
+    RandomTranslate,
+    RandomZoom,
+)
+
+__all__ = [
+    "Blend",
+    "PerSample",
+    "RandomAffine",
+    "RandomBlend",
+    "RandomCrop",
+    "RandomFractionalShift",
+    "RandomPerspective",
+    "RandomRotate",
+    "RandomScale",
+    "RandomShift",
+    "RandomTransform",
+    "RandomTranslate",
+    "RandomZoom",
+    "Sampler",
+]
