@@ -124,7 +124,7 @@ def test_wide_latents_are_fitted_through_fewer_components(monkeypatch):
     train = problem.equations.train
     assert (train.rank, train.entries) == (1, 4 + 9 + 9)
     chosen = solved(problem, vae, FitOptions(3, progress=False))
-    made = finished(problem, chosen, vae, None, FitOptions(3, progress=False))
+    made = finished(problem, chosen, vae, [], FitOptions(3, progress=False))
     assert made.operator.kernel == (3, 3)
     assert made.latent_error < problem.grid_error
     with pytest.raises(equivae.InputError, match="too large for 4 latent channels"):
@@ -143,7 +143,7 @@ def test_candidates_are_judged_on_images_that_they_have_not_seen():
     # A kernel of 7x7 has more unknowns than there are cells: it fits them, and nothing else.
     errors = [c.latent_error for c in chosen.candidates]
     assert errors[-1] > min(errors)
-    made = finished(problem, chosen, vae, None, options)
+    made = finished(problem, chosen, vae, [], options)
     assert not made.operator.weight.equal(chosen.operator.weight)  # refitted on all images
     assert latent_error(problem, made.operator) < made.latent_error
 
@@ -209,7 +209,7 @@ def test_network_and_convolution_are_judged_on_the_same_images():
         3, "network", validation_split=0.5, progress=False, network=NetworkOptions(1, 1e-12)
     )
     vae, problem = problem_of(options, noise(24, 3, 8, 8))
-    made = finished(problem, solved(problem, vae, options), vae, None, options)
+    made = finished(problem, solved(problem, vae, options), vae, [], options)
     linear, network = made.candidates
     assert network.latent_error == pytest.approx(linear.latent_error, rel=1e-5)
     assert network.decoded_psnr == pytest.approx(linear.decoded_psnr, rel=1e-5)

@@ -20,7 +20,8 @@ from equivae.errors import first_line
 from equivae.files.writing import child, write_beside, write_folder_beside
 from equivae.operators import FittedTransform, load_latent_op
 from equivae.operators.modules import ConvOperator
-from equivae.reporting.content import command_line, file_name
+from equivae.reporting.content import command_line
+from equivae.reporting.text import file_name
 from equivae.secrets import (
     carries_secret,
     hiding_secrets,

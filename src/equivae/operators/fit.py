@@ -26,6 +26,7 @@ from equivae.operators.options import (
 )
 from equivae.operators.pairs import Precision
 from equivae.operators.problems import Problem, gather
+from equivae.operators.refine import MovedImages
 from equivae.operators.report import FitReport
 from equivae.operators.solve import Solved, finished, solved
 from equivae.operators.transform import FittedTransform, inverse_consistency, is_involution
@@ -198,7 +199,7 @@ def fit_operators(
         if name not in found:  # an inverse takes the size that its transform was given
             kernel = found[problem.transform.inverse.name].kernel
             chosen = solved(replace(problem, kernels=[kernel]), vae, options)
-            moved = _moved(training, problem.transform.inverse)
+            moved = MovedImages(training, problem.transform.inverse)
             found[name] = finished(problem, chosen, vae, moved, options)
     fingerprint = Fingerprint.of(vae)
     fitted = {
@@ -247,11 +248,6 @@ def _fitted(
         objective=options.objective,
     )
     return made
-
-
-def _moved(images: ImageDataset, transform: Transform) -> ImageDataset:
-    """The images that the way back starts from."""
-    return ImageDataset(lambda i: transform.pixel(images[i][None])[0], images.names)
 
 
 def _inverse_name(transform: Transform) -> str:

@@ -6,18 +6,18 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from equivae.autoencoder import Autoencoder, evaluating
-from equivae.data.sources import ImageDataset
 from equivae.operators.decoding import squared_error
 from equivae.operators.modules import LatentOperator
 from equivae.operators.options import NetworkOptions
 from equivae.transforms import Transform
 
-__all__ = ["Examples", "decoded_loss", "latent_loss", "refine"]
+__all__ = ["Examples", "Images", "MovedImages", "decoded_loss", "latent_loss", "refine"]
 
 _WARM_UP, _DECAY, _CHECKS, _PATIENCE = 0.1, 0.95, 10, 4
 
@@ -41,6 +41,24 @@ class Examples:
 Loss = Callable[[LatentOperator, Tensor], Tensor]
 
 
+class Images(Protocol):
+    """Images by position."""
+
+    def __getitem__(self, index: int) -> Tensor:
+        """`(C, H, W)` in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class MovedImages:
+    """The images that the way back starts from."""
+
+    images: Images
+    transform: Transform
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.transform.pixel(self.images[index][None])[0]
+
+
 def latent_loss(examples: Examples) -> Loss:
     """`‖ρ E(x) - E(T x)‖²`, mean over the cells that count of the rows asked for."""
 
@@ -57,7 +75,7 @@ def latent_loss(examples: Examples) -> Loss:
 
 
 def decoded_loss(
-    examples: Examples, vae: Autoencoder, transform: Transform, images: ImageDataset
+    examples: Examples, vae: Autoencoder, transform: Transform, images: Images
 ) -> Loss:
     """`‖D(ρ E(x)) - T(x)‖²`, mean over the pixels that count; `images` are those of the rows."""
 

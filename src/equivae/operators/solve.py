@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from equivae.autoencoder import Autoencoder
-from equivae.data.sources import ImageDataset
 from equivae.operators.decoding import decoded_psnr
 from equivae.operators.modules import ConvOperator, Kernel, LatentOperator, ResidualOperator
 from equivae.operators.moments import RIDGES
 from equivae.operators.options import FitOptions
 from equivae.operators.pairs import Pair
 from equivae.operators.problems import Problem, squares
-from equivae.operators.refine import Examples, decoded_loss, latent_loss, refine
+from equivae.operators.refine import Examples, Images, decoded_loss, latent_loss, refine
 from equivae.operators.report import Candidate
 from equivae.operators.structure import nearest_involution
 
@@ -93,7 +92,7 @@ def finished(
     problem: Problem,
     chosen: Solved,
     vae: Autoencoder,
-    training: ImageDataset | None,
+    training: Images,
     options: FitOptions,
 ) -> Solved:
     """The chosen candidate solved for on all images, or trained on from there.
@@ -102,8 +101,7 @@ def finished(
         problem: what it is a candidate for.
         chosen: the candidate.
         vae: what decodes.
-        training: the images of the training pairs, for a decoded objective; `None` for the way back, whose
-            images are moved ones.
+        training: the images of the training pairs, for a decoded objective.
         options: of the fit.
     """
     if options.trained and problem.training:
@@ -122,7 +120,7 @@ def _trained(
     problem: Problem,
     chosen: Solved,
     vae: Autoencoder,
-    training: ImageDataset | None,
+    training: Images,
     options: FitOptions,
 ) -> Solved:
     """Gradient steps from the candidate; its equations stay those of training images."""
@@ -137,7 +135,7 @@ def _trained(
         problem.training[0].mask,
     )
     score: Callable[[LatentOperator], float]
-    if options.objective == "decoded" and training is not None:
+    if options.objective == "decoded":
         loss = decoded_loss(examples, vae, problem.transform, training)
 
         def score(one: LatentOperator) -> float:
