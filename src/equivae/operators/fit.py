@@ -195,11 +195,12 @@ def fit_operators(
     for transform in transforms:
         chosen = solved(problems[transform.name], vae, options)
         found[transform.name] = finished(problems[transform.name], chosen, vae, training, options)
+    ways_back = {_inverse_name(transform): transform for transform in transforms}
     for name, problem in problems.items():
         if name not in found:  # an inverse takes the size that its transform was given
-            kernel = found[problem.transform.inverse.name].kernel
-            chosen = solved(replace(problem, kernels=[kernel]), vae, options)
-            moved = MovedImages(training, problem.transform.inverse)
+            forward = ways_back[name]
+            chosen = solved(replace(problem, kernels=[found[forward.name].kernel]), vae, options)
+            moved = MovedImages(training, forward)
             found[name] = finished(problem, chosen, vae, moved, options)
     fingerprint = Fingerprint.of(vae)
     fitted = {
