@@ -1,5 +1,6 @@
 """Fitted latent operators, symmetrized autoencoders and fine-tuning from a fit, on TAEF2 or the embedded VAE.
 
+    python benchmarks/latent_operators.py --table --images 128 --resolution 128 --decoded_steps 60
     python benchmarks/latent_operators.py --fit
     python benchmarks/latent_operators.py --fit --only rot180 --kernel_sizes 1,3,7,9 --images 300
     python benchmarks/latent_operators.py --symmetrize c2,hflip,d2,d4
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 import comparison
 import equivae
+import operator_table
 import record
 import sotemix_rot180
 from curves import Setting
@@ -139,20 +141,21 @@ def keep(part: str, row: dict[str, Any], keys: tuple[str, ...]) -> None:
     row["command"] = shlex.join(["python", "benchmarks/latent_operators.py", *sys.argv[1:]])
     row["date"] = record.today()
     rows = [old for old in results.get(part, []) if any(old.get(key) != row[key] for key in keys)]
-    parts = {name: results.get(name, []) for name in ("fit", "symmetrize")}
+    parts = {name: results.get(name, []) for name in ("table", "fit", "symmetrize")}
     record.save("latent_operators", {**parts, part: [*rows, row]})
     print(json.dumps(row), flush=True)
 
 
 def print_table(results: dict[str, Any]) -> None:
-    for row in results["fit"]:
+    print(operator_table.as_text(results.get("table", [])))
+    for row in results.get("fit", []):
         print(
             f"{row['vae']:8} {row['transform']:7} {row['method']} {row['kernel_size']}x"
             f"{row['kernel_size']}, {row['images']} images: grid {row['grid_move_psnr']:.2f}, fitted "
             f"{row['fitted_psnr']:.2f}, ceiling {row['ceiling_psnr']:.2f}, reconstruction "
             f"{row['reconstruction_psnr']:.2f} dB; {row['wall_seconds']:.0f} s on {row['threads']} threads"
         )
-    for row in results["symmetrize"]:
+    for row in results.get("symmetrize", []):
         print(
             f"{row['vae']:8} symmetrized {row['group']:6}: reconstruction "
             f"{row['reconstruction_psnr']:.2f} dB (untouched {row['untouched_psnr']:.2f}, averaged "
@@ -164,6 +167,16 @@ def print_table(results: dict[str, Any]) -> None:
 
 def main(
     do_fit: Annotated[bool, typer.Option("--fit", help="fit operators")] = False,
+    do_table: Annotated[
+        bool, typer.Option("--table", help="latent ops against re-encoding")
+    ] = False,
+    rows: Annotated[str, option("rows", "transforms of the table, separated by ;")] = ";".join(
+        operator_table.ROWS
+    ),
+    decoded_steps: Annotated[int, option("decoded_steps", "steps on the decoded error")] = 0,
+    network: Annotated[str, option("network", "small, medium or large: steps of a network")] = "",
+    resolution: Annotated[int, option("resolution", "of the photographs that are fitted on")] = 256,
+    every: Annotated[int, option("every", "test on every so many-th Kodak image")] = 1,
     groups: Annotated[str, option("symmetrize", "groups, such as c2,hflip,d2,c4,d4")] = "",
     finetune: Annotated[float, option("finetune", "seconds of the fine-tune from a fit")] = 0.0,
     published: Annotated[float, option("published", "seconds of the published loop")] = 0.0,
@@ -179,8 +192,12 @@ def main(
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = load(vae, data)
-    photos, test = images(str(data / "photos"), 256), images(str(data / "kodak"), 256)
+    photos = images(str(data / "photos"), resolution)
+    test = images(str(data / "kodak"), 256)[::every]
     some = photos[:: max(1, len(photos) // count)][:count]
+    for transform in rows.split(";") if do_table else []:
+        found = operator_table.measure_row(model, some, test, transform, decoded_steps, network)
+        keep("table", {"vae": vae, **found}, ("vae", "transform"))
     if do_fit:
         for transform in only.split(","):
             for size in kernel_sizes.split(","):

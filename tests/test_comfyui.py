@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import comfy_stub
@@ -208,16 +208,16 @@ def test_what_cannot_be_applied_is_said(pack: dict[str, Any], tmp_path: Path) ->
         pack["Load Latent Op"]("../../secrets")
     with pytest.raises(ValueError, match="holds no latent op"):
         pack["Load Latent Op"]("", str(tmp_path))
-    config = tmp_path / "op" / "latent_op.json"
+    path = tmp_path / "op" / "latent_op.safetensors"
+    tensors = load_file(path)
     for change, match in (
-        ({"transform": "shift(y=2)"}, "these nodes cannot apply"),
-        ({"schema": 7}, "update these nodes"),
+        ({"transform": "shift(y=2)", "move": None}, "these nodes cannot apply"),
+        ({"version": 7}, "update these nodes"),
     ):
-        before = config.read_text()
-        config.write_text(json.dumps(json.loads(before) | change))
+        header = json.dumps(an_op().header() | change)
+        save_file(tensors, path, {"format": "latent_op", "equivae": header})
         with pytest.raises(ValueError, match=match):
             pack["Load Latent Op"]("", str(tmp_path / "op"))
-        config.write_text(before)
 
 
 # Fit, report, symmetrize ----------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def test_a_network_on_video():
 def test_a_shift_takes_the_cells_of_the_vae():
     fitted = equivae.fit_latent_op(Audio(), "time_shift", waves(), 1, progress=False)
     report = equivae.evaluate(Audio(), waves(2, seed=1), fitted, progress=False)
-    assert report.metrics.transforms[fitted.name].equivariance_gap_db < 1e-3
+    assert report.metrics.transforms[fitted.name].round_trip_psnr > 140  # float32 rounding
 
 
 @pytest.mark.parametrize("group", ["c2", "hflip", "d4"])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import equivae
 from equivae import FinetuneConfig, InputError, UploadError
@@ -171,9 +172,11 @@ def test_fit_refuses_a_name_before_any_work(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_saved_latent_op_with_a_name_that_leads_elsewhere_is_refused(
     tmp_path: Path, name: object
 ) -> None:
-    folder = fitted().save(tmp_path / "op")
-    content = json.loads((folder / "latent_op.json").read_text())
-    (folder / "latent_op.json").write_text(json.dumps({**content, "name": name}))
+    made = fitted()
+    folder = made.save(tmp_path / "op")
+    weights = load_file(folder / "latent_op.safetensors")
+    header = json.dumps({**made.header(), "name": name})
+    save_file(weights, folder / "latent_op.safetensors", {"equivae": header})
     with pytest.raises(InputError, match="cannot be used"):
         load_latent_op(folder)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import math
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 import equivae
 from equivae.symmetry import SymmetrizedVAE, domain_weights
-from equivae.symmetry.domain import lattice_group
+from equivae.symmetry.domain import lattice_group, softened
 
 GROUPS = ["c2", "hflip", "vflip", "d2", "c4", "d4"]
 METHODS = ["fundamental-domain", "average"]
@@ -40,6 +42,10 @@ class ConvAE(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.decoder(latents)
+
+
+def own_group(*names: str) -> equivae.Group:
+    return equivae.Group("own", tuple(map(equivae.get_transform, names)))
 
 
 def tiny_kl() -> AutoencoderKL:
@@ -124,6 +130,33 @@ def test_the_domains_are_those_of_the_documentation():
     assert rows("d4") == [[0.5, 1, 0, 0], [0, 0.5, 0, 0], [0] * 4, [0] * 4]
 
 
+@given(
+    group=st.sampled_from([*GROUPS, "transpose"]),
+    height=st.integers(2, 9),
+    width=st.integers(2, 9),
+    ramp=st.integers(0, 12),
+)
+@settings(max_examples=60, deadline=None)
+def test_softened_weights_still_sum_to_one_over_the_group(group, height, width, ramp):
+    found = lattice_group(group)
+    total = torch.zeros(height, width, dtype=torch.float64)
+    for element in found:
+        shape = (width, height) if element.swaps_axes else (height, width)
+        total += element.latent(softened(domain_weights(found, *shape, "fundamental-domain"), ramp))
+    torch.testing.assert_close(total, torch.ones_like(total), atol=1e-12, rtol=0)
+
+
+def test_the_ramp_is_a_raised_sine_as_wide_as_asked():
+    hard = torch.zeros(40, 3, dtype=torch.float64)
+    hard[:20] = 1
+    soft = softened(hard, 8)[:, 1]
+    between = ((soft > 1e-9) & (soft < 1 - 1e-9)).nonzero().flatten()
+    assert between.tolist() == list(range(16, 24))
+    steps = torch.arange(8, dtype=torch.float64)
+    expected = 0.5 + torch.sin(torch.pi / 10 * (3.5 - steps)) / math.sin(0.45 * math.pi) / 2
+    torch.testing.assert_close(soft[between], expected)
+
+
 # The law ----------------------------------------------------------------------------------------
 
 
@@ -132,7 +165,7 @@ def test_the_domains_are_those_of_the_documentation():
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_law_is_exact_with_fitted_context(group, cells, margin):
     vae = ConvAE().double()
-    svae = SymmetrizedVAE(vae, group, transforms=fitted_context(group), margin=margin)
+    svae = SymmetrizedVAE(vae, group, transforms=fitted_context(group), margin=margin, seam=4)
     images = noise(2, 3, 2 * cells[0], 2 * cells[1])
     assert max(law(svae, images)) < 1e-10
     if cells == (4, 4):  # and the autoencoder inside does not have it
@@ -143,7 +176,7 @@ def test_the_law_is_exact_with_fitted_context(group, cells, margin):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_law_is_exact_for_a_diffusers_vae(group, method):
-    svae = SymmetrizedVAE(tiny_kl().double(), group, method, margin=1)
+    svae = SymmetrizedVAE(tiny_kl().double(), group, method, margin=1, seam=4)
     assert max(law(svae, noise(1, 3, 12, 12))) < 1e-10
 
 
@@ -299,6 +332,31 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         SymmetrizedVAE.from_pretrained(tmp_path)
 
 
+def test_a_group_of_the_users_own_is_saved_by_its_elements(tmp_path):
+    own = equivae.Group("mine", tuple(map(equivae.get_transform, ("identity", "antitranspose"))))
+    made = SymmetrizedVAE(ConvAE(), own, margin=1, seam=4)
+    made.save_pretrained(tmp_path)
+    loaded = SymmetrizedVAE.from_pretrained(tmp_path, vae=ConvAE(seed=1))
+    assert loaded.group == own
+    assert loaded.seam == 4
+    x = noise(1, 3, 12, 12, dtype=torch.float32)
+    with torch.no_grad():
+        assert loaded.decode(loaded.encode(x)).equal(made.decode(made.encode(x)))
+
+
+def test_a_folder_of_before_the_seam_has_none(tmp_path):
+    SymmetrizedVAE(ConvAE(), "c2", seam=4).save_pretrained(tmp_path)
+    path = tmp_path / "symmetrize.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in content.items() if k not in ("seam", "elements")}))
+    loaded = SymmetrizedVAE.from_pretrained(tmp_path, vae=ConvAE())
+    assert (loaded.seam, loaded.group) == (0, equivae.get_group("c2"))
+    for text in ("{", "[]", '{"schema": 1}', "\xff"):
+        path.write_text(text, encoding="latin-1")
+        with pytest.raises(equivae.InputError, match=r"symmetrize\.json"):
+            SymmetrizedVAE.from_pretrained(tmp_path, vae=ConvAE())
+
+
 # symmetrize -------------------------------------------------------------------------------------
 
 
@@ -314,6 +372,29 @@ def test_it_states_cost_and_effect():
     assert average.plain_psnr == report.plain_psnr
     assert average.reconstruction_psnr < report.reconstruction_psnr < report.plain_psnr + 0.5
     assert equivae.symmetrize(vae, "d4").margin is None
+
+
+def test_modes_of_training_are_left_as_they_were():
+    vae = ConvAE().train()
+    vae.encoder.eval()
+    images = noise(4, 3, 12, 12, dtype=torch.float32)
+    for given_images in (None, images):
+        made = equivae.symmetrize(vae, "c2", images=given_images, kernel_size=1, progress=False)
+        assert (vae.training, vae.encoder.training, vae.decoder.training) == (True, False, True)
+        assert made.training
+    assert not equivae.symmetrize(vae.eval(), "c2").training
+
+
+def test_the_divergence_of_the_posterior_and_its_spread_follow_the_law():
+    svae, x = SymmetrizedVAE(tiny_kl().double(), "d4"), noise(1, 3, 12, 12)
+    with torch.no_grad():
+        plain = svae.encode(x).latent_dist
+        for t in svae.group:
+            moved = svae.encode(t.pixel(x)).latent_dist
+            torch.testing.assert_close(moved.kl(), plain.kl())
+            torch.testing.assert_close(moved.std, t.latent(plain.std))
+            noise_of = plain.mean + plain.std
+            torch.testing.assert_close(moved.mean + moved.std, t.latent(noise_of))
 
 
 def test_the_cost_is_that_of_the_cells_that_are_encoded():
@@ -338,6 +419,10 @@ def test_the_cost_is_that_of_the_cells_that_are_encoded():
         ({"group": "c3"}, "c2"),
         ({"group": "rot90"}, "no group"),
         ({"group": equivae.Group("own", (object(),))}, "flips or quarter turns"),
+        ({"group": own_group("identity", "rot90")}, "rot90 after rot90 is rot180"),
+        ({"group": own_group("rot180", "hflip")}, "identity is missing"),
+        ({"group": own_group("identity", "rot180", "rot180")}, "twice"),
+        ({"seam": -1}, "seam"),
         ({"method": "averaging"}, "average"),
         ({"margin": -1}, "margin"),
         ({"margin": "some"}, "margin"),

@@ -32,7 +32,7 @@ from equivae.cli.showing import console, plain
 from equivae.errors import InputError
 from equivae.files.writing import check_claim, check_name
 from equivae.operators import FitOptions
-from equivae.operators.network import NetworkOptions
+from equivae.operators.options import NetworkOptions
 from equivae.options import above, at_least, quoted
 
 __all__ = ["fit"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader
@@ -14,8 +14,9 @@ from equivae.data.sources import ImageDataset, collate
 from equivae.evaluation.latents import LatentSums
 from equivae.evaluation.roundtrip import mean_reconstruction_psnr
 from equivae.operators import ConvOperator, FitOptions, SignSignature, sign_signature
-from equivae.operators.fit import INVISIBLE_DB, OperatorFit, accumulate
-from equivae.operators.regression import Solution
+from equivae.operators.problems import Problem, gather
+from equivae.operators.regression import PatchRegression
+from equivae.operators.solve import INVISIBLE_DB, candidates, choose, operator_psnr
 from equivae.operators.transform import is_involution
 
 if TYPE_CHECKING:
@@ -82,10 +83,11 @@ def measure_responses(
 
     Raises `InputError` for images and transforms that cannot be fitted.
     """
-    fits, _ = accumulate(vae, transforms, images, options)
-    held_out = [pair.source for pair in fits[transforms[0].name].kept]
+    options = replace(options, phases=False)  # grid moves are what is asked about
+    problems, _ = gather(vae, transforms, images, options)
+    held_out = [p.source for p in problems[transforms[0].name].decoded() if p.source is not None]
     reconstruction = mean_reconstruction_psnr(vae, held_out)
-    found = {t.name: _analyze(vae, fits[t.name], reconstruction) for t in transforms}
+    found = {t.name: _analyze(vae, problems[t.name], options, reconstruction) for t in transforms}
     sums = _latent_sums(vae, images, options.eval_batch_size).statistics([])
     return LatentResponses(
         images=len(images),
@@ -97,29 +99,34 @@ def measure_responses(
     )
 
 
-def _analyze(vae: Autoencoder, fit: OperatorFit, reconstruction: float) -> TransformAnalysis:
-    fit.solve(vae)
-    grid = fit.held_out.grid_move()
-    grid_psnr = fit.decoded_psnr(vae, ConvOperator.from_solution(grid, "zeros"))
+def _analyze(
+    vae: Autoencoder, problem: Problem, options: FitOptions, reconstruction: float
+) -> TransformAnalysis:
+    found = [
+        replace(one, decoded_psnr=operator_psnr(problem, vae, one.operator))
+        for one in candidates(problem, options)
+    ]
+    held_out = problem.equations.held_out
+    assert isinstance(held_out, PatchRegression)
+    grid = held_out.grid_move()
+    grid_psnr = operator_psnr(problem, vae, held_out.operator(grid))
     fitted_psnr = {
-        c.kernel_size: math.nan if c.decoded_psnr is None else c.decoded_psnr
-        for c, _, _ in fit.choices
+        one.operator.kernel_size: math.nan if one.decoded_psnr is None else one.decoded_psnr
+        for one in found
     }
-    operators = [operator for _, operator, _ in fit.choices]
-    smallest, largest = operators[0], operators[-1]
+    smallest, chosen = found[0].operator, choose(found).operator
     assert isinstance(smallest, ConvOperator)
-    assert isinstance(largest, ConvOperator)
-    weight, bias = (t.detach().double().cpu() for t in (largest.weight, largest.bias))
+    largest = problem.equations.train.solve(found[-1].ridge, found[-1].kernel)
     return TransformAnalysis(
-        grid_error=fit.held_out.grid_error(),
-        fitted_errors={c.kernel_size: c.latent_error for c, _, _ in fit.choices},
+        grid_error=problem.grid_error,
+        fitted_errors={one.operator.kernel_size: one.latent_error for one in found},
         grid_psnr=grid_psnr,
         fitted_psnr=fitted_psnr,
-        channel_grid_errors=fit.held_out.channel_errors(grid),
-        channel_fitted_errors=fit.held_out.channel_errors(Solution(weight, bias, 0.0)),
-        signature=sign_signature(smallest) if is_involution(fit.transform) else None,
+        channel_grid_errors=held_out.channel_errors(grid),
+        channel_fitted_errors=held_out.channel_errors(largest),
+        signature=sign_signature(smallest) if is_involution(problem.transform) else None,
         recommendation=recommend(
-            reconstruction, grid_psnr, fitted_psnr[fit.kernel_size], fit.kernel_size
+            reconstruction, grid_psnr, fitted_psnr[chosen.kernel_size], chosen.kernel_size
         ),
     )
 

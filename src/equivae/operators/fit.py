@@ -2,62 +2,38 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from equivae.autoencoder import Autoencoder, at_top_level, measuring, moves_axis
+from equivae.autoencoder import Autoencoder, at_top_level
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.files.pretrained import load_vae
 from equivae.files.writing import check_name
-from equivae.operators.modules import (
-    ConvOperator,
-    LatentOperator,
-    ResidualOperator,
+from equivae.operators.fingerprint import Fingerprint
+from equivae.operators.modules import Padding
+from equivae.operators.options import (
+    FitOptions,
+    KernelSize,
+    Method,
+    NetworkOptions,
+    Objective,
 )
-from equivae.operators.network import NetworkOptions, train_network
-from equivae.operators.options import FitOptions, KernelSize, Method
-from equivae.operators.pairs import (
-    Pair,
-    Precision,
-    check_transform_fits,
-    latent_pairs,
-)
-from equivae.operators.regression import Kernel, Padding, PatchRegression
-from equivae.operators.report import Candidate, FitReport
-from equivae.operators.structure import nearest_involution
+from equivae.operators.pairs import Precision
+from equivae.operators.problems import Problem, gather
+from equivae.operators.refine import MovedImages
+from equivae.operators.report import FitReport
+from equivae.operators.solve import Solved, finished, solved
 from equivae.operators.transform import FittedTransform, inverse_consistency, is_involution
-from equivae.options import (
-    SIDE,
-    at_least,
-    check_value,
-)
+from equivae.options import SIDE, at_least, check_value
 from equivae.transforms import Transform, resolve_transforms
-from equivae.units import psnr, require_finite
 
-__all__ = [
-    "AUTO_KERNEL_SIZES",
-    "INVISIBLE_DB",
-    "FitOptions",
-    "KernelSize",
-    "OperatorFit",
-    "accumulate",
-    "fit_latent_op",
-    "fit_operators",
-]
-
-AUTO_KERNEL_SIZES = (1, 3, 5, 7)
-_AUTO_MARGIN_DB = 0.1
-INVISIBLE_DB = 60.0  # a decode this close differs by less than the rounding to 8 bits
-_MOST_ENTRIES = 4096  # of a patch: above, solving takes minutes and hundreds of megabytes
-_KEPT_IMAGES = 8  # held-out images that are decoded to compare candidates
+__all__ = ["fit_latent_op", "fit_operators"]
 
 
 def fit_latent_op(
@@ -83,6 +59,11 @@ def fit_latent_op(
     max_train_steps: int = 300,
     learning_rate: float = 1e-3,
     width: int = 64,
+    layers: int = 3,
+    objective: Objective = "latent",
+    border: bool = True,
+    magnitude: int = 0,
+    phases: bool = True,
     progress: bool = True,
 ) -> FittedTransform:
     r"""Fit the latent op of a transform in closed form; the VAE stays bit for bit as it is.
@@ -93,16 +74,23 @@ def fit_latent_op(
     .. math:: \min_{W, b} \sum_x \lVert W * S(E(x)) + b - E(T(x)) \rVert^2 + \lambda \lVert W \rVert^2
 
     by its normal equations, accumulated in one pass whose memory does not depend on the number of images.
-    The ridge is the one with the least error on held-out images. The inverse is fitted in the same pass,
-    and an involution such as a flip learns from both directions.
+    The ridge is the one with the least error on held-out images; then both sets are solved together. The
+    inverse is fitted in the same pass, and an involution such as a flip learns from both directions.
+
+    Resampled transforms (scale, zoom, rotate, shifts by parts of a cell) have no grid move before the
+    convolution, which would lose what lies below a cell: the cells of the new grid are linear maps of the
+    untouched cells around their place, one map for every phase (see `PhaseOperator`).
+
+    Least squares of latents is not least squares of pictures. `objective="decoded"` goes on from it with
+    gradient steps on the error of what the latent op decodes to; the latent's own error rises as that falls.
 
     Args:
         vae: a diffusers autoencoder or any module with the same calls, or where to load one from.
         transform: a transform or its name; resampled ones are fitted inside their mask.
         images: anything that `equivae.data.load_images` takes; a few hundred photographs are enough.
         kernel_size: odd number of latent cells along the axes that the transform moves, or `"auto"`: the
-            smallest of 1, 3, 5 and 7 whose decoded PSNR on held-out images is within 0.1 dB of the best;
-            the evidence is in `report.candidates`.
+            smallest of 1, 3, 5 and 7 whose decoded PSNR on images that it was not fitted on is within
+            0.1 dB of the best; the evidence is in `report.candidates`.
         method: `"linear"`, or `"network"`: a small residual network is trained on the same pairs on top
             of the convolution (a gradient method, and no longer closed form).
         padding: how cells beyond the border are made up: `"zeros"`, `"replicate"` or `"reflect"`.
@@ -117,13 +105,24 @@ def fit_latent_op(
         eval_batch_size: images per encoder call.
         mixed_precision: encode under autocast: `"no"`, `"fp16"` or `"bf16"`.
         seed: of the split and of the network.
-        max_train_steps: of the network.
-        learning_rate: of the network.
+        max_train_steps: of the network, or of the decoded objective.
+        learning_rate: of these steps.
         width: channels inside the network.
+        layers: of the network. `NETWORK_SIZES` names widths and layers of three sizes.
+        objective: `"latent"`, or `"decoded"`: gradient steps on the decoded error follow, and the best on
+            held-out images is kept. The VAE has to let gradients through its decoder.
+        border: whether a channel of ones lies beside the zero-padded latent, which tells the operator
+            where the border is.
+        magnitude: side of a kernel over `|z|` beside that over `z`, such as 3; 0 for none.
+        phases: whether resampled transforms are fitted from the untouched latent, phase by phase.
         progress: show a progress bar.
 
     Returns a `FittedTransform`, a transform like any other, with a `report`. Raises `InputError` for an
-    unknown transform, fewer than two images, or images that the VAE cannot take.
+    unknown transform, fewer than two images, images that the VAE cannot take, and, with `ridge=0`, for
+    fewer cells than unknowns.
+
+    The nearest published work fits maps between features of networks (Lenc and Vedaldi, arXiv 1411.5908)
+    and closed-form maps between latent spaces (Maiorca et al., 2311.00664).
 
     ```python
     import equivae
@@ -148,8 +147,14 @@ def fit_latent_op(
         eval_batch_size=eval_batch_size,
         mixed_precision=mixed_precision,
         seed=seed,
-        network=NetworkOptions(max_train_steps, learning_rate, width=width, seed=seed),
+        network=NetworkOptions(
+            max_train_steps, learning_rate, width=width, seed=seed, layers=layers
+        ),
         progress=progress,
+        objective=objective,
+        border=border,
+        magnitude=magnitude,
+        phases=phases,
     )
     wanted = resolve_transforms(transform)
     if len(wanted) != 1:
@@ -174,9 +179,7 @@ def fit_latent_op(
     fitted = fit_operators(autoencoder, wanted, dataset, options)[wanted[0].name]
     if name is None:
         return fitted
-    return FittedTransform(
-        fitted.base, fitted.operator, fitted.inverse_operator, name, fitted.report
-    )
+    return fitted.named(name)
 
 
 @at_top_level()
@@ -186,195 +189,70 @@ def fit_operators(
     """Operators of several transforms from one pass, by the transforms' names."""
     began = time.perf_counter()
     transforms = [vae.place(transform) for transform in transforms]
-    fits, held_out_images = accumulate(vae, transforms, images, options)
-    wanted = {transform.name for transform in transforms}
-    for name, fit in fits.items():
-        if name in wanted:
-            fit.solve(vae)
-    for name, fit in fits.items():
-        if name not in wanted:  # an inverse takes the size that its transform was given
-            fit.kernels = [fits[fit.transform.inverse.name].operator.kernel]
-            fit.solve(vae, decoding=False)
-    fitted = {}
+    problems, held_out_images = gather(vae, transforms, images, options)
+    training = images.split(options.validation_split, options.seed)[0]
+    found: dict[str, Solved] = {}
     for transform in transforms:
-        fit = fits[transform.name]
-        backward = _inverse_fit(transform, fits)
-        inverse_operator = None if backward is None else backward.operator
-        made = FittedTransform(transform, fit.operator, inverse_operator)
-        made.check_finite()
-        probe = transform.inverse.latent(fit.kept[0].moved) if backward is not None else None
-        made.report = FitReport(
-            transform=transform.name,
-            method=options.method,
-            kernel_size=fit.kernel_size,
-            padding=options.padding,
-            ridge=fit.ridge,
-            images=len(images),
-            cells=fit.train.count + fit.held_out.count,
-            held_out_images=held_out_images,
-            grid_error=fit.held_out.grid_error(),
-            latent_error=fit.error,
-            inverse_latent_error=None if backward in (None, fit) else backward.error,  # type: ignore[union-attr]
-            inverse_consistency=None if probe is None else inverse_consistency(made, probe),
-            candidates=fit.candidates,
-        )
-        fitted[transform.name] = made
+        chosen = solved(problems[transform.name], vae, options)
+        found[transform.name] = finished(problems[transform.name], chosen, vae, training, options)
+    ways_back = {_inverse_name(transform): transform for transform in transforms}
+    for name, problem in problems.items():
+        if name not in found:  # an inverse takes the size that its transform was given
+            forward = ways_back[name]
+            chosen = solved(replace(problem, kernels=[found[forward.name].kernel]), vae, options)
+            moved = MovedImages(training, forward)
+            found[name] = finished(problem, chosen, vae, moved, options)
+    fingerprint = Fingerprint.of(vae)
+    fitted = {
+        transform.name: _fitted(transform, problems, found, options, fingerprint)
+        for transform in transforms
+    }
     seconds = round(time.perf_counter() - began, 2)
     for made in fitted.values():
         assert made.report is not None
-        made.report = replace(made.report, seconds=seconds)
+        made.report = replace(
+            made.report, seconds=seconds, images=len(images), held_out_images=held_out_images
+        )
     return fitted
 
 
-def accumulate(
-    vae: Autoencoder, transforms: Sequence[Transform], images: ImageDataset, options: FitOptions
-) -> tuple[dict[str, OperatorFit], int]:
-    """The equations of transforms and of their inverses, by name; and how many images were held out."""
-    if len(images) < 2:
-        raise InputError(
-            f"a fit needs at least two images, one of them held out to choose the ridge; got {len(images)}."
-        )
-    transforms = [vae.place(transform) for transform in transforms]
-    for transform in transforms:
-        check_transform_fits(transform, images[0], vae)
-    wanted = {transform.name for transform in transforms}
-    training, held_out = images.split(options.validation_split, options.seed)
-    fits: dict[str, OperatorFit] = {}
-    for part, is_training in ((training, True), (held_out, False)):
-        pairs = latent_pairs(
-            vae,
-            part,
-            transforms,
-            batch_size=options.eval_batch_size,
-            mixed_precision=options.mixed_precision,
-            progress=options.progress,
-        )
-        for batch in pairs:
-            for pair in batch:
-                name = pair.transform.name
-                if name not in fits:
-                    kernels = _kernels(options, pair.transform, vae)
-                    fits[name] = OperatorFit(pair.transform, vae.latent_channels, kernels, options)
-                keep = not is_training and (pair.forward or name not in wanted)
-                fits[name].add(pair, is_training, keep)
-    return fits, len(held_out)
+def _fitted(
+    transform: Transform,
+    problems: dict[str, Problem],
+    found: dict[str, Solved],
+    options: FitOptions,
+    vae: Fingerprint,
+) -> FittedTransform:
+    problem, own = problems[transform.name], found[transform.name]
+    back = found.get(_inverse_name(transform))
+    inverse_operator = None if back is None else back.operator
+    made = FittedTransform(transform, own.operator, inverse_operator, vae=vae)
+    made.check_finite()
+    equations = problem.equations
+    consistency = None
+    if back is not None and problem.held_out:
+        consistency = inverse_consistency(made, problem.held_out[0].latent)
+    made.report = FitReport(
+        transform=transform.name,
+        method=options.method,
+        kernel_size=own.operator.kernel_size,
+        padding=options.padding,
+        ridge=own.ridge,
+        images=0,
+        cells=equations.train.count + equations.held_out.count,
+        held_out_images=0,
+        grid_error=problem.grid_error,
+        latent_error=own.latent_error,
+        inverse_latent_error=None if back in (None, own) else back.latent_error,  # type: ignore[union-attr]
+        inverse_consistency=consistency,
+        candidates=own.candidates,
+        objective=options.objective,
+    )
+    return made
 
 
-class OperatorFit:
-    """One transform's equations, some held-out pairs and, when they are solved, its operator."""
-
-    def __init__(
-        self, transform: Transform, channels: int, kernels: Sequence[Kernel], options: FitOptions
-    ) -> None:
-        self.transform, self.kernels, self.options = transform, kernels, options
-        self.train = PatchRegression(channels, max(kernels), options.padding)
-        self.held_out = PatchRegression(channels, max(kernels), options.padding)
-        self.kept: list[Pair] = []
-        self.pairs: list[tuple[Tensor, Tensor, Tensor | None]] = []
-        self.choices: list[tuple[Candidate, LatentOperator, float]] = []
-        self.candidates: list[Candidate] = []
-        self.operator: LatentOperator
-        self.kernel_size, self.ridge, self.error = 0, 0.0, 0.0
-
-    def add(self, pair: Pair, is_training: bool, keep: bool) -> None:
-        """Add a pair to the training or the held-out equations; keep it to be decoded."""
-        equations = self.train if is_training else self.held_out
-        equations.add(pair.moved, pair.target, pair.mask)
-        if is_training and self.options.method == "network":
-            self.pairs.append((pair.moved.float().cpu(), pair.target.float().cpu(), pair.mask))
-        if keep and sum(len(p.source) for p in self.kept) < _KEPT_IMAGES:
-            self.kept.append(pair)
-
-    def solve(self, vae: Autoencoder, decoding: bool = True) -> None:
-        """Solve for every size; choose one, by what the decoder makes of it if there is a choice."""
-        if not (self.train.gram.isfinite().all() and self.train.cross.isfinite().all()):
-            raise InputError(
-                f"{type(vae.module).__name__} encodes these images, or what {self.transform.name} makes of "
-                "them, to NaN or infinite values, to which nothing can be fitted; check the weights."
-            )
-        options = self.options
-        ridges = None if options.ridge is None else [options.ridge]
-        choices = self.choices
-        for kernel in self.kernels:
-            found = {"ridges": ridges} if ridges else {}
-            solution, error = self.train.best(self.held_out, kernel, **found)
-            operator = ConvOperator.from_solution(solution, options.padding)
-            if options.involution:
-                operator = nearest_involution(operator)
-                error = self._held_out_error(operator)
-            decoded = None
-            if decoding and (len(self.kernels) > 1 or options.method == "network"):
-                decoded = self.decoded_psnr(vae, operator)
-            candidate = Candidate("linear", max(kernel), error, decoded)
-            choices.append((candidate, operator.to(vae.device), solution.ridge))
-        scores = [_score(candidate) for candidate, _, _ in choices]
-        margin = _AUTO_MARGIN_DB if choices[0][0].decoded_psnr is not None else 0.0
-        chosen = next(
-            one for one, score in zip(choices, scores, strict=True) if score >= max(scores) - margin
-        )
-        candidate, self.operator, self.ridge = chosen
-        self.kernel_size, self.error = candidate.kernel_size, candidate.latent_error
-        if len(self.kernels) > 1 or options.method == "network":
-            self.candidates = [one for one, _, _ in choices]
-        if options.method == "network":
-            assert isinstance(self.operator, ConvOperator)
-            network = ResidualOperator(self.operator, options.network.width)
-            self.operator = train_network(network, self.pairs, options.network, options.progress)
-            self.error = self._held_out_error(network)
-            decoded = self.decoded_psnr(vae, network) if decoding else None
-            self.candidates.append(Candidate("network", self.kernel_size, self.error, decoded))
-
-    @torch.no_grad()
-    def _held_out_error(self, operator: LatentOperator) -> float:
-        """`‖ρ E(x) - E(T x)‖ / ‖E(T x)‖` over the pairs kept."""
-        error = power = 0.0
-        for pair in self.kept:
-            inside = 1.0 if pair.mask is None else pair.mask.to(pair.target)
-            target = pair.target * inside
-            error += float((operator(pair.moved) * inside - target).square().sum())
-            power += float(target.square().sum())
-        return math.sqrt(error / power)
-
-    def decoded_psnr(self, vae: Autoencoder, operator: LatentOperator) -> float:
-        """PSNR of `D(ρ E(x))` against `T(x)` over the pairs kept, inside the mask."""
-        error = count = 0.0
-        operator = operator.to(vae.device)
-        with measuring(vae.module):
-            for pair in self.kept:
-                target, mask = self.transform.pixel(pair.source), self.transform.mask(pair.source)
-                decoded = vae.decode(operator(pair.moved.to(vae.dtype)))
-                difference = (decoded.clamp(-1, 1) - target.clamp(-1, 1)).float().div(2).square()
-                inside = torch.ones_like(difference) if mask is None else mask.to(difference)
-                inside = inside.expand_as(difference)
-                error += float((difference * inside).sum())
-                count += float(inside.sum())
-        name = type(vae.module).__name__
-        require_finite(error, f"the decodes of {name}", "check its weights and its dtype")
-        return psnr(error / count)
-
-
-def _score(candidate: Candidate) -> float:
-    """What is compared: the decoded PSNR up to where it stops to be visible, or else the latent error."""
-    if candidate.decoded_psnr is None:
-        return -candidate.latent_error
-    return min(candidate.decoded_psnr, INVISIBLE_DB)
-
-
-def _inverse_fit(transform: Transform, fits: dict[str, OperatorFit]) -> OperatorFit | None:
+def _inverse_name(transform: Transform) -> str:
     try:
-        return fits[transform.inverse.name]
+        return transform.inverse.name
     except NotImplementedError:
-        return None
-
-
-def _kernels(options: FitOptions, transform: Transform, vae: Autoencoder) -> list[Kernel]:
-    """The kernels to solve for, ascending: as large as asked in space, in time, or in both if both move."""
-    auto = options.kernel_size == "auto"
-    sizes = AUTO_KERNEL_SIZES if options.kernel_size == "auto" else (options.kernel_size,)
-    moved = [True] * len(vae.geometry.axes)
-    if vae.layout == "video":
-        moved = [moves_axis(transform, "video", i, vae.geometry.axes) for i in range(3)]
-        moved[1:] = [moved[1] or moved[2]] * 2  # space is one
-    kernels = [tuple(size if moves else 1 for moves in moved) for size in sizes]
-    fitting = [k for k in kernels if vae.latent_channels * math.prod(k) <= _MOST_ENTRIES]
-    return (fitting or kernels[:1]) if auto else kernels
+        return ""

@@ -15,8 +15,9 @@ from equivae.autoencoder import Autoencoder, at_top_level, measuring
 from equivae.data.sources import ImagesLike, load_images
 from equivae.errors import InputError, did_you_mean
 from equivae.files.pretrained import load_vae
-from equivae.operators.fit import FitOptions, KernelSize, fit_operators
-from equivae.operators.regression import Padding
+from equivae.operators.fit import fit_operators
+from equivae.operators.modules import Padding
+from equivae.operators.options import FitOptions, KernelSize
 from equivae.operators.structure import closure_error
 from equivae.transforms import Group, Transform, get_group
 

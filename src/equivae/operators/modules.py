@@ -5,25 +5,31 @@ from __future__ import annotations
 import itertools
 import math
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equivae.errors import InputError
-from equivae.operators.regression import Kernel, Padding, Solution, pad_cells
 from equivae.options import quoted
 
 __all__ = [
     "LARGEST_KERNEL",
     "ConvOperator",
+    "Kernel",
     "LatentOperator",
+    "Padding",
     "ResidualOperator",
-    "build_operator",
     "check_kernel_size",
+    "pad_cells",
 ]
 
+Kernel = tuple[int, ...]
+"""Numbers of latent cells, one for every axis of the grid: `(k, k)` for images."""
+
+Padding = Literal["replicate", "zeros", "reflect"]
+_MODES = {"replicate": "replicate", "zeros": "constant", "reflect": "reflect"}
 
 LARGEST_KERNEL = 99
 """Latent cells along an axis; a larger fit would need tens of gigabytes even for four channels."""
@@ -32,10 +38,17 @@ _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _GRIDS = {1: "audio (B, c, t)", 2: "images (B, c, h, w)", 3: "video (B, c, t, h, w)"}
 
 
-class LatentOperator(nn.Module):
-    """A map of latents `(..., c, *grid)` onto latents of the same shape, dtype and device.
+def pad_cells(cells: Tensor, kernel: Kernel, padding: Padding) -> Tensor:
+    """Cells `(B, c, *grid)` with half a kernel more of them on every side of every axis."""
+    margins = [size // 2 for size in reversed(kernel) for _ in range(2)]
+    return F.pad(cells, margins, mode=_MODES[padding]) if any(margins) else cells
 
-    The grid has one axis for audio, two for images and three, time first, for video.
+
+class LatentOperator(nn.Module):
+    """A map of latents `(..., c, *grid)` onto latents of the same dtype and device.
+
+    The grid has one axis for audio, two for images and three, time first, for video. Most operators keep
+    it and follow a grid move; one with `moves_grid` takes the untouched latent to the new grid itself.
 
     Its weights are frozen until `requires_grad_(True)`, so that a loss that uses it trains the VAE alone.
     """
@@ -43,6 +56,7 @@ class LatentOperator(nn.Module):
     kind: str
     channels: int
     kernel: Kernel
+    moves_grid: bool = False
 
     @property
     def kernel_size(self) -> int:
@@ -57,6 +71,10 @@ class LatentOperator(nn.Module):
         """The map of a batch `(B, c, *grid)`."""
         raise NotImplementedError
 
+    def head(self, channels: int) -> LatentOperator:
+        """For an operator that moves the grid, one that moves so many other channels to this one's."""
+        raise NotImplementedError
+
     def forward(self, latents: Tensor) -> Tensor:
         axes = len(self.kernel) + 1
         if latents.ndim < axes or latents.shape[-axes] != self.channels:
@@ -64,8 +82,8 @@ class LatentOperator(nn.Module):
                 f"this operator was fitted on {self.channels} latent channels of {_GRIDS[axes - 1]} and "
                 f"got latents of shape {tuple(latents.shape)}; fit one for this VAE."
             )
-        batch = latents.reshape(-1, *latents.shape[-axes:])
-        return self.apply_batch(batch).reshape(latents.shape)
+        moved = self.apply_batch(latents.reshape(-1, *latents.shape[-axes:]))
+        return moved.reshape(*latents.shape[:-axes], *moved.shape[1:])
 
 
 class ConvOperator(LatentOperator):
@@ -76,31 +94,46 @@ class ConvOperator(LatentOperator):
         kernel_size: odd number `k`, for `k x k` cells of an image's latent; or one number for every axis
             of the grid: `(k,)` for audio, `(kt, kh, kw)` for video.
         padding: how cells beyond the border are made up: `"zeros"`, `"replicate"` or `"reflect"`.
+        border: whether a channel of ones lies beside the zero-padded latent, so that the operator knows
+            where the border is; the kernel of the latent itself is then not bent by it.
+        magnitude: side of a kernel over `|z|` beside that over `z`; 0 for none.
     """
 
     kind = "conv"
 
     def __init__(
-        self, channels: int, kernel_size: int | Kernel = 1, padding: Padding = "zeros"
+        self,
+        channels: int,
+        kernel_size: int | Kernel = 1,
+        padding: Padding = "zeros",
+        *,
+        border: bool = False,
+        magnitude: int = 0,
     ) -> None:
         super().__init__()
         kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         for size in kernel:
             check_kernel_size(size)
         self.channels, self.kernel, self.padding = channels, kernel, padding
+        self.magnitude = magnitude
         weight = torch.zeros(channels, channels, math.prod(kernel))
         weight[:, :, weight.shape[-1] // 2].fill_diagonal_(1.0)
         weight = weight.reshape(channels, channels, *kernel)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(channels), requires_grad=False)
+        self.border_weight = self.magnitude_weight = None
+        if border:
+            self.border_weight = nn.Parameter(
+                torch.zeros(channels, 1, *kernel), requires_grad=False
+            )
+        if magnitude:
+            zeros = torch.zeros(channels, channels, *self.magnitude_kernel)
+            self.magnitude_weight = nn.Parameter(zeros, requires_grad=False)
 
-    @classmethod
-    def from_solution(cls, solution: Solution, padding: Padding) -> ConvOperator:
-        """The operator of a least-squares solution, in float32."""
-        made = cls(solution.weight.shape[0], tuple(solution.weight.shape[2:]), padding)
-        made.weight.copy_(solution.weight)
-        made.bias.copy_(solution.bias)
-        return made
+    @property
+    def magnitude_kernel(self) -> Kernel:
+        """The kernel over `|z|`, no longer than that over `z` along any axis."""
+        return tuple(min(size, self.magnitude) for size in self.kernel)
 
     def config(self) -> dict[str, Any]:
         square = self.kernel == (self.kernel_size, self.kernel_size)
@@ -109,72 +142,78 @@ class ConvOperator(LatentOperator):
             "channels": self.channels,
             "kernel_size": self.kernel_size if square else list(self.kernel),
             "padding": self.padding,
+            "border": self.border_weight is not None,
+            "magnitude": self.magnitude,
         }
 
     def apply_batch(self, cells: Tensor) -> Tensor:
-        weight, bias = self.weight.to(cells), self.bias.to(cells)
-        padded = pad_cells(cells, self.kernel, self.padding)
-        moved: Tensor = _CONVOLUTIONS[len(self.kernel)](padded, weight, bias)
+        convolve = _CONVOLUTIONS[len(self.kernel)]
+        weight, bias, given = self.weight.to(cells), self.bias.to(cells), cells
+        if self.border_weight is not None:
+            weight = torch.cat([weight, self.border_weight.to(cells)], 1)
+            given = torch.cat([cells, torch.ones_like(cells[:, :1])], 1)
+        moved: Tensor = convolve(pad_cells(given, self.kernel, self.padding), weight, bias)
+        if self.magnitude_weight is not None:
+            sizes = pad_cells(cells.abs(), self.magnitude_kernel, self.padding)
+            moved = moved + convolve(sizes, self.magnitude_weight.to(cells))
         return moved
 
 
 class ResidualOperator(LatentOperator):
-    """A convolution plus a small network that corrects it: convolutions with GELU between.
+    """A fitted operator plus a small network that corrects it: convolutions with GELU between.
 
     Their kernel is 3 along every axis along which the base's is larger than 1. The last one starts at
-    zero, so that the network begins as the base.
+    zero, so that the network begins as the base. Under a base that moves the grid it is another such
+    operator, which takes what the convolutions make of the untouched latent to the new grid.
 
     Args:
-        base: the convolution.
+        base: the operator to correct.
         width: channels inside the network.
-        layers: how many convolutions.
+        layers: how many layers.
+        seed: of the initial weights.
     """
 
     kind = "network"
 
-    def __init__(self, base: ConvOperator, width: int = 64, layers: int = 3) -> None:
+    def __init__(
+        self, base: LatentOperator, width: int = 64, layers: int = 3, seed: int = 0
+    ) -> None:
         super().__init__()
-        self.base, self.channels, self.kernel, self.width = base, base.channels, base.kernel, width
+        self.base, self.channels, self.kernel = base, base.channels, base.kernel
+        self.width, self.moves_grid = width, base.moves_grid
         reach = tuple(min(3, size) for size in base.kernel) if max(base.kernel) > 1 else None
         self.reach: Kernel = reach or (3,) * len(base.kernel)
+        self.padding: Padding = base.padding if isinstance(base, ConvOperator) else "zeros"
         sides = [self.channels, *[width] * (layers - 1), self.channels]
         kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(self.kernel) - 1]
-        self.network = nn.ModuleList(
-            kind(inputs, outputs, self.reach)  # type: ignore[arg-type]
-            for inputs, outputs in itertools.pairwise(sides)
-        )
-        last = self.network[-1]
-        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            parts: list[nn.Module] = [
+                kind(inputs, outputs, self.reach)  # type: ignore[arg-type]
+                for inputs, outputs in itertools.pairwise(sides)
+            ]
+        if base.moves_grid:
+            parts[-1] = base.head(width)
+        self.network = nn.ModuleList(parts)
+        for parameter in parts[-1].parameters():
+            nn.init.zeros_(parameter)
         self.requires_grad_(False)
 
     def config(self) -> dict[str, Any]:
         own = {"kind": self.kind, "width": self.width, "layers": len(self.network)}
-        return {**self.base.config(), **own}
+        return {**own, "base": self.base.config()}
 
     def apply_batch(self, cells: Tensor) -> Tensor:
         convolve = _CONVOLUTIONS[len(self.kernel)]
         correction = cells
         for i, layer in enumerate(self.network):
-            padded = pad_cells(F.gelu(correction) if i else cells, self.reach, self.base.padding)
+            given = F.gelu(correction) if i else cells
+            if isinstance(layer, LatentOperator):
+                correction = layer.apply_batch(given)
+                continue
             weight, bias = (parameter.to(cells) for parameter in layer.parameters())
-            correction = convolve(padded, weight, bias)
+            correction = convolve(pad_cells(given, self.reach, self.padding), weight, bias)
         return self.base.apply_batch(cells) + correction
-
-
-def build_operator(config: dict[str, Any]) -> LatentOperator:
-    """The operator that `config()` describes, unfitted. `InputError` for an unknown kind."""
-    kind = config.get("kind")
-    if kind not in ("conv", "network"):
-        raise InputError(
-            f"unknown kind of latent operator {kind!r}; this version reads 'conv' and 'network'."
-        )
-    size = config["kernel_size"]
-    kernel = size if isinstance(size, int) else tuple(size)
-    base = ConvOperator(config["channels"], kernel, config["padding"])
-    if kind == "conv":
-        return base
-    return ResidualOperator(base, config["width"], config["layers"])
 
 
 def check_kernel_size(kernel_size: int) -> None:

@@ -6,21 +6,40 @@ from dataclasses import dataclass, field
 from typing import Literal, Union
 
 from equivae.errors import InputError
-from equivae.operators.modules import check_kernel_size
-from equivae.operators.network import NetworkOptions
+from equivae.operators.modules import Padding, check_kernel_size
 from equivae.operators.pairs import Precision
-from equivae.operators.regression import Padding
-from equivae.options import BATCH, NOT_NEGATIVE, SEED, Options, option, within
+from equivae.options import BATCH, NOT_NEGATIVE, SEED, Options, above, at_least, option, within
 
-__all__ = ["FitOptions", "KernelSize", "Method"]
+__all__ = ["NETWORK_SIZES", "FitOptions", "KernelSize", "Method", "NetworkOptions", "Objective"]
 
 Method = Literal["linear", "network"]
+Objective = Literal["latent", "decoded"]
+NETWORK_SIZES = {"small": (32, 3), "medium": (64, 3), "large": (128, 4)}
+"""Width and layers of the networks."""
+
 KernelSize = Union[int, Literal["auto"]]
 
 
 def _check_kernel_size(name: str, value: KernelSize) -> None:
     if value != "auto":
         check_kernel_size(value)
+
+
+def _check_magnitude(name: str, value: int) -> None:
+    if value != 0:
+        check_kernel_size(value)
+
+
+@dataclass(frozen=True)
+class NetworkOptions(Options):
+    """Of the residual network, and of the gradient steps that it or a decoded objective takes."""
+
+    max_train_steps: int = option(300, "Optimiser steps.", range=at_least(1))
+    learning_rate: float = option(1e-3, "Of Adam.", range=above(0))
+    train_batch_size: int = option(8, "Images per step.", range=BATCH)
+    width: int = option(64, "Channels inside the network.", range=at_least(1, 4096))
+    seed: int = option(0, "Of the weights and the order.", range=SEED)
+    layers: int = option(3, "Layers of the network.", range=at_least(2, 100))
 
 
 @dataclass(frozen=True)
@@ -47,9 +66,21 @@ class FitOptions(Options):
     seed: int = option(0, "Of the split and of the network.", range=SEED)
     network: NetworkOptions = field(default_factory=NetworkOptions)
     progress: bool = True
+    objective: Objective = option(
+        "latent", "latent, or decoded: steps on the decoded error follow."
+    )
+    border: bool = option(True, "A channel of ones beside the zero-padded latent.")
+    magnitude: int = option(0, "Side of a kernel over |z|; 0 for none.", check=_check_magnitude)
+    phases: bool = option(True, "Fit resampled transforms phase by phase.")
+
+    @property
+    def trained(self) -> bool:
+        """Whether gradient steps follow the closed form."""
+        return self.method == "network" or self.objective == "decoded"
 
     def check(self) -> None:
-        if self.involution and (self.kernel_size != 1 or self.method != "linear"):
+        plain = self.kernel_size == 1 and not self.trained and not self.magnitude
+        if self.involution and not plain:
             raise InputError(
                 "involution=True needs kernel_size=1 and method='linear': only there is the nearest "
                 "operator with eigenvalues of +1 and -1 again one of that size."

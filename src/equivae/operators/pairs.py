@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,18 +36,20 @@ class Pair:
 
     Attributes:
         transform: the transform that leads from one to the other.
+        latent: the untouched latent `E(x)`.
         moved: the moved grid `S(E(x))`, `(B, c, *grid)`.
         target: `E(T(x))`, of the same shape.
         mask: the cells that count, bool `(*grid)`; `None` means all.
-        source: the images `x`, in [-1, 1].
+        source: the images `x`, in [-1, 1]; `None` where they are no longer needed.
         forward: whether a transform that was asked for leads there, not the inverse of one.
     """
 
     transform: Transform
+    latent: Tensor
     moved: Tensor
     target: Tensor
     mask: Tensor | None
-    source: Tensor
+    source: Tensor | None
     forward: bool
 
 
@@ -70,24 +72,24 @@ def latent_pairs(
     batches: Any = DataLoader(images, batch_size)  # type: ignore[arg-type]
     for batch in tqdm(batches, desc="fit", disable=not progress, leave=False):
         check_images(batch, vae)
-        lowered: Any = nullcontext()
-        if mixed_precision != "no":
-            lowered = torch.autocast(vae.device.type, _DTYPES[mixed_precision])
         # Anew for every batch: a context that is open at a yield would hold for the consumer too.
-        with measuring(vae.module), lowered:
-            found = list(_pairs_of(vae, batch.to(vae.device, vae.dtype), transforms))
+        with measuring(vae.module):
+            x = batch.to(vae.device, vae.dtype)
+            found = list(_pairs_of(vae, x, transforms, mixed_precision))
         yield found
 
 
-def _pairs_of(vae: Autoencoder, x: Tensor, transforms: Sequence[Transform]) -> Iterator[Pair]:
-    z = _encoded(vae, x)
+def _pairs_of(
+    vae: Autoencoder, x: Tensor, transforms: Sequence[Transform], mixed_precision: Precision
+) -> Iterator[Pair]:
+    z = _encoded(vae, x, mixed_precision)
     for transform in transforms:
         turned = transform.pixel(x)
-        encoded = _encoded(vae, turned)
+        encoded = _encoded(vae, turned, mixed_precision)
         moved = transform.latent(z)
         _require_same_cells(transform, moved, encoded)
         mask = _cells(transform.mask(x), encoded)
-        yield Pair(transform, moved, encoded, mask, x, True)
+        yield Pair(transform, z, moved, encoded, mask, x, True)
         try:
             inverse = transform.inverse
         except NotImplementedError:
@@ -95,14 +97,19 @@ def _pairs_of(vae: Autoencoder, x: Tensor, transforms: Sequence[Transform]) -> I
         back = inverse.latent(encoded)
         _require_same_cells(inverse, back, z)
         mask = _cells((inverse @ transform).mask(x), z)
-        yield Pair(inverse, back, z, mask, turned, False)
+        yield Pair(inverse, encoded, back, z, mask, turned, False)
 
 
-def _encoded(vae: Autoencoder, images: Tensor) -> Tensor:
-    latents = vae.encode(images)
+def _encoded(vae: Autoencoder, images: Tensor, mixed_precision: Precision) -> Tensor:
+    """Latents in float32 at least; the encoder alone runs in half precision, never what follows."""
+    lowered: AbstractContextManager[Any] = nullcontext()
+    if mixed_precision != "no":
+        lowered = torch.autocast(vae.device.type, _DTYPES[mixed_precision])
+    with lowered:
+        latents = vae.encode(images)
     name = type(vae.module).__name__
     require_finite(latents, f"the latents of {name}", "check its weights and its dtype")
-    return latents
+    return latents.to(torch.promote_types(latents.dtype, torch.float32))
 
 
 def check_transform_fits(transform: Transform, image: Tensor, vae: Autoencoder) -> None:

@@ -1,136 +1,203 @@
-"""Least squares of latent cells on the patches around them, in one pass over the data."""
+"""Least squares of latent cells on the cells around them, in one pass over the data."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
+from typing import Generic, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["RIDGES", "Kernel", "Padding", "PatchRegression", "Solution", "pad_cells"]
+from equivae.operators.modules import ConvOperator, Kernel, LatentOperator, Padding, pad_cells
+from equivae.operators.moments import RIDGES, LinearMap, Moments
+from equivae.operators.phases import PhaseOperator
 
-Kernel = tuple[int, ...]
-"""Odd numbers of latent cells, one for every axis of the grid: `(k, k)` for images."""
+__all__ = ["PatchRegression", "PhaseRegression", "Regression", "Solution"]
 
-Padding = Literal["replicate", "zeros", "reflect"]
-_MODES = {"replicate": "replicate", "zeros": "constant", "reflect": "reflect"}
-
-RIDGES = tuple(10.0**e for e in range(-9, 2))
-"""The ridges tried, relative to the mean variance of a patch entry."""
-
-
-def pad_cells(cells: Tensor, kernel: Kernel, padding: Padding) -> Tensor:
-    """Cells `(B, c, *grid)` with half a kernel more of them on every side of every axis."""
-    margins = [size // 2 for size in reversed(kernel) for _ in range(2)]
-    return F.pad(cells, margins, mode=_MODES[padding]) if any(margins) else cells
+Found = TypeVar("Found")
+Own = TypeVar("Own", bound="Regression")  # type: ignore[type-arg]
 
 
 @dataclass(frozen=True)
 class Solution:
-    """A kernel `(c_out, c_in, *kernel)`, a bias `(c_out,)` (both float64), and the ridge behind them."""
+    """A map, and the kernel that it was solved for."""
 
+    map: LinearMap
+    kernel: Kernel
     weight: Tensor
     bias: Tensor
     ridge: float
 
 
-class PatchRegression:
-    r"""The normal equations of `Y ≈ W * X + b`, summed over batches in float64.
+class Regression(ABC, Generic[Found]):
+    """Equations that are summed over batches and then solved for any ridge."""
 
-    With `a` the entries of the patch around a cell of `X` (`c k²` of them for images), and `y` the same
-    cell of `Y`, it keeps `Σ a aᵀ`, `Σ a yᵀ`, `Σ a`, `Σ y` and `Σ y²` and nothing else, so that memory
-    does not grow with the number of images. The bias is not penalised. Since the patch of a smaller
-    kernel is a part of the patch of a larger one, every smaller odd kernel can be solved for as well.
+    count: int
 
-    Products of a batch are formed in its own dtype (at least float32) and summed in float64 on the CPU;
-    of float32 latents, errors below about 1e-3 are therefore rounding.
+    @abstractmethod
+    def add(self, inputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> None:
+        """Add a batch: inputs and targets `(B, c, *grid)`; the target cells that count, bool `(*grid)`."""
+
+    @abstractmethod
+    def __add__(self: Own, other: Own) -> Own:
+        """The equations of both sets of cells together."""
+
+    @abstractmethod
+    def solve(self, ridge: float, kernel: Kernel | None = None) -> Found:
+        """The solution for a ridge, relative to the mean variance of an entry, and a kernel."""
+
+    @abstractmethod
+    def error(self, solution: Found) -> float:
+        """`‖ρ X - Y‖ / ‖Y‖` of a solution over the cells added here."""
+
+    @abstractmethod
+    def operator(self, solution: Found) -> LatentOperator:
+        """A solution as a module, in float32."""
+
+    @property
+    @abstractmethod
+    def entries(self) -> int:
+        """Unknowns of one output channel, its bias aside."""
+
+    @property
+    def fewest(self) -> int:
+        """Cells that the unknowns are told from; of several sets of unknowns, those of the poorest."""
+        return self.count
+
+    def best(
+        self: Own,
+        held_out: Own,
+        kernel: Kernel | None = None,
+        ridges: Sequence[float] = RIDGES,
+    ) -> tuple[Found, float]:
+        """The solution on these cells whose ridge has the least error on others; and that error."""
+        found = []
+        for ridge in ridges:
+            solution = self.solve(ridge, kernel)
+            found.append((held_out.error(solution), ridge, solution))
+        error, _, solution = min(found, key=lambda one: one[:2])
+        return solution, error
+
+
+class PatchRegression(Regression[Solution]):
+    r"""The equations of `Y ≈ W * X + b`, whose solution is a `ConvOperator`.
+
+    Since the patch of a smaller kernel is a part of the patch of a larger one, every smaller odd kernel
+    can be solved for as well.
 
     Args:
         channels: `c`, of inputs and outputs.
         kernel: odd numbers, one for every axis of the grid; `(k, k)` for images.
         padding: how the cells beyond the border are made up, as in the operator that is fitted.
+        border: whether a channel of ones lies beside the zero-padded latent.
+        magnitude: side of the kernel over `|z|`; 0 for none.
+        rank: how many principal components of the channels the neighbours of a cell are reduced to, for
+            latents so wide that all of them are too many entries; the cell itself keeps its channels. They
+            are those of the first batch. `None` keeps all.
     """
 
-    def __init__(self, channels: int, kernel: Kernel, padding: Padding) -> None:
+    def __init__(
+        self,
+        channels: int,
+        kernel: Kernel,
+        padding: Padding,
+        *,
+        border: bool = False,
+        magnitude: int = 0,
+        rank: int | None = None,
+    ) -> None:
         self.channels, self.kernel, self.padding = channels, kernel, padding
-        entries = channels * math.prod(kernel)
-        self.count = 0
-        self.gram = torch.zeros(entries, entries, dtype=torch.float64)
-        self.cross = torch.zeros(entries, channels, dtype=torch.float64)
-        self.patch_sum = torch.zeros(entries, dtype=torch.float64)
-        self.target_sum = torch.zeros(channels, dtype=torch.float64)
-        self.target_power = torch.zeros(channels, dtype=torch.float64)
+        self.border = border and padding == "zeros" and max(kernel) > 1
+        self.magnitude, self.rank = magnitude, rank
+        self.basis: Tensor | None = None
+        self.moments = Moments(self.entries, channels)
+
+    @property
+    def count(self) -> int:  # type: ignore[override]
+        return self.moments.count
+
+    @property
+    def entries(self) -> int:
+        return sum(wide * math.prod(kernel) for wide, kernel in self._blocks)
+
+    @property
+    def _blocks(self) -> list[tuple[int, Kernel]]:
+        """Channels and kernel of every group of entries."""
+        one = (1,) * len(self.kernel)
+        blocks = [(self.channels, self.kernel)]
+        if self.rank is not None:
+            blocks = [(self.channels, one), (self.rank, self.kernel)]
+        if self.border:
+            blocks.append((1, self.kernel))
+        if self.magnitude:
+            blocks.append((self.channels, tuple(min(k, self.magnitude) for k in self.kernel)))
+        return blocks
+
+    def choose_basis(self, inputs: Tensor) -> None:
+        """Take the principal components of these latents, if there is a rank and none were taken yet."""
+        if self.rank is None or self.basis is not None:
+            return
+        rows = inputs.transpose(0, 1).flatten(1).double().cpu()
+        rows = rows - rows.mean(1, keepdim=True)
+        vectors = torch.linalg.eigh(rows @ rows.T).eigenvectors
+        self.basis = vectors[:, -self.rank :].T.contiguous()
 
     def add(self, inputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> None:
-        """Add a batch: inputs and targets `(B, c, *grid)`, and the cells that count, bool `(*grid)`."""
-        dtype = torch.promote_types(inputs.dtype, torch.float32)
-        patches = pad_cells(inputs.to(dtype), self.kernel, self.padding)
-        for axis, size in enumerate(self.kernel):
-            patches = patches.unfold(2 + axis, size, 1)  # (B, c, *grid, *kernel)
-        axes = len(self.kernel)
-        cells = range(2, 2 + axes)
-        patches = patches.permute(0, *cells, 1, *range(2 + axes, 2 + 2 * axes)).flatten(1, axes)
-        a = patches.flatten(2)  # (B, cells, entries)
-        y = targets.to(dtype).flatten(2).transpose(1, 2)
+        cells = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+        planes = [cells]
+        if self.rank is not None:
+            self.choose_basis(cells)
+            assert self.basis is not None
+            planes.append(torch.einsum("rc,bc...->br...", self.basis.to(cells), cells))
+        if self.border:
+            planes.append(torch.ones_like(cells[:, :1]))
+        if self.magnitude:
+            planes.append(cells.abs())
+        parts = [
+            patches_of(plane, kernel, self.padding)
+            for plane, (_, kernel) in zip(planes, self._blocks, strict=True)
+        ]
+        a = torch.cat(parts, -1)
+        y = targets.to(cells.dtype).flatten(2).transpose(1, 2)
         if mask is not None:
             a, y = a[:, mask.flatten()], y[:, mask.flatten()]
-        a, y = a.flatten(0, 1), y.flatten(0, 1)
-        self.count += len(a)
-        self.gram += _kept(a.T @ a)
-        self.cross += _kept(a.T @ y)
-        self.patch_sum += _kept(a.sum(0))
-        self.target_sum += _kept(y.sum(0))
-        self.target_power += _kept(y.square().sum(0))
-        self.__dict__.pop("_spectra", None)
+        self.moments.add(a.flatten(0, 1), y.flatten(0, 1))
 
     def __add__(self, other: PatchRegression) -> PatchRegression:
-        """The equations of both sets of cells together."""
-        joined = PatchRegression(self.channels, self.kernel, self.padding)
-        joined.count = self.count + other.count
-        for name in ("gram", "cross", "patch_sum", "target_sum", "target_power"):
-            setattr(joined, name, getattr(self, name) + getattr(other, name))
+        joined = self.like()
+        joined.basis, joined.moments = self.basis, self.moments + other.moments
         return joined
 
+    def like(self) -> PatchRegression:
+        """Empty equations of the same entries."""
+        made = PatchRegression(
+            self.channels,
+            self.kernel,
+            self.padding,
+            border=self.border,
+            magnitude=self.magnitude,
+            rank=self.rank,
+        )
+        made.basis = self.basis
+        return made
+
     def solve(self, ridge: float, kernel: Kernel | None = None) -> Solution:
-        """The kernel and bias for a ridge relative to the mean variance of a patch entry."""
         kernel = kernel or self.kernel
-        values, vectors, rotated, mean = self._spectrum(kernel)
-        scale = float(values.mean().clamp_min(torch.finfo(torch.float64).tiny))
-        # Below float64's own resolution an eigenvalue is rounding, and would be blown up.
-        floor = scale * 1e-13
-        flat = vectors @ (rotated / (values + ridge * scale).clamp_min(floor)[:, None])
-        bias = self.target_sum / self.count - mean @ flat
-        weight = flat.T.reshape(self.channels, self.channels, *kernel)
-        return Solution(weight.contiguous(), bias, ridge)
+        found = self.moments.solve(ridge, self._places(kernel))
+        return self._solution(found, kernel)
 
     def error(self, solution: Solution) -> float:
-        """`‖W * X + b - Y‖ / ‖Y‖` of a solution over the cells added here."""
-        return float((self._residuals(solution).sum() / self.target_power.sum()).sqrt())
+        residuals = self.moments.residuals(solution.map, self._places(solution.kernel))
+        return float((residuals.sum() / self.moments.power.sum()).sqrt())
 
     def channel_errors(self, solution: Solution) -> list[float]:
         """The same for every channel of `Y`, relative to the norm of `Y` without its mean."""
-        power = self.target_power - self.target_sum.square() / self.count
+        residuals = self.moments.residuals(solution.map, self._places(solution.kernel))
         tiny = torch.finfo(torch.float64).tiny
-        return [float(e) for e in (self._residuals(solution) / power.clamp_min(tiny)).sqrt()]
-
-    def _residuals(self, solution: Solution) -> Tensor:
-        """Per channel, `Σ (W * X + b - Y)²`."""
-        kernel = tuple(solution.weight.shape[2:])
-        flat, kept = solution.weight.flatten(1).T, self._entries(kernel)
-        gram, cross = self.gram[kept][:, kept], self.cross[kept]
-        predicted = self.patch_sum[kept] @ flat
-        squares = (
-            ((gram @ flat) * flat).sum(0)
-            + 2 * predicted * solution.bias
-            + self.count * solution.bias.square()
-        )
-        product = (cross * flat).sum(0) + self.target_sum * solution.bias
-        return (squares - 2 * product + self.target_power).clamp_min(0)
+        return [float(e) for e in (residuals / self.moments.variance.clamp_min(tiny)).sqrt()]
 
     def grid_error(self) -> float:
         """`‖X - Y‖ / ‖Y‖`, the error of moving the grid alone."""
@@ -138,44 +205,145 @@ class PatchRegression:
 
     def grid_move(self) -> Solution:
         """The solution that leaves the channels as they are."""
-        weight = torch.eye(self.channels, dtype=torch.float64)
-        weight = weight.reshape(self.channels, self.channels, *[1] * len(self.kernel))
-        return Solution(weight, torch.zeros(self.channels, dtype=torch.float64), 0.0)
+        kernel = (1,) * len(self.kernel)
+        weight = torch.zeros(len(self._places(kernel)), self.channels, dtype=torch.float64)
+        weight[: self.channels] = torch.eye(self.channels)
+        bias = torch.zeros(self.channels, dtype=torch.float64)
+        return self._solution(LinearMap(weight, bias, 0.0), kernel)
 
-    def best(
-        self,
-        held_out: PatchRegression,
-        kernel: Kernel | None = None,
-        ridges: Sequence[float] = RIDGES,
-    ) -> tuple[Solution, float]:
-        """The ridge with the least held-out error, solved for on both sets; and that error."""
-        found = [(held_out.error(self.solve(ridge, kernel)), ridge) for ridge in ridges]
-        error, ridge = min(found)
-        return (self + held_out).solve(ridge, kernel), error
+    def operator(self, solution: Solution) -> ConvOperator:
+        made = ConvOperator(
+            self.channels,
+            solution.kernel,
+            self.padding,
+            border=self.border and max(solution.kernel) > 1,
+            magnitude=self.magnitude,
+        )
+        made.weight.copy_(solution.weight)
+        made.bias.copy_(solution.bias)
+        tail = self._parts(solution.map.weight, solution.kernel)[1 if self.rank is None else 2 :]
+        if self.border:
+            border = tail.pop(0)
+            if made.border_weight is None:  # one cell's border is everywhere: it adds to the bias
+                made.bias.add_(border.flatten().float())
+            else:
+                made.border_weight.copy_(border)
+        if made.magnitude_weight is not None:
+            made.magnitude_weight.copy_(tail.pop(0))
+        return made
 
-    def _entries(self, kernel: Kernel) -> Tensor:
+    def _solution(self, found: LinearMap, kernel: Kernel) -> Solution:
+        weight = self._parts(found.weight, kernel)[0]
+        if self.rank is not None:
+            assert self.basis is not None
+            near = self._parts(found.weight, kernel)[1]
+            whole = torch.einsum("or...,rc->oc...", near, self.basis).contiguous()
+            whole.flatten(2)[..., math.prod(kernel) // 2] += weight.flatten(1)
+            weight = whole
+        return Solution(found, kernel, weight.contiguous(), found.bias, found.ridge)
+
+    def _parts(self, weight: Tensor, kernel: Kernel) -> list[Tensor]:
+        """A flat map as one kernel for every block."""
+        parts, start = [], 0
+        for wide, own in self._blocks:
+            small = tuple(min(k, o) for k, o in zip(kernel, own, strict=True))
+            end = start + wide * math.prod(small)
+            parts.append(weight[start:end].T.reshape(self.channels, wide, *small))
+            start = end
+        return parts
+
+    def _places(self, kernel: Kernel) -> Tensor:
         """Where the entries of a smaller patch lie in the largest one."""
-        places = torch.arange(self.channels * math.prod(self.kernel))
-        places = places.view(self.channels, *self.kernel)
-        for axis, (largest, size) in enumerate(zip(self.kernel, kernel, strict=True)):
-            places = places.narrow(1 + axis, (largest - size) // 2, size)
-        return places.flatten()
-
-    @cached_property
-    def _spectra(self) -> dict[Kernel, tuple[Tensor, Tensor, Tensor, Tensor]]:
-        return {}
-
-    def _spectrum(self, kernel: Kernel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Eigenvalues and vectors of the patches' covariance, so that a further ridge costs nothing."""
-        if kernel not in self._spectra:
-            kept = self._entries(kernel)
-            mean = self.patch_sum[kept] / self.count
-            gram = self.gram[kept][:, kept] / self.count - torch.outer(mean, mean)
-            cross = self.cross[kept] / self.count - torch.outer(mean, self.target_sum / self.count)
-            values, vectors = torch.linalg.eigh(gram)
-            self._spectra[kernel] = (values, vectors, vectors.T @ cross, mean)
-        return self._spectra[kernel]
+        found, start = [], 0
+        for wide, own in self._blocks:
+            count = wide * math.prod(own)
+            places = torch.arange(start, start + count).view(wide, *own)
+            for axis, (largest, size) in enumerate(zip(own, kernel, strict=True)):
+                size = min(size, largest)
+                places = places.narrow(1 + axis, (largest - size) // 2, size)
+            found.append(places.flatten())
+            start += count
+        return torch.cat(found)
 
 
-def _kept(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu").double()
+class PhaseRegression(Regression[list[LinearMap]]):
+    """The equations of a `PhaseOperator`: one set for every phase.
+
+    Args:
+        template: an operator with the windows and phases to solve for.
+    """
+
+    def __init__(self, template: PhaseOperator) -> None:
+        self.template = template
+        self.moments = [Moments(self.entries, template.channels) for _ in template.phases]
+
+    @property
+    def count(self) -> int:  # type: ignore[override]
+        return sum(moments.count for moments in self.moments)
+
+    @property
+    def entries(self) -> int:
+        return self.template.planes * math.prod(self.template.kernel)
+
+    @property
+    def fewest(self) -> int:
+        return min((moments.count for moments in self.moments if moments.count), default=0)
+
+    def like(self) -> PhaseRegression:
+        """Empty equations of the same entries."""
+        return PhaseRegression(self.template)
+
+    def add(self, inputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> None:
+        cells = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+        windows, phase, _ = self.template.windows(cells)
+        goals = targets.to(cells.dtype).flatten(2).transpose(1, 2)
+        for p, moments in enumerate(self.moments):
+            chosen = phase == p if mask is None else (phase == p) & mask.flatten().to(phase.device)
+            moments.add(windows[:, chosen].flatten(0, 1), goals[:, chosen].flatten(0, 1))
+
+    def __add__(self, other: PhaseRegression) -> PhaseRegression:
+        joined = self.like()
+        joined.moments = [a + b for a, b in zip(self.moments, other.moments, strict=True)]
+        return joined
+
+    def solve(self, ridge: float, kernel: Kernel | None = None) -> list[LinearMap]:
+        # A phase that no cell had, all of them outside the mask, takes what suits all cells.
+        pooled = (
+            None if all(m.count for m in self.moments) else sum(self.moments[1:], self.moments[0])
+        )
+        return [(m if m.count or pooled is None else pooled).solve(ridge) for m in self.moments]
+
+    def error(self, solution: list[LinearMap]) -> float:
+        error = power = 0.0
+        for moments, found in zip(self.moments, solution, strict=True):
+            if moments.count:
+                error += float(moments.residuals(found).sum())
+                power += float(moments.power.sum())
+        return math.sqrt(error / power)
+
+    def operator(self, solution: list[LinearMap]) -> PhaseOperator:
+        old = self.template
+        made = PhaseOperator(
+            old.channels,
+            old.kernel,
+            old.geometry,
+            old.phases,
+            old.spread,
+            inputs=old.inputs,
+            border=old.border,
+            magnitude=old.magnitude,
+        )
+        for p, found in enumerate(solution):
+            made.weight[p] = found.weight.T.float()
+            made.bias[p] = found.bias.float()
+        return made
+
+
+def patches_of(cells: Tensor, kernel: Kernel, padding: Padding) -> Tensor:
+    """The patches around all cells `(B, c, *grid)`, as `(B, cells, c * prod(kernel))`."""
+    patches = pad_cells(cells, kernel, padding)
+    for axis, size in enumerate(kernel):
+        patches = patches.unfold(2 + axis, size, 1)  # (B, c, *grid, *kernel)
+    axes = len(kernel)
+    patches = patches.permute(0, *range(2, 2 + axes), 1, *range(2 + axes, 2 + 2 * axes))
+    return patches.flatten(1, axes).flatten(2)

@@ -60,6 +60,7 @@ class FitReport:
     inverse_consistency: float | None = None
     candidates: list[Candidate] = field(default_factory=list)
     seconds: float = 0.0
+    objective: str = "latent"
 
     def __post_init__(self) -> None:
         made = [c if isinstance(c, Candidate) else Candidate(**c) for c in self.candidates]

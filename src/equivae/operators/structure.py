@@ -51,7 +51,7 @@ def nearest_involution(operator: ConvOperator) -> ConvOperator:
 
     Raises `InputError` for a larger kernel, whose nearest involution has no finite size.
     """
-    if operator.kernel_size != 1:
+    if operator.kernel_size != 1 or operator.magnitude:
         raise InputError(
             f"only 1x1 operators can be made involutions, got kernel_size={operator.kernel_size}."
         )

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from equivae.autoencoder import Autoencoder
 from equivae.errors import InputError
 from equivae.files.writing import bounded_name, check_name, check_output, child, write_beside
+from equivae.operators.fingerprint import Fingerprint, check_vae
+from equivae.operators.format import FILE, OLD_HEADER, VERSION, metadata_of, read_op
 from equivae.operators.hub import fetch_latent_op
-from equivae.operators.modules import LatentOperator, build_operator
+from equivae.operators.modules import ConvOperator, LatentOperator
 from equivae.operators.report import FitReport
 from equivae.options import check_path
-from equivae.transforms import ComposedTransform, Transform, get_transform, register_transform
+from equivae.transforms import (
+    ComposedTransform,
+    LatticeTransform,
+    Transform,
+    get_transform,
+    register_transform,
+)
 
 __all__ = [
     "FittedTransform",
@@ -29,8 +37,8 @@ __all__ = [
     "save_operators",
 ]
 
-_SCHEMA = 1
-_WEIGHTS, _CONFIG = "latent_op.safetensors", "latent_op.json"
+_LAYOUTS = {1: "audio", 2: "image", 3: "video"}  # by the axes of the grid that an operator takes
+_SCALING = "none: latents as the VAE's encode returns them, before any scaling factor or shift"
 
 
 class FittedTransform(Transform):
@@ -38,12 +46,16 @@ class FittedTransform(Transform):
 
     .. math:: \rho(z) = W * S(z) + b
 
+    An operator that moves the grid itself, as those of resampled transforms, is given `z` instead of `S(z)`.
+    Whatever the base is, a fitted transform is not `exact`: it computes values.
+
     Args:
         base: gives the pixel op `T`, the grid move `S` and the mask.
         operator: the map that follows the grid move.
         inverse_operator: the one that follows the inverse grid move; `operator` itself for an involution.
         name: its name in reports, which becomes that of a folder: no slashes, no dot in front.
         report: how it was fitted and how well it fits.
+        vae: the fingerprint of the VAE that it was fitted to.
 
     The operators' weights are parameters of `module`; they are frozen unless `finetune` is asked to train
     them along (`train_operator=True`).
@@ -60,6 +72,8 @@ class FittedTransform(Transform):
     ```
     """
 
+    exact = False
+
     def __init__(
         self,
         base: Transform,
@@ -67,12 +81,13 @@ class FittedTransform(Transform):
         inverse_operator: LatentOperator | None = None,
         name: str | None = None,
         report: FitReport | None = None,
+        vae: Fingerprint | None = None,
     ) -> None:
         self.base, self.operator, self.inverse_operator = base, operator, inverse_operator
         self.name = check_name("the name of a fitted transform", name or default_name(base))
-        self.report = report
-        self.swaps_axes, self.exact, self.layouts = base.swaps_axes, base.exact, base.layouts
-        self.mixes_samples = base.mixes_samples
+        self.report, self.vae = report, vae
+        self.swaps_axes, self.mixes_samples = base.swaps_axes, base.mixes_samples
+        self.layouts = tuple(one for one in base.layouts if one == _LAYOUTS[len(operator.kernel)])
 
     @property
     def module(self) -> nn.ModuleDict:
@@ -86,7 +101,7 @@ class FittedTransform(Transform):
         return self.base.pixel(x)
 
     def latent(self, z: Tensor) -> Tensor:
-        moved: Tensor = self.operator(self.base.latent(z))
+        moved: Tensor = self.operator(z if self.operator.moves_grid else self.base.latent(z))
         return moved
 
     @property
@@ -98,7 +113,7 @@ class FittedTransform(Transform):
         suffix = "_inverse"
         name = self.name.removesuffix(suffix) if self.name.endswith(suffix) else self.name + suffix
         return FittedTransform(
-            self.base.inverse, self.inverse_operator, self.operator, name, self.report
+            self.base.inverse, self.inverse_operator, self.operator, name, self.report, self.vae
         )
 
     def mask(self, x: Tensor) -> Tensor | None:
@@ -106,13 +121,24 @@ class FittedTransform(Transform):
 
     def at_factor(self, factor: int, time_factor: int | None = None) -> FittedTransform:
         placed = self.base.at_factor(factor, time_factor)
-        if placed is self.base:
-            return self
-        return FittedTransform(placed, self.operator, self.inverse_operator, self.name, self.report)
+        return self if placed is self.base else self._like(placed, self.name)
+
+    def named(self, name: str) -> FittedTransform:
+        """The same under another name."""
+        return self._like(self.base, name)
+
+    def _like(self, base: Transform, name: str) -> FittedTransform:
+        return FittedTransform(
+            base, self.operator, self.inverse_operator, name, self.report, self.vae
+        )
+
+    def check_vae(self, vae: nn.Module | Autoencoder, *, strict: bool = False) -> None:
+        """Warn, or with `strict` raise `InputError`, when it was fitted to the latents of another VAE."""
+        check_vae(self.name, self.vae, vae, strict)
 
     def _does(self) -> Mapping[str, Any]:
-        # The report says how it was found, not what it does.
-        return {key: value for key, value in super()._does().items() if key != "report"}
+        # The report and the fingerprint say how it was found, not what it does.
+        return {k: v for k, v in super()._does().items() if k not in ("report", "vae")}
 
     def register(self, name: str | None = None, *, override: bool = False) -> FittedTransform:
         """Make it known to `get_transform`, the losses and the command line by its name or another.
@@ -120,7 +146,7 @@ class FittedTransform(Transform):
         Returns the registered transform. Raises `InputError` for a name that is malformed or taken.
         """
         name = name or self.name
-        fitted = FittedTransform(self.base, self.operator, self.inverse_operator, name, self.report)
+        fitted = self.named(name)
 
         class Registered(FittedTransform):
             # The registry builds transforms from classes; this one hands out the fitted transform.
@@ -141,79 +167,120 @@ class FittedTransform(Transform):
                 )
 
     def save(self, folder: str | Path) -> Path:
-        """Write `latent_op.safetensors` and `latent_op.json` into a folder; `load_latent_op` reads them.
+        """Write `latent_op.safetensors` into a folder; `load_latent_op` reads it.
 
-        Raises `InputError` for weights that are NaN or infinite.
+        Its metadata hold a JSON header, so that `equivae.operators.runtime` and other programs need nothing
+        but this one file. Raises `InputError` for weights that are NaN or infinite.
         """
         self.check_finite()
         folder = Path(folder)
         check_output("output folder", folder)
         folder.mkdir(parents=True, exist_ok=True)
-        module = self.module
-        weights = {key: value.detach().cpu() for key, value in module.state_dict().items()}
-        content = {
-            "schema": _SCHEMA,
-            "name": self.name,
-            "transform": self.base.name,
-            "operators": {
-                key: part.config()
-                for key, part in module.items()
-                if isinstance(part, LatentOperator)
-            },
-            "inverse": {True: "same", False: "own"}[self.inverse_operator is self.operator]
-            if self.inverse_operator is not None
-            else "none",
-            "report": None if self.report is None else self.report.to_dict(),
+        weights = {
+            key: value.detach().cpu().contiguous()
+            for key, value in self.module.state_dict().items()
         }
-        text = json.dumps(content, indent=1) + "\n"
-        write_beside(folder / _WEIGHTS, lambda path: save_file(weights, path))
-        write_beside(folder / _CONFIG, lambda path: _write(path, text))
+        metadata = metadata_of(self.header())
+        write_beside(folder / FILE, lambda path: save_file(weights, path, metadata))
+        (folder / OLD_HEADER).unlink(
+            missing_ok=True
+        )  # of an earlier version, which would contradict
         return folder
 
+    def header(self) -> dict[str, Any]:
+        """What its file says of it, of JSON types."""
+        operators = {
+            key: part.config()
+            for key, part in self.module.items()
+            if isinstance(part, LatentOperator)
+        }
+        inverse = "none" if self.inverse_operator is None else "own"
+        if self.inverse_operator is self.operator:
+            inverse = "same"
+        first = self.operator
+        return {
+            "version": VERSION,
+            "name": self.name,
+            "transform": self.base.name,
+            "kind": first.kind,
+            "channels": first.channels,
+            "kernel": list(first.kernel),
+            "padding": first.padding if isinstance(first, ConvOperator) else "zeros",
+            "factor": None if self.vae is None else self.vae.factor,
+            "scaling": _SCALING,
+            "vae": None if self.vae is None else self.vae.to_dict(),
+            "move": _move(self.base),
+            "inverse_move": None if self.inverse_operator is None else _move(self.base.inverse),
+            "inverse": inverse,
+            "operators": operators,
+            "report": None if self.report is None else self.report.to_dict(),
+        }
 
-def load_latent_op(folder: str | Path, transform: Transform | None = None) -> FittedTransform:
+
+def load_latent_op(
+    folder: str | Path,
+    transform: Transform | None = None,
+    *,
+    vae: nn.Module | Autoencoder | None = None,
+    strict: bool = False,
+) -> FittedTransform:
     """The transform that `FittedTransform.save` wrote.
 
     Args:
-        folder: where it lies: a folder, or its name on the hub, `"user/repo"`.
+        folder: where it lies: a folder, the file itself, or a name on the hub, `"user/repo"`. Folders that
+            version 0.1 wrote are read too.
         transform: what it was fitted for. By default the registered transform of the saved name, or the
             composition for a name such as `"rot90@hflip"`.
+        vae: the VAE that it is to be used with. There is a warning when it was fitted to another's latents.
+        strict: refuse instead of warning; needs `vae`.
 
-    Raises `InputError` when the folder holds none, or its transform is not registered here.
+    Raises `InputError` when there is none, when it is cut, when its transform is not registered here, and
+    with `strict` when it was fitted to another VAE.
 
     ```python
     import equivae
 
+    vae = equivae.zoo.load()
     t = equivae.fit_latent_op(
-        equivae.zoo.load(), "hflip", equivae.data.dead_leaves(4, size=64), kernel_size=1, progress=False
+        vae, "hflip", equivae.data.dead_leaves(4, size=64), kernel_size=1, progress=False
     )
     t.save("hflip_op")
-    assert equivae.load_latent_op("hflip_op").name == t.name
+    assert equivae.load_latent_op("hflip_op", vae=vae, strict=True).name == t.name
     ```
     """
+    if strict and vae is None:
+        raise InputError("strict=True compares the VAE with the one fitted to; pass it as `vae`.")
     check_path("the folder of a latent op", folder)
-    folder = fetch_latent_op(folder)
-    missing = [name for name in (_WEIGHTS, _CONFIG) if not (folder / name).is_file()]
-    if missing:
-        raise InputError(
-            f"{folder} holds no latent operator: {' and '.join(missing)} missing; pass a folder that "
-            "FittedTransform.save wrote."
-        )
-    content = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-    if content.get("schema") != _SCHEMA:
-        raise InputError(
-            f"{folder / _CONFIG} has schema {content.get('schema')!r}, this version reads {_SCHEMA}."
-        )
-    operators = {key: build_operator(config) for key, config in content["operators"].items()}
-    try:
-        nn.ModuleDict(operators).load_state_dict(load_file(folder / _WEIGHTS))
-    except Exception as error:
-        raise InputError(f"{folder / _WEIGHTS} does not fit {_CONFIG}: {error}") from error
+    header, operators = read_op(fetch_latent_op(folder))
     forward = operators["forward_operator"]
     inverse = {"same": forward, "own": operators.get("inverse_operator"), "none": None}
-    base = _named(content["transform"]) if transform is None else transform
-    report = None if content["report"] is None else FitReport(**content["report"])
-    return FittedTransform(base, forward, inverse[content["inverse"]], content["name"], report)
+    base = _named(header["transform"]) if transform is None else transform
+    try:
+        report = None if header.get("report") is None else FitReport(**header["report"])
+    except TypeError as error:
+        raise InputError(f"the report of the latent op in {folder} is broken: {error}.") from error
+    made = FittedTransform(
+        base,
+        forward,
+        inverse[header["inverse"]],
+        header["name"],
+        report,
+        Fingerprint.read(header.get("vae")),
+    )
+    if vae is not None:
+        made.check_vae(vae, strict=strict)
+    return made
+
+
+def _move(base: Transform) -> dict[str, bool] | None:
+    """The plain grid move as the runtime does it; `None` for one that it cannot do."""
+    if isinstance(base, LatticeTransform):
+        return {
+            "transposes": base.transposes,
+            "flips_height": base.flips_height,
+            "flips_width": base.flips_width,
+        }
+    return {} if getattr(base, "keeps_grid", False) else None
 
 
 def default_name(base: Transform) -> str:
@@ -237,10 +304,6 @@ def _named(name: str) -> Transform:
             f"the operator was fitted for transform {name!r}, which is not registered here; register it "
             f"first or pass it as `transform`. ({error})"
         ) from error
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def inverse_consistency(transform: Transform, latents: Tensor) -> float | None:

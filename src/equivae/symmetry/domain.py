@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from equivae.errors import InputError, did_you_mean
-from equivae.transforms import Group, LatticeTransform, get_group, get_transform
+from equivae.transforms import Group, LatticeTransform, Transform, get_group, get_transform
 from equivae.transforms.groups import list_groups
 from equivae.transforms.registry import list_transforms
 
-__all__ = ["Domain", "Method", "domain_weights", "lattice_group"]
+__all__ = ["Domain", "Method", "domain_weights", "lattice_group", "softened"]
 
 Method = Literal["fundamental-domain", "average"]
 
@@ -52,7 +54,7 @@ class Domain:
 def lattice_group(group: str | Group) -> Group:
     """A group of grid moves: by its name, or that of an involution such as `"hflip"`.
 
-    Raises `InputError` for anything else.
+    Raises `InputError` for anything else, and for elements whose products are not all among them.
     """
     if isinstance(group, str):
         if group in list_groups():
@@ -75,7 +77,32 @@ def lattice_group(group: str | Group) -> Group:
             f"group {group.name!r} holds transforms that are no flips or quarter turns of the grid; only "
             "these have a fundamental domain of whole cells."
         )
+    _check_closed(group)
     return group
+
+
+def _check_closed(group: Group) -> None:
+    """`InputError` unless the identity is there, no element twice, and every product an element."""
+
+    def move(element: Transform) -> tuple[bool, bool, bool]:
+        assert isinstance(element, LatticeTransform)
+        return element.transposes, element.flips_height, element.flips_width
+
+    moves = [move(element) for element in group]
+    problem = None
+    if move(get_transform("identity")) not in moves:
+        problem = "the identity is missing"
+    elif len(set(moves)) < len(moves):
+        problem = "an element is there twice"
+    for a in group:
+        for b in group:
+            if problem is None and move(a @ b) not in moves:
+                problem = f"{a.name} after {b.name} is {(a @ b).name}, which is none of them"
+    if problem is not None:
+        names = ", ".join(element.name for element in group)
+        raise InputError(
+            f"the elements of {group.name!r} ({names}) are no group: {problem}; pass all products too."
+        )
 
 
 def domain_weights(group: Group, height: int, width: int, method: Method) -> Tensor:
@@ -112,3 +139,21 @@ def _rank(height: int, width: int, turns: bool) -> Tensor:
     if turns and height > width:
         rank = rank + side**3
     return rank
+
+
+def softened(weights: Tensor, width: int) -> Tensor:
+    r"""Weights whose edges are ramps, a raised sine, of so many cells or pixels.
+
+    They are blurred by one lobe of a cosine along both axes. That commutes with flips and quarter turns, so
+    that weights which sum to one over a group still do: a partition of unity (weighted frames, Dym et al.,
+    arXiv 2402.16077).
+    """
+    if width < 2 or not weights.any():
+        return weights
+    half = width // 2
+    steps = torch.arange(-half, half + 1, dtype=weights.dtype)
+    kernel = torch.cos(math.pi * steps / (2 * half + 2))
+    kernel = kernel / kernel.sum()
+    soft = F.pad(weights[None, None], [half] * 4, mode="replicate")
+    soft = F.conv2d(F.conv2d(soft, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+    return soft[0, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,12 +13,12 @@ from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.files.pretrained import load_vae
 from equivae.operators import fit_latent_group
-from equivae.operators.fit import KernelSize
+from equivae.operators.decoding import decoded_psnr
+from equivae.operators.options import KernelSize
 from equivae.symmetry.domain import Method, lattice_group
 from equivae.symmetry.module import SymmetrizedVAE
 from equivae.symmetry.report import SymmetrizeReport
 from equivae.transforms import Group, Transform
-from equivae.units import psnr, require_finite
 
 __all__ = ["symmetrize"]
 
@@ -36,6 +37,7 @@ def symmetrize(
     kernel_size: KernelSize = 5,
     margin: int | str | None = "auto",
     passes: int = 2,
+    seam: int = 16,
     resolution: int | None = None,
     max_samples: int | None = None,
     image_column: str | None = None,
@@ -54,7 +56,7 @@ def symmetrize(
 
     Args:
         vae: a diffusers autoencoder or any module with the same calls, or where to load one from. It is
-            used as it is, neither copied nor changed.
+            used as it is, neither copied nor changed, its modes of training included.
         group: `"c2"`, `"hflip"`, `"vflip"`, `"d2"`, `"c4"`, `"d4"`, or a `Group` of grid moves.
         method: `"fundamental-domain"`, or `"average"`: the mean over the group, exact too but far worse in
             reconstruction, since the averaged latents disagree.
@@ -65,6 +67,7 @@ def symmetrize(
             4, 6 and 8 is enough (within 0.1 dB) on four of the images, and takes the whole grid when
             there are none; `None` takes the whole grid.
         passes: how often the context is translated, see `SymmetrizedVAE`.
+        seam: pixels over which the decoded parts fade into one another, see `SymmetrizedVAE`.
         resolution: resize and centre-crop the images to this side in pixels.
         max_samples: use the first so many images only.
         image_column: as `split` and `background`, see `equivae.data.load_images`.
@@ -93,7 +96,7 @@ def symmetrize(
     check_transforms(group.elements, autoencoder.layout, autoencoder)
     if images is None:
         whole = None if isinstance(margin, str) else margin
-        return _in_its_mode(SymmetrizedVAE(autoencoder.module, group, method, None, whole, passes))
+        return _made(autoencoder.module, group, method, None, whole, passes, seam)
     dataset = load_images(
         images,
         resolution=resolution,
@@ -115,16 +118,15 @@ def symmetrize(
             progress=progress,
         )
         transforms = {n: t for n, t in fitted.transforms.items() if n != "identity"}
-    made = SymmetrizedVAE(autoencoder.module, group, method, transforms, None, passes)
-    made = _in_its_mode(made)
+    made = _made(autoencoder.module, group, method, transforms, None, passes, seam)
     made.report = _measure(made, dataset, margin, eval_batch_size)
     made.margin = made.report.margin
     return made
 
 
-def _in_its_mode(made: SymmetrizedVAE) -> SymmetrizedVAE:
-    """In the mode of the autoencoder inside, whose parts keep each their own."""
-    made.training = made.vae.training
+def _made(vae: nn.Module, *arguments: Any) -> SymmetrizedVAE:
+    made = SymmetrizedVAE(vae, *arguments)
+    made.training = vae.training  # `train()` would put every part of the user's VAE in that mode
     made.operators.train(made.training)
     return made
 
@@ -140,13 +142,8 @@ def _measure(
     check_images(some, plain)
 
     def reconstruction(vae: Autoencoder) -> float:
-        error = 0.0
-        for x in torch.split(some.to(plain.device, plain.dtype), batch_size):
-            decoded = vae.decode(vae.encode(x)).clamp(-1, 1)
-            error += float((decoded - x).float().div(2).square().flatten(1).mean(1).sum())
-        name = type(made.vae).__name__
-        require_finite(error, f"the decodes of {name}", "check its weights and its dtype")
-        return psnr(error / count)
+        parts = torch.split(some.to(plain.device, plain.dtype), batch_size)
+        return decoded_psnr(vae, ((vae.encode(x), x, None) for x in parts))
 
     found: dict[int, float] = {}
     with measuring(made):
@@ -171,4 +168,5 @@ def _measure(
             plain_psnr=reconstruction(plain),
             reconstruction_psnr=value,
             margins=found,
+            seam=made.seam,
         )

@@ -12,13 +12,13 @@ from diffusers.models.autoencoders.vae import DecoderOutput
 from torch import Tensor, nn
 
 from equivae.autoencoder import Autoencoder
-from equivae.errors import InputError, did_you_mean
+from equivae.errors import InputError, did_you_mean, first_line
 from equivae.files.pretrained import load_vae, save_vae
 from equivae.files.writing import child, write_beside
 from equivae.operators import FittedTransform, load_latent_op
-from equivae.symmetry.domain import Domain, Method, domain_weights, lattice_group
+from equivae.symmetry.domain import Domain, Method, domain_weights, lattice_group, softened
 from equivae.symmetry.report import SymmetrizeReport
-from equivae.transforms import Group, Transform
+from equivae.transforms import Group, Transform, get_transform
 
 __all__ = ["SymmetrizedVAE", "load_symmetrized"]
 
@@ -49,6 +49,9 @@ class SymmetrizedVAE(nn.Module):
         transforms: latent ops for the context by the names of the elements; plain grid moves without.
         margin: cells around the domain that are encoded and decoded with it; `None` takes all.
         passes: how often the context is translated; each pass carries it further across the borders.
+        seam: pixels over which the decoded parts fade into one another, as far as the margin has room: the
+            weights of the decoder are then ramps that still sum to one over the group, and the law stays
+            exact. 0 for a hard edge.
 
     Attributes:
         report: cost and effect on reconstruction, when `symmetrize` had images to measure them on.
@@ -64,6 +67,7 @@ class SymmetrizedVAE(nn.Module):
         transforms: Mapping[str, Transform] | None = None,
         margin: int | None = None,
         passes: int = 2,
+        seam: int = 0,
     ) -> None:
         super().__init__()
         if method not in get_args(Method):
@@ -73,9 +77,11 @@ class SymmetrizedVAE(nn.Module):
             raise InputError(f"margin must not be negative, got {margin}.")
         if passes < 0:
             raise InputError(f"passes must not be negative, got {passes}.")
+        if seam < 0:
+            raise InputError(f"seam must not be negative, got {seam}.")
         self.group = lattice_group(group)
         self.method: Method = method
-        self.margin, self.passes = margin, passes
+        self.margin, self.passes, self.seam = margin, passes, seam
         self.vae: Any = vae
         self.transforms = dict(transforms or {})
         missing = [
@@ -134,7 +140,7 @@ class SymmetrizedVAE(nn.Module):
                 for e in elements
             ]
             decoded = self._view.decode(torch.cat(crops))
-            pixels = _pixels(domain, factor)
+            pixels = self._pixels(domain)
             for element, part in zip(elements, torch.split(decoded, len(z)), strict=True):
                 placed = element.pixel(_place(part, domain, pixels, factor))
                 images = placed if images is None else images + placed
@@ -219,6 +225,15 @@ class SymmetrizedVAE(nn.Module):
             fields = following
         return fields
 
+    def _pixels(self, domain: Domain) -> Tensor:
+        """The domain's weights on the pixel grid, with a ramp as wide as fits into the margin."""
+        factor = self._view.factor
+        pixels = domain.weights.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+        if self.method == "average":
+            return pixels
+        room = max(pixels.shape) if self.margin is None else self.margin * factor
+        return softened(pixels, min(self.seam, 2 * room))
+
     def cost(self, height: int, width: int) -> float:
         """Cells encoded (and decoded) for an image of so many pixels, relative to the plain VAE's."""
         factor = self._view.factor
@@ -243,9 +258,11 @@ class SymmetrizedVAE(nn.Module):
         content = {
             "schema": _SCHEMA,
             "group": self.group.name,
+            "elements": [element.name for element in self.group],
             "method": self.method,
             "margin": self.margin,
             "passes": self.passes,
+            "seam": self.seam,
             "context": list(self.transforms),
         }
         text = json.dumps(content, indent=1) + "\n"
@@ -267,11 +284,7 @@ class SymmetrizedVAE(nn.Module):
                 f"{folder} holds no symmetrized VAE: {_CONFIG} is missing; pass a folder that its "
                 "save_pretrained wrote."
             )
-        content = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-        if content.get("schema") != _SCHEMA:
-            raise InputError(
-                f"{folder / _CONFIG} has schema {content.get('schema')!r}, this version reads {_SCHEMA}."
-            )
+        content = _read(folder / _CONFIG)
         if vae is None:
             vae = load_vae(folder / _VAE)
         else:
@@ -282,8 +295,17 @@ class SymmetrizedVAE(nn.Module):
         context = {
             name: load_latent_op(child(folder, f"context_{name}")) for name in content["context"]
         }
+        group = content["group"]
+        if "elements" in content:  # a group of the user's own is known by nothing else
+            group = Group(group, tuple(get_transform(name) for name in content["elements"]))
         return cls(
-            vae, content["group"], content["method"], context, content["margin"], content["passes"]
+            vae,
+            group,
+            content["method"],
+            context,
+            content["margin"],
+            content["passes"],
+            content.get("seam", 0),
         )
 
 
@@ -312,11 +334,6 @@ def _place(part: Tensor, domain: Domain, weights: Tensor, factor: int) -> Tensor
     return nn.functional.pad(part * inside, padding)
 
 
-def _pixels(domain: Domain, factor: int) -> Tensor:
-    """The domain's weights on the pixel grid."""
-    return domain.weights.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
-
-
 def _unwrap_latent(output: Any, vae: nn.Module) -> tuple[Tensor, Any]:
     """The tensor inside what `encode` returned, and how to wrap another like it."""
     if isinstance(output, Tensor):
@@ -336,6 +353,22 @@ def _unwrap_latent(output: Any, vae: nn.Module) -> tuple[Tensor, Any]:
         f"`encode` of {type(vae).__name__} returned {type(output).__name__}, which symmetrize cannot put "
         "together from parts; it takes tensors, `latents`, `latent` and Gaussian posteriors."
     )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The content of `symmetrize.json`; `InputError`, in one sentence, for what is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is no JSON: {first_line(error)}.") from error
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != _SCHEMA:
+        raise InputError(f"{path} has schema {schema!r}, this version reads {_SCHEMA}.")
+    keys = ("group", "method", "margin", "passes", "context")
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise InputError(f"{path} is incomplete: {', '.join(missing)} missing.")
+    return dict(content)
 
 
 def _write(path: Path, text: str) -> None:

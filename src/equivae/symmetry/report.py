@@ -20,6 +20,7 @@ class SymmetrizeReport:
         plain_psnr: reconstruction PSNR of the plain VAE, in dB.
         reconstruction_psnr: that of the symmetrized one.
         margins: margin to reconstruction PSNR, the evidence behind the choice.
+        seam: pixels over which the decoded parts fade into one another.
     """
 
     group: str
@@ -29,6 +30,7 @@ class SymmetrizeReport:
     plain_psnr: float
     reconstruction_psnr: float
     margins: dict[int, float] = field(default_factory=dict)
+    seam: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, of JSON types."""

@@ -21,6 +21,19 @@ from equivae.transforms.families import (
     RandomZoom,
 )
 from equivae.transforms.lattice import LATTICE, LatticeTransform
+from equivae.transforms.photometric import (
+    Blur,
+    Brightness,
+    ColourNegative,
+    Contrast,
+    Exposure,
+    Gamma,
+    Greyscale,
+    Hue,
+    Saturation,
+    Sharpen,
+    WhiteBalance,
+)
 from equivae.transforms.registry import get_transform, register_builtin
 from equivae.transforms.representations import signed_flip
 from equivae.transforms.resampled import (
@@ -62,6 +75,19 @@ _GROUPS: dict[str, dict[str, Callable[..., Transform]]] = {
         "shear": Shear,
         "affine": Affine,
         "perspective": Perspective,
+    },
+    "photometric": {
+        "exposure": Exposure,
+        "brightness": Brightness,
+        "contrast": Contrast,
+        "saturation": Saturation,
+        "greyscale": Greyscale,
+        "hue": Hue,
+        "gamma": Gamma,
+        "colour_negative": ColourNegative,
+        "white_balance": WhiteBalance,
+        "blur": Blur,
+        "sharpen": Sharpen,
     },
     "representation": {
         "signed_hflip": _signed("hflip", _HORIZONTAL),

@@ -19,8 +19,9 @@ class TransformInfo:
 
     Attributes:
         name: as it is written in `--transforms`.
-        group: `"lattice"`, `"resampled"`, `"random"`, `"plugin"`, `"custom"`, ...
-        kind: `"exact"` if values only move, `"resampled"` if they are interpolated.
+        group: `"lattice"`, `"resampled"`, `"photometric"`, `"random"`, `"plugin"`, `"custom"`, ...
+        kind: `"exact"` if values only move, `"resampled"` if they are interpolated, `"photometric"` if they
+            change in place.
         parameters: what it takes, with the defaults: `"factor=0.5, antialias=True"`.
         source: the package or module that it comes from.
     """
@@ -46,7 +47,8 @@ def transform_table() -> list[TransformInfo]:
     for name in list_transforms():
         group, source = origin_of(name)
         try:
-            kind = "exact" if get_transform(name).exact else "resampled"
+            exact = get_transform(name).exact
+            kind = "exact" if exact else "photometric" if group == "photometric" else "resampled"
         except ValueError:  # a custom one whose parameters have no defaults
             kind = "unknown"
         rows.append(TransformInfo(name, group, kind, _parameters(name), source))
@@ -56,6 +58,7 @@ def transform_table() -> list[TransformInfo]:
 _ORDER = (
     "lattice",
     "resampled",
+    "photometric",
     "representation",
     "mixing",
     "time",

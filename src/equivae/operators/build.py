@@ -1,0 +1,61 @@
+"""The operator that a saved description stands for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from equivae.errors import InputError
+from equivae.operators.modules import ConvOperator, LatentOperator, ResidualOperator
+from equivae.operators.phases import Geometry, PhaseOperator
+
+__all__ = ["build_operator"]
+
+
+def build_operator(config: dict[str, Any]) -> LatentOperator:
+    """The operator that `config()` describes, unfitted. `InputError` for an unknown kind, or a broken one."""
+    kind = config.get("kind")
+    if kind not in ("conv", "network", "phases"):
+        raise InputError(
+            f"unknown kind of latent operator {kind!r}; this version reads 'conv', 'network' and 'phases'."
+        )
+    try:
+        if kind == "phases":
+            return _phases(config)
+        if kind == "conv":
+            return _convolution(config)
+        # Version 1 had the base's own settings beside the network's.
+        base = build_operator(config.get("base") or {**config, "kind": "conv"})
+        return ResidualOperator(base, config["width"], config["layers"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"the description of a latent operator of kind {kind!r} is broken: "
+            f"{type(error).__name__} {error}."
+        ) from error
+
+
+def _convolution(config: dict[str, Any]) -> ConvOperator:
+    size = config["kernel_size"]
+    return ConvOperator(
+        config["channels"],
+        size if isinstance(size, int) else tuple(size),
+        config["padding"],
+        border=bool(config.get("border", False)),
+        magnitude=int(config.get("magnitude", 0)),
+    )
+
+
+def _phases(config: dict[str, Any]) -> PhaseOperator:
+    return PhaseOperator(
+        config["channels"],
+        tuple(config["kernel_size"]),
+        Geometry.of(config["geometry"]),
+        torch.zeros(config["phases"], 2),
+        config["spread"],
+        inputs=config["inputs"],
+        border=config["border"],
+        magnitude=config["magnitude"],
+    )

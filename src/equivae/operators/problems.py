@@ -1,0 +1,228 @@
+"""What a fit has to solve: for every transform its equations, on training and on held-out images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equivae.autoencoder import Autoencoder, moves_axis
+from equivae.data.sources import ImageDataset
+from equivae.errors import InputError
+from equivae.operators.geometry import geometry_of, phase_operator
+from equivae.operators.modules import Kernel, LatentOperator
+from equivae.operators.options import FitOptions
+from equivae.operators.pairs import Pair, check_transform_fits, latent_pairs
+from equivae.operators.regression import PatchRegression, PhaseRegression, Regression
+from equivae.transforms import Transform
+
+__all__ = ["AUTO_KERNEL_SIZES", "Equations", "Problem", "gather"]
+
+AUTO_KERNEL_SIZES = (1, 3, 5, 7)
+_MOST_ENTRIES = 4096  # of a patch: above, solving takes minutes and hundreds of megabytes
+_MOST_WINDOW = 2304  # entries of a phase's window, of which there are several
+_KEPT_IMAGES = 8  # held-out images that are decoded
+
+
+@dataclass(frozen=True)
+class Equations:
+    """The equations of one map, on the images that it learns from and on those that judge it."""
+
+    train: Regression[Any]
+    held_out: Regression[Any]
+
+    def refit(self, ridge: float, kernel: Kernel | None) -> LatentOperator:
+        """The operator of all images, for a ridge and a kernel that were chosen already."""
+        joined = self.train + self.held_out
+        return joined.operator(joined.solve(ridge, kernel))
+
+
+@dataclass
+class Problem:
+    """One transform, its equations and what is kept of the images.
+
+    Attributes:
+        transform: the transform at the VAE's factor.
+        equations: training and held-out equations.
+        kernels: what to solve for, ascending; one `None` where the equations have one kernel.
+        held_out: held-out pairs, both ways of an involution; the images are kept of the first few of those
+            that were asked for, which are decoded.
+        training: training pairs without their images; filled when gradient steps follow.
+        plain: squared error and power of the plain latent op over the held-out cells.
+    """
+
+    transform: Transform
+    equations: Equations
+    kernels: list[Kernel | None]
+    held_out: list[Pair] = field(default_factory=list)
+    training: list[Pair] = field(default_factory=list)
+    plain: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def moves_grid(self) -> bool:
+        """Whether the operator takes the untouched latent to the new grid."""
+        return isinstance(self.equations.train, PhaseRegression)
+
+    def inputs(self, pair: Pair) -> Tensor:
+        """What the operator is given."""
+        return pair.latent if self.moves_grid else pair.moved
+
+    @property
+    def grid_error(self) -> float:
+        """The error of the plain latent op on held-out cells."""
+        return math.sqrt(self.plain[0] / max(self.plain[1], torch.finfo(torch.float64).tiny))
+
+    def decoded(self) -> list[Pair]:
+        """The held-out pairs that are decoded."""
+        return [pair for pair in self.held_out if pair.source is not None]
+
+    def add(self, pair: Pair, training: bool, asked: bool, train_on: bool) -> None:
+        """Add a pair to the equations; keep it if it is to be decoded or trained on.
+
+        Args:
+            pair: the pair.
+            training: whether its images are those to learn from.
+            asked: whether it leads the way that was asked for; the way back of an involution does not.
+            train_on: whether gradient steps follow.
+        """
+        equations = self.equations.train if training else self.equations.held_out
+        equations.add(self.inputs(pair), pair.target, pair.mask)
+        if training:
+            if asked and train_on:
+                self.training.append(replace(pair, source=None))
+            return
+        error, power = squares(pair.moved, pair.target, pair.mask)
+        self.plain = (self.plain[0] + error, self.plain[1] + power)
+        seen = sum(len(kept.latent) for kept in self.decoded())
+        decoded = asked and seen < _KEPT_IMAGES
+        self.held_out.append(pair if decoded else replace(pair, source=None))
+
+
+def squares(found: Tensor, target: Tensor, mask: Tensor | None) -> tuple[float, float]:
+    """`‖found - target‖²` and `‖target‖²` over the cells that count."""
+    inside = 1.0 if mask is None else mask.to(target)
+    goal = target.double() * inside
+    return float((found.double() * inside - goal).square().sum()), float(goal.square().sum())
+
+
+def gather(
+    vae: Autoencoder, transforms: Sequence[Transform], images: ImageDataset, options: FitOptions
+) -> tuple[dict[str, Problem], int]:
+    """The problems of transforms and of their inverses, by name; and how many images were held out."""
+    if len(images) < 2:
+        raise InputError(
+            f"a fit needs at least two images, one of them held out to choose the ridge; got {len(images)}."
+        )
+    transforms = [vae.place(transform) for transform in transforms]
+    for transform in transforms:
+        check_transform_fits(transform, images[0], vae)
+    wanted = {transform.name for transform in transforms}
+    training, held_out = images.split(options.validation_split, options.seed)
+    problems: dict[str, Problem] = {}
+    for part, is_training in ((training, True), (held_out, False)):
+        pairs = latent_pairs(
+            vae,
+            part,
+            transforms,
+            batch_size=options.eval_batch_size,
+            mixed_precision=options.mixed_precision,
+            progress=options.progress,
+        )
+        for batch in pairs:
+            for pair in batch:
+                name = pair.transform.name
+                if name not in problems:
+                    problems[name] = _problem(pair, vae, len(training), options)
+                asked = pair.forward or name not in wanted
+                problems[name].add(pair, is_training, asked, options.trained)
+    for problem in problems.values():
+        _check_enough(problem, len(training), options)
+    return problems, len(held_out)
+
+
+def _problem(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> Problem:
+    """The empty equations of a transform; `pair` shows the grid."""
+    geometry = None
+    if options.phases and pair.latent.ndim == 4:
+        geometry = geometry_of(pair.transform)
+    if geometry is not None:
+        size = options.kernel_size if options.kernel_size != "auto" else 5
+        counted = pair.mask.sum() if pair.mask is not None else pair.target[0, 0].numel()
+        operator = phase_operator(
+            geometry,
+            vae.latent_channels,
+            (pair.latent.shape[-2], pair.latent.shape[-1]),
+            int(counted) * images,
+            size,
+            _MOST_WINDOW,
+            border=options.border,
+            magnitude=bool(options.magnitude),
+        )
+        equations = Equations(PhaseRegression(operator), PhaseRegression(operator))
+        return Problem(pair.transform, equations, [None])
+    kernels = _kernels(options, pair.transform, vae)
+    train = PatchRegression(
+        vae.latent_channels,
+        kernels[-1],
+        options.padding,
+        border=options.border,
+        magnitude=options.magnitude,
+    )
+    if train.entries > _MOST_ENTRIES:
+        train = _low_rank(train, kernels[-1], options)
+    train.choose_basis(pair.moved)
+    return Problem(pair.transform, Equations(train, train.like()), list(kernels))
+
+
+def _low_rank(wide: PatchRegression, kernel: Kernel, options: FitOptions) -> PatchRegression:
+    """Equations of as many principal components of the neighbours as can be solved for."""
+    channels, cells = wide.channels, math.prod(kernel)
+    own = channels * (1 + bool(options.magnitude)) + cells
+    rank = (_MOST_ENTRIES - own) // cells
+    if rank < 1:
+        raise InputError(
+            f"kernel_size={max(kernel)} is too large for {channels} latent channels; choose a smaller one."
+        )
+    return PatchRegression(
+        channels,
+        kernel,
+        options.padding,
+        border=options.border,
+        magnitude=min(1, options.magnitude),
+        rank=min(rank, channels),
+    )
+
+
+def _check_enough(problem: Problem, images: int, options: FitOptions) -> None:
+    """`InputError` when there are fewer training cells than unknowns and no ridge was asked for."""
+    train = problem.equations.train
+    smallest = train.fewest
+    if not smallest:
+        raise InputError(
+            f"no latent cell lies inside the mask of transform {problem.transform.name!r} on these images; "
+            "choose larger images."
+        )
+    entries = train.entries
+    if options.ridge == 0 and smallest <= entries:
+        needed = math.ceil((entries + 1) / smallest * images / (1 - options.validation_split))
+        raise InputError(
+            f"ridge=0 leaves the equations of {problem.transform.name!r} singular: {smallest} cells for "
+            f"{entries} unknowns; pass at least {needed} images, a smaller kernel_size, or a ridge."
+        )
+
+
+def _kernels(options: FitOptions, transform: Transform, vae: Autoencoder) -> list[Kernel]:
+    """The kernels to solve for, ascending: as large as asked in space, in time, or in both if both move."""
+    auto = options.kernel_size == "auto"
+    sizes = AUTO_KERNEL_SIZES if options.kernel_size == "auto" else (options.kernel_size,)
+    moved = [True] * len(vae.geometry.axes)
+    if vae.layout == "video":
+        moved = [moves_axis(transform, "video", i, vae.geometry.axes) for i in range(3)]
+        moved[1:] = [moved[1] or moved[2]] * 2  # space is one
+    kernels = [tuple(size if moves else 1 for moves in moved) for size in sizes]
+    fitting = [k for k in kernels if vae.latent_channels * math.prod(k) <= _MOST_ENTRIES]
+    return (fitting or kernels[:1]) if auto else kernels

@@ -1,0 +1,191 @@
+"""Resampled latent ops: one filter for every phase, regressed on the untouched latent."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import equivae
+from equivae.operators.geometry import geometry_of, phase_operator
+from equivae.operators.phases import Geometry, PhaseOperator
+from equivae.operators.regression import PhaseRegression
+
+
+class UnshuffleAE(nn.Module):
+    """Mixes the 12 values of every 2x2 patch by an invertible matrix, so that it loses nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.matrix = nn.Parameter(torch.randn(12, 12, generator=generator) / 4 + torch.eye(12))
+
+    def encode(self, images: Tensor) -> Tensor:
+        return torch.einsum("oc,bchw->bohw", self.matrix, F.pixel_unshuffle(images, 2))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        patches = torch.einsum("oc,bchw->bohw", torch.linalg.inv(self.matrix), latents)
+        return F.pixel_shuffle(patches, 2)
+
+
+def gaussian(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def scale(p: int, q: int) -> Geometry:
+    return Geometry("scale", ratio=((p, q), (p, q)))
+
+
+GEOMETRIES = {
+    "scale(factor=0.5)": 1,
+    "scale(factor=2)": 4,
+    "scale(factor=1.5)": 9,
+    "scale(factor=0.75)": 9,
+    "scale(factor=(1, 2))": 2,
+    "fractional_shift(y=0.5, x=0.25)": 1,
+    "fractional_shift(y=0.5, x=0, cyclic=True)": 1,
+    "translate(cells=(0.5, -1.25))": 1,
+    "rotate(angle=15)": 36,
+}
+
+
+@pytest.mark.parametrize(("name", "phases"), GEOMETRIES.items())
+def test_a_known_operator_is_recovered(name, phases):
+    geometry = geometry_of(equivae.get_transform(name))
+    template = phase_operator(geometry, 2, (12, 12), 10**6, 3, 1000, border=True, magnitude=True)
+    assert len(template.phases) == phases
+    template = template.double()
+    template.weight.copy_(gaussian(*template.weight.shape, seed=1))
+    template.bias.copy_(gaussian(*template.bias.shape, seed=2))
+    x = gaussian(80 if phases == 36 else 24, 2, 12, 12)
+    y = template(x)
+    assert y.shape[-2:] == geometry.size(12, 12)
+    equations = PhaseRegression(template)
+    for rows in torch.arange(len(x)).split(8):
+        equations.add(x[rows], y[rows])
+    solution = equations.solve(0.0)
+    assert equations.error(solution) < 1e-6
+    fresh = gaussian(2, 2, 12 if phases == 36 else 24, 12, seed=5)
+    found = equations.operator(solution).double()
+    torch.testing.assert_close(found(fresh), template(fresh), atol=1e-3, rtol=1e-3)
+
+
+WARPS = [
+    "rotate(angle=15)",
+    "zoom(factor=1.5)",
+    "zoom(factor=0.8, y=0.2)",
+    "translate(y=0.1, x=-0.05)",
+    "shear(x=10)",
+    "affine",
+    "perspective",
+    "translate(cells=(0.5, -1.25))",
+    "scale(factor=1.5)",
+    "scale(factor=0.75, antialias=False)",
+]
+
+
+@given(name=st.sampled_from(WARPS), inverted=st.booleans(), height=st.sampled_from([8, 12, 16]))
+@settings(max_examples=30, deadline=None)
+def test_the_places_are_those_that_the_plain_op_reads(name, inverted, height):
+    """A latent that holds its own coordinates is interpolated to the places."""
+    t = equivae.get_transform(name)
+    if inverted and not name.startswith("scale"):
+        t = t.inverse
+    width = 12
+    grid = torch.stack(
+        torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    ).double()
+    found = geometry_of(t).places(height, width).permute(2, 0, 1)
+    if hasattr(t, "antialias"):
+        t = type(t)(**{**{k: getattr(t, k) for k in t.__dataclass_fields__}, "antialias": False})
+    read = t.latent(grid[None])[0]
+    limit = torch.tensor([height - 1.0, width - 1.0]).view(2, 1, 1)
+    inside = ((found >= 0) & (found <= limit)).all(0)
+    assert inside.float().mean() > 0.2
+    torch.testing.assert_close(read[:, inside], found[:, inside], atol=1e-6, rtol=1e-6)
+
+
+def test_what_numbers_cannot_describe_is_interpolated_as_before():
+    assert geometry_of(equivae.get_transform("rot90")) is None
+    assert geometry_of(equivae.get_transform("rotate", padding_mode="reflection")) is None
+    assert geometry_of(equivae.get_transform("scale", factor=0.7071)) is None
+    images = gaussian(4, 3, 16, 16).float().clamp(-1, 1)
+    t = equivae.fit_latent_op(
+        UnshuffleAE(), "scale(factor=0.5)", images, 3, phases=False, progress=False
+    )
+    assert not t.operator.moves_grid
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_a_shift_by_half_a_cell_is_exact_where_nothing_is_lost(inverse):
+    """One pixel of a cell of two: linear in the neighbours, which interpolation has thrown away."""
+    images = (torch.rand(8, 3, 24, 24, generator=torch.Generator().manual_seed(0)) - 0.5) * 1.8
+    shift = equivae.get_transform("fractional_shift", y=0.5, x=0.5)
+    vae = UnshuffleAE()
+    t = equivae.fit_latent_op(vae, shift, images, 3, progress=False)
+    old = equivae.fit_latent_op(vae, shift, images, 3, progress=False, phases=False)
+    assert t.report.latent_error < 1e-2 < 0.1 < old.report.latent_error
+    moving = t.inverse if inverse else t
+    with torch.no_grad():
+        moved = moving.latent(vae.encode(images))[..., 2:-2, 2:-2]
+        expected = vae.encode(moving.pixel(images))[..., 2:-2, 2:-2]
+    assert (moved - expected).norm() / expected.norm() < 1e-2
+
+
+def test_a_rotation_has_as_many_phases_as_its_cells_can_bear():
+    geometry = geometry_of(equivae.get_transform("rotate", angle=15))
+    few, many = (
+        phase_operator(geometry, 2, (16, 16), cells, 3, 1000, border=True, magnitude=False)
+        for cells in (100, 10**6)
+    )
+    assert len(few.phases) == 1
+    assert len(many.phases) == 36
+    assert many(gaussian(1, 2, 9, 14)).shape == (1, 2, 9, 14)
+
+
+def test_a_window_grows_where_the_grid_shrinks_and_stays_within_its_entries():
+    def kernel(p: int, q: int, most: int = 10**6) -> tuple[int, ...]:
+        return phase_operator(
+            scale(p, q), 4, (16, 16), 10**6, 3, most, border=False, magnitude=False
+        ).kernel
+
+    assert kernel(2, 1) == (3, 3)
+    assert kernel(1, 2) == (4, 4)
+    assert kernel(1, 4) == (10, 10) or kernel(1, 4)[0] % 2 == 0
+    assert kernel(1, 4)[0] > kernel(1, 2)[0]
+    assert 4 * kernel(1, 4, most=300)[0] ** 2 <= 300
+
+
+@pytest.mark.parametrize("side", [7, 9])
+def test_sides_that_a_ratio_does_not_divide_are_refused(side):
+    operator = PhaseOperator(2, (3, 3), scale(3, 2), torch.zeros(1, 2))
+    with pytest.raises(equivae.InputError, match="divide by 2"):
+        operator(torch.zeros(1, 2, side, 8))
+
+
+def test_a_constant_entry_gets_no_weight():
+    """Inside the mask of a rotation the channel of ones is 1 everywhere, and tells nothing."""
+    images = equivae.data.dead_leaves(12, size=64)
+    t = equivae.fit_latent_op(
+        equivae.zoo.load(), "rotate(angle=15)", images, 3, ridge=1e-9, progress=False
+    )
+    assert t.operator.weight.abs().max() < 10
+
+
+def test_a_grid_with_other_phases_is_refused():
+    geometry = Geometry("warp", matrix=((1.0, 0.0, 0.05), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
+    operator = phase_operator(geometry, 2, (20, 20), 100, 3, 99, border=False, magnitude=False)
+    operator(torch.zeros(1, 2, 20, 20))
+    with pytest.raises(equivae.InputError, match="phases"):
+        operator(torch.zeros(1, 2, 20, 31))
+
+
+def test_it_follows_the_contract():
+    images = (torch.rand(8, 3, 24, 24, generator=torch.Generator().manual_seed(0)) - 0.5) * 1.8
+    laws = ["shape", "dtype", "device", "mask", "determinism", "gradient", "batch independence"]
+    for name in ("rotate(angle=15)", "scale(factor=2)"):
+        t = equivae.fit_latent_op(UnshuffleAE(), name, images, 3, progress=False)
+        equivae.testing.check_transform(t, factor=2, latent_channels=12, laws=laws, max_examples=4)
