@@ -265,7 +265,7 @@ def test_a_masked_transform_is_fitted_inside_its_mask():
         ({"method": "linaer"}, "linear"),
         ({"padding": "zero"}, "zeros"),
         ({"ridge": -1.0}, "ridge"),
-        ({"validation_split": 0.0}, "held-out"),
+        ({"validation_split": 0.0}, "validation_split"),
         ({"eval_batch_size": 0}, "eval_batch_size"),
         ({"involution": True}, "kernel_size=1"),
         ({"method": "network", "max_train_steps": 0}, "max_train_steps"),

@@ -153,7 +153,7 @@ def test_a_decoder_that_overflows_is_not_called_perfect() -> None:
         equivae.analyze_latents(Broken(), IMAGES, "hflip", progress=False)
     with pytest.raises(InputError, match="the decodes of Broken hold NaN"):
         equivae.fit_latent_op(Broken(), "hflip", IMAGES, "auto", progress=False)
-    with pytest.raises(InputError, match="the decodes of Broken hold NaN"):
+    with pytest.raises(InputError, match="the decodes of SymmetrizedVAE hold NaN"):
         equivae.symmetrize(
             Broken(), "hflip", images=noise(3, 3, 32, 32), kernel_size=1, progress=False
         )
