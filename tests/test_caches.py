@@ -562,6 +562,11 @@ def test_importing_the_room_needs_torch_and_safetensors_alone() -> None:
     assert in_process(code).stdout.strip() == "[]"
 
 
+def test_writing_files_needs_no_diffusers() -> None:
+    code = "import sys, equivae.files.writing; print('diffusers' in sys.modules)"
+    assert in_process(code).stdout.strip() == "False"
+
+
 def test_every_format_says_how_it_looks() -> None:
     assert set(caches.FORMATS) == {"kohya", "lightningdit", "ai_toolkit", "simpletuner", "plain"}
     assert all(isinstance(form, CacheFormat) and form.looks for form in caches.FORMATS.values())

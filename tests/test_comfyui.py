@@ -218,6 +218,26 @@ def test_what_cannot_be_applied_is_said(pack: dict[str, Any], tmp_path: Path) ->
         save_file(tensors, path, {"format": "latent_op", "equivae": header})
         with pytest.raises(ValueError, match=match):
             pack["Load Latent Op"]("", str(tmp_path / "op"))
+    settings = {"kind": "conv", "channels": 4, "kernel_size": 3, "padding": "zeros"}
+    known = {
+        "schema": 1,
+        "transform": "hflip",
+        "operators": {"forward_operator": settings},
+        "inverse": "none",
+    }
+    for change, match in (
+        ({"transform": "shift(y=2)"}, "these nodes cannot apply"),
+        ({"schema": 7}, "update these nodes"),
+    ):
+        old = tmp_path / "old"  # as version 0.1 wrote it
+        old.mkdir(exist_ok=True)
+        weights = {"weight": torch.zeros(4, 4, 3, 3), "bias": torch.zeros(4)}
+        save_file(
+            {f"forward_operator.{n}": w for n, w in weights.items()}, old / "latent_op.safetensors"
+        )
+        (old / "latent_op.json").write_text(json.dumps(known | change))
+        with pytest.raises(ValueError, match=match):
+            pack["Load Latent Op"]("", str(old))
 
 
 # Fit, report, symmetrize ----------------------------------------------------------------------------------

@@ -57,8 +57,8 @@ def test_what_the_hub_does_not_give(hub: Path) -> None:
         ("user/none", "does not give user/none: 404 Client Error for user/none. Check"),
         ("user/empty", "holds no latent op"),
         ("user/two", "several latent ops; pass one of user/two/operators/a, user/two/operators/b"),
-        ("no-such-folder", "holds no latent operator"),
-        ("../user/two", "holds no latent operator"),
+        ("no-such-folder", "holds no latent op"),
+        ("../user/two", "holds no latent op"),
     ):
         with pytest.raises(InputError, match=match):
             equivae.load_latent_op(name)

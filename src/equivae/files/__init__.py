@@ -1,7 +1,8 @@
-"""Where autoencoders come from and go to: folders, single files, the hub; safetensors only."""
+"""Where autoencoders come from and go to: folders, single files, the hub; safetensors only.
 
-from equivae.files.export import export_single_file
-from equivae.files.pretrained import load_vae, register_loader, save_vae
-from equivae.files.single_file import load_single_file
+Every name is imported on first use, so that `equivae.files.writing` does not need diffusers.
+"""
 
-__all__ = ["export_single_file", "load_single_file", "load_vae", "register_loader", "save_vae"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
