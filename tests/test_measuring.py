@@ -94,6 +94,11 @@ MEASUREMENTS: dict[str, Callable[[nn.Module], Any]] = {
         vae, IMAGES, "hflip", progress=False
     ).to_dict(),
     "fit_latent_op": _fit,
+    "fit by what is decoded": lambda vae: (
+        equivae.fit_latent_op(
+            vae, "hflip", IMAGES, 1, objective="decoded", max_train_steps=2, progress=False
+        ).report.latent_error
+    ),
     "fit_latent_group": lambda vae: (
         equivae.fit_latent_group(vae, "d2", IMAGES, 1, progress=False).closure
     ),
@@ -153,7 +158,7 @@ def test_a_decoder_that_overflows_is_not_called_perfect() -> None:
         equivae.analyze_latents(Broken(), IMAGES, "hflip", progress=False)
     with pytest.raises(InputError, match="the decodes of Broken hold NaN"):
         equivae.fit_latent_op(Broken(), "hflip", IMAGES, "auto", progress=False)
-    with pytest.raises(InputError, match="the decodes of Broken hold NaN"):
+    with pytest.raises(InputError, match="the decodes of SymmetrizedVAE hold NaN"):
         equivae.symmetrize(
             Broken(), "hflip", images=noise(3, 3, 32, 32), kernel_size=1, progress=False
         )
