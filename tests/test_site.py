@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = [
     "autoencoder.padding",
     "autoencoder.scaling",
+    "caches",
     "data",
     "evaluation",
     "files",
@@ -34,6 +35,7 @@ ROOMS = [
 ]
 # Constants and types of options, which have no page entry of their own.
 UNDOCUMENTED = {
+    "equivae.caches.FORMATS",
     "equivae.autoencoder.padding.PaddingMode",
     "equivae.testing.LAWS",
     "equivae.training.RECIPES",
