@@ -272,6 +272,7 @@ def _check_together(
     loss_of(transforms, config).check_size(height, width)
 
 
+@torch.no_grad()
 def _check_masks(transforms: Sequence[Transform], example: Tensor, vae: Autoencoder) -> None:
     """Whether every fixed transform leaves something of images of this size to compare."""
     for transform in transforms:
