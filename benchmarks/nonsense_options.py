@@ -69,6 +69,7 @@ _NOT_MEANT = {"", " ", "\t", "a\nb", "\x1b[31mred", "x" * 5000, "null\0byte", "\
 _PRINTABLE = {value for value in VALUES if value not in _NOT_MEANT}
 _REAL = {"0.5", "1.5", "1e-4", "4294967296", "99999999999999999999"}
 
+_OUTSIDE = ["FILE/sub", "/proc/1/nope/x", "/dev/null/x", "."]
 _OF_NONE = ["bottleneck_steps", "lr_warmup_steps", "sweep_samples", "latent_cache_mb", "seed"]
 _OF_REAL = [
     "weight",
@@ -119,7 +120,7 @@ MEANT: dict[str, set[str]] = {
     "checkpointing_minutes": {"0", "0.5", "1.5", "1e-4"},
     **dict.fromkeys(_OF_OTHERS, _PRINTABLE),
     # a name of a file, without what leads out of its folder
-    "name": _PRINTABLE - {"-inf", "-1", "-0.5", "../../x", "x" * 300, "--seed", *PATHS[1:]},
+    "name": _PRINTABLE - {"-inf", "-1", "-0.5", "../../x", "x" * 300, "--seed", *_OUTSIDE},
     "license": _PLAIN,
     "hub_model_id": _PLAIN,
     "hub_token": {"4294967296", "99999999999999999999", "../../x", "FILE/sub", "/dev/null/x"}

@@ -94,6 +94,11 @@ MEASUREMENTS: dict[str, Callable[[nn.Module], Any]] = {
         vae, IMAGES, "hflip", progress=False
     ).to_dict(),
     "fit_latent_op": _fit,
+    "fit by what is decoded": lambda vae: (
+        equivae.fit_latent_op(
+            vae, "hflip", IMAGES, 1, objective="decoded", max_train_steps=2, progress=False
+        ).report.latent_error
+    ),
     "fit_latent_group": lambda vae: (
         equivae.fit_latent_group(vae, "d2", IMAGES, 1, progress=False).closure
     ),

@@ -237,6 +237,18 @@ def test_a_frozen_encoder_rests(tmp_path: Path) -> None:
     assert changed(before, vae.state_dict()) == set()
 
 
+def test_a_half_that_no_gradient_reaches_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Detached(ConvAE):
+        def encode(self, images: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                return super().encode(images)
+
+    finetune(tmp_path, Detached())
+    assert "no gradient reaches a weight of the encoder of Detached" in caplog.text
+
+
 def test_latents_are_cached_in_evaluation_mode() -> None:
     from equivae.autoencoder import Autoencoder
     from equivae.training.latents import cache_latents

@@ -121,7 +121,7 @@ def refine(
     generator = torch.Generator().manual_seed(options.seed)
     steps = options.max_train_steps
     every = max(1, steps // _CHECKS)
-    with evaluating(vae.module):
+    with evaluating(vae.module), vae.full_precision():
         for step in tqdm(range(steps), desc="refine", disable=not progress, leave=False):
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * _rate(step, steps)

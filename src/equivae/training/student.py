@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from equivae.autoencoder import Autoencoder, copy_module, measuring
+from equivae.autoencoder import Autoencoder, copy_module, measuring, trainable_halves
 from equivae.autoencoder.padding import set_padding_mode
 from equivae.autoencoder.precision import dtypes_of, restore_dtypes
 from equivae.errors import InputError
@@ -24,6 +25,8 @@ from equivae.training.session import Session
 from equivae.transforms import Transform
 
 __all__ = ["Student", "make_student", "measure_options"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -162,6 +165,15 @@ def _select(vae: Autoencoder, train: str) -> list[nn.Parameter]:
     vae.module.requires_grad_(False)
     for parameter in selected:
         parameter.requires_grad_(True)
+    halves = trainable_halves(vae)
+    if train == "all" and len(halves) == 1:
+        rests = "encoder" if halves == ("decoder",) else "decoder"
+        logger.warning(
+            "no gradient reaches a weight of the %s of %s, so the %s alone learns.",
+            rests,
+            type(vae.module).__name__,
+            halves[0],
+        )
     return selected
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from equivae.errors import InputError
 from equivae.transforms.base import Transform
-from equivae.transforms.checks import check_fields
+from equivae.transforms.checks import check_fields, is_number
 from equivae.transforms.spelling import spell
 
 __all__ = [
@@ -50,6 +50,10 @@ class Photometric(Transform):
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, float) and not is_number(value):
+                raise InputError(f"{field.name} must be one finite number, got {value!r}.")
 
     @property
     def name(self) -> str:  # type: ignore[override]

@@ -69,7 +69,9 @@ class ObjectiveOptions(Options):
         None, "Images per decoder call at most, to save memory.", range=at_least(1), free=True
     )
     padding_mode: PaddingMode | None = option(
-        None, "zeros, reflect or replicate, for every convolution; by default the VAE's own."
+        None,
+        "zeros, reflect, replicate or circular for every convolution, or reflect-convs; by default the "
+        "VAE's own.",
     )
 
     def check(self) -> None:
