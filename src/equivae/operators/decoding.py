@@ -28,14 +28,15 @@ def decoded_psnr(
 
     Args:
         vae: the autoencoder that decodes.
-        batches: latents, the images that they should decode to, and a mask of pixels or `None`.
+        batches: latents in the VAE's dtype, the images that they should decode to, and a mask of pixels or
+            `None`.
 
     Raises `InputError` for decodes that are not finite.
     """
     error = count = 0.0
     with measuring(vae.module):
         for latents, target, mask in batches:
-            decoded = vae.decode(latents.to(vae.device, vae.dtype))
+            decoded = vae.decode(latents)
             squares, values = squared_error(decoded, target, mask)
             error += float(squares)
             count += values

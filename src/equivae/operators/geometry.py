@@ -21,7 +21,8 @@ _MOST_PHASES, _REPEATED = (
     64,
     4,
 )  # of a grid, and cells of it for every phase, to fit each on its own
-_BINS = (6, 5, 4, 3, 2, 1)
+_BINS = (6, 5, 4)
+_ROWS = 2  # cells for every unknown of a phase; with fewer, interpolating first is better
 
 
 def geometry_of(transform: Transform) -> Geometry | None:
@@ -80,8 +81,8 @@ def phase_operator(
     *,
     border: bool,
     magnitude: bool,
-) -> PhaseOperator:
-    """An unfitted operator for latents of a size.
+) -> PhaseOperator | None:
+    """An unfitted operator for latents of a size; `None` where there are too few cells for its phases.
 
     Args:
         geometry: where the new cells lie.
@@ -100,12 +101,14 @@ def phase_operator(
         kernel = _window(geometry, size, base)
         if planes * math.prod(kernel) <= most_entries:
             break
+    entries = planes * math.prod(kernel)
     phases = _offsets(geometry, size, kernel)
     spread = 0.02
     repeated = math.prod(geometry.size(*size)) >= _REPEATED * len(phases)
     if len(phases) > _MOST_PHASES or not repeated:
-        entries = planes * math.prod(kernel)
-        bins = next((b for b in _BINS if cells >= 2 * entries * b * b), 1)
+        bins = next((b for b in _BINS if cells >= _ROWS * entries * b * b), None)
+        if bins is None:
+            return None
         axis = (torch.arange(bins, dtype=torch.float64) + 0.5) / bins - 0.5
         phases, spread = torch.cartesian_prod(axis, axis), 0.5 / bins
     return PhaseOperator(

@@ -17,6 +17,7 @@ from equivae.operators.geometry import geometry_of, phase_operator
 from equivae.operators.modules import Kernel, LatentOperator
 from equivae.operators.options import FitOptions
 from equivae.operators.pairs import Pair, check_transform_fits, latent_pairs
+from equivae.operators.phases import PhaseOperator
 from equivae.operators.regression import PatchRegression, PhaseRegression, Regression
 from equivae.transforms import Transform
 
@@ -146,22 +147,8 @@ def gather(
 
 def _problem(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> Problem:
     """The empty equations of a transform; `pair` shows the grid."""
-    geometry = None
-    if options.phases and pair.latent.ndim == 4:
-        geometry = geometry_of(pair.transform)
-    if geometry is not None:
-        size = options.kernel_size if options.kernel_size != "auto" else 5
-        counted = pair.mask.sum() if pair.mask is not None else pair.target[0, 0].numel()
-        operator = phase_operator(
-            geometry,
-            vae.latent_channels,
-            (pair.latent.shape[-2], pair.latent.shape[-1]),
-            int(counted) * images,
-            size,
-            _MOST_WINDOW,
-            border=options.border,
-            magnitude=bool(options.magnitude),
-        )
+    operator = _phases(pair, vae, images, options)
+    if operator is not None:
         equations = Equations(PhaseRegression(operator), PhaseRegression(operator))
         return Problem(pair.transform, equations, [None])
     kernels = _kernels(options, pair.transform, vae)
@@ -176,6 +163,26 @@ def _problem(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> 
         train = _low_rank(train, kernels[-1], options)
     train.choose_basis(pair.moved)
     return Problem(pair.transform, Equations(train, train.like()), list(kernels))
+
+
+def _phases(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> PhaseOperator | None:
+    """The unfitted operator of a resampled transform; `None` for others, and with too few cells."""
+    geometry = None
+    if options.phases and pair.latent.ndim == 4:
+        geometry = geometry_of(pair.transform)
+    if geometry is None:
+        return None
+    counted = pair.mask.sum() if pair.mask is not None else pair.target[0, 0].numel()
+    return phase_operator(
+        geometry,
+        vae.latent_channels,
+        (pair.latent.shape[-2], pair.latent.shape[-1]),
+        int(counted) * images,
+        options.kernel_size if options.kernel_size != "auto" else 5,
+        _MOST_WINDOW,
+        border=options.border,
+        magnitude=bool(options.magnitude),
+    )
 
 
 def _low_rank(wide: PatchRegression, kernel: Kernel, options: FitOptions) -> PatchRegression:

@@ -180,6 +180,7 @@ def operator_psnr(problem: Problem, vae: Autoencoder, operator: LatentOperator) 
         assert pair.source is not None
         with torch.no_grad():
             moved = moving(problem.inputs(pair))
-        return moved, transform.pixel(pair.source), transform.mask(pair.source)
+        target, mask = transform.pixel(pair.source), transform.mask(pair.source)
+        return moved.to(vae.device, vae.dtype), target, mask
 
     return decoded_psnr(vae, (batch(pair) for pair in problem.decoded()))

@@ -12,7 +12,7 @@ from equivae.autoencoder import Autoencoder, at_top_level, check_images, check_t
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.files.pretrained import load_vae
-from equivae.operators import fit_latent_group
+from equivae.operators import fit_latent_group, operators_of
 from equivae.operators.decoding import decoded_psnr
 from equivae.operators.options import KernelSize
 from equivae.symmetry.domain import Method, lattice_group
@@ -118,6 +118,8 @@ def symmetrize(
             progress=progress,
         )
         transforms = {n: t for n, t in fitted.transforms.items() if n != "identity"}
+        for one in operators_of(transforms.values()):
+            one.to(autoencoder.dtype)  # in which they are applied; one module has one dtype
     made = _made(autoencoder.module, group, method, transforms, None, passes, seam)
     made.report = _measure(made, dataset, margin, eval_batch_size)
     made.margin = made.report.margin
