@@ -13,6 +13,7 @@ __all__ = [
     "InputError",
     "NonFiniteLossError",
     "RunInterrupted",
+    "UnplacedError",
     "UploadError",
     "WriteError",
     "did_you_mean",
@@ -33,6 +34,10 @@ class InputError(_WithoutSecrets, ValueError):
 
 class EmptyMaskError(InputError):
     """A validity mask holds nowhere, so there is nothing to compare."""
+
+
+class UnplacedError(InputError):
+    """A transform counts in latent cells, and nobody said how many pixels one spans."""
 
 
 class NonFiniteLossError(RuntimeError):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from equivae.autoencoder.geometry import LAYOUTS, Axis, Layout
 from equivae.autoencoder.view import Autoencoder
-from equivae.errors import InputError
+from equivae.errors import InputError, UnplacedError
 from equivae.transforms.base import Transform
 from equivae.units import is_finite
 
@@ -218,7 +218,10 @@ def moves_axis(
     marked.narrow(dim, 0, 1).fill_(float("nan"))
     for seed in range(_DRAWS):
         drawn = transform.draw(batch_size, torch.Generator().manual_seed(seed))
-        moved = drawn.pixel(marked)
+        try:
+            moved = drawn.pixel(marked)
+        except UnplacedError:  # it counts in cells of an axis that has no regular ones
+            return True
         if moved.shape[dim] != marked.shape[dim]:
             return True
         others = [axis for axis in range(moved.ndim) if axis != dim]

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TypeVar
 
-from equivae.errors import InputError
+from equivae.errors import InputError, UnplacedError
 from equivae.transforms.base import Transform
 from equivae.transforms.checks import check_fields, is_whole
 
@@ -76,7 +76,7 @@ class CellTransform(Transform):
     def pixels_per_cell(self) -> int:
         """`cell`; `InputError` before the transform is placed."""
         if self.cell is None:
-            raise InputError(
+            raise UnplacedError(
                 f"transform {self.name!r} counts in latent cells, and was not told how many pixels one "
                 "spans; place it on your VAE with equivae.Autoencoder(vae).place(t), or say its factor, "
                 "as in t.at_factor(8) or `cell=8`."
