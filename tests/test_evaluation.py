@@ -503,7 +503,7 @@ def test_bfloat16():
         (noise(1, 3, 8, 7), {}, "do not divide by the VAE's factor 2"),
         (noise(1, 1, 8, 8), {}, r"has shape \(1, 8, 8\)|have 1 channels"),
         (noise(1, 3, 8, 8), {"resolution": 5}, "resolution 5 does not divide.*use 4"),
-        (noise(1, 3, 8, 8), {"resolution": 0}, "resolution 0"),
+        (noise(1, 3, 8, 8), {"resolution": 0}, "resolution must be at least 1, got 0"),
         ([noise(3, 8, 8), noise(3, 8, 10)], {}, "resolution"),
         (noise(2, 3, 8, 8), {"eval_batch_size": 0}, "eval_batch_size must be at least 1"),
     ],

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import equivae
 from equivae import InputError
 from equivae.autoencoder import LatentConvention, register_latent_convention
-from equivae.autoencoder.scaling import LatentScaling
+from equivae.autoencoder.scaling import LatentScaling, scaling_of
 from matrix_models import make
 from models import ConvAE, PoolAE, noise, tiny_kl
 from tiny_pipeline import save_tiny_pipeline
@@ -74,7 +74,7 @@ def test_numbers_stand_for_the_vae_and_one_latent_for_a_batch(kind: str) -> None
     shift = numbers.get("latents_mean", numbers.get("shift_factor", 0.0))
     scaling = LatentScaling(numbers["scaling_factor"], shift, numbers.get("latents_std", 1.0))
     vae = tiny_kl(**numbers)
-    assert LatentScaling.of(vae).scale(Z).allclose(scaling.scale(Z), atol=1e-6)
+    assert scaling_of(vae, 4).scale(Z).allclose(scaling.scale(Z), atol=1e-6)
     scaled = by_hand(Z, numbers)
     expected = by_hand(Offset().latent(Z), numbers)
     found = equivae.transform_latents(scaled, Offset(), scaled=scaling)

@@ -185,7 +185,7 @@ def call(monkeypatch, *arguments):
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_a_terminal_of_any_code_page(monkeypatch, tmp_path, encoding):
-    from equivae import cli
+    from equivae.cli import showing
 
     vae = tmp_path / "[bold]回_vae"
     tiny_vae().save_pretrained(vae)
@@ -196,7 +196,7 @@ def test_a_terminal_of_any_code_page(monkeypatch, tmp_path, encoding):
     Path(os.fsdecode(bad)).write_bytes(b"broken")
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", stream)
-    monkeypatch.setattr(cli, "console", cli.Console(width=200))
+    monkeypatch.setattr(showing.console, "width", 200)
     command = ("compare", vae, "embedded", "--data_dir", folder, "--resolution", 16)
     assert call(monkeypatch, *command, "--sweep_samples", 0) == 0
     stream.flush()

@@ -280,5 +280,5 @@ def test_a_fit_on_broken_latents_is_refused():
 
 @pytest.mark.parametrize("ridge", [math.inf, NAN])
 def test_a_ridge_is_a_number(ridge):
-    with pytest.raises(InputError, match="ridge must be a finite number"):
+    with pytest.raises(InputError, match="ridge must"):
         equivae.fit_latent_op(PoolAE(), "rot180", images(), 1, ridge=ridge, progress=False)

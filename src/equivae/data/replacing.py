@@ -35,7 +35,8 @@ class Losses:
 
 def shared_zeros(count: int, dtype: torch.dtype) -> torch.Tensor:
     """A tensor that worker processes see and change as well; one of this process where there is no such."""
-    zeros = torch.zeros(count, dtype=dtype)
+    with torch.inference_mode(False):  # else it could not be changed outside of that of a caller
+        zeros = torch.zeros(count, dtype=dtype)
     try:
         zeros.share_memory_()  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError) as error:

@@ -88,6 +88,14 @@ def claim_folder(folder: str | Path, *, ours: Collection[str] = ()) -> Path:
     folder = Path(folder)
     check_claim(folder, ours=ours)
     _make(folder)
+    probe = folder / ".equivae.partial"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"output folder {folder} cannot be written into: {error.strerror or error}; choose another one."
+        ) from error
     return folder
 
 

@@ -70,7 +70,7 @@ class BottleneckOptions(Options):
     train_batch_size: int = option(8, "Images per step.", range=at_least(1))
     eval_batch_size: int = option(4, "Images per encoder call before that.", range=BATCH)
     max_images: int = option(256, "Images used at most.", range=at_least(1))
-    memory_mb: int = option(2048, "Fewer, if their features take more.", range=at_least(1))
+    memory_mb: int = option(2048, "Fewer, if their features take more.", range=at_least(0))
     crop_size: int | None = option(None, "Side of a random crop, in pixels.", range=SIDE)
     weight: float = option(1.0, "Of the moved term.", range=NOT_NEGATIVE)
     mixed_precision: Precision = option("no", "bf16, or float32 for all else.")

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from equivae.autoencoder import at_top_level
 from equivae.data.sources import ImagesLike
 from equivae.training.outcome import FinetuneResult, conclude
 from equivae.training.plan import make_plan
@@ -18,6 +19,7 @@ from equivae.transforms.groups import TransformsLike
 __all__ = ["FinetuneResult", "finetune"]
 
 
+@at_top_level()
 def finetune(
     vae: nn.Module | str | Path,
     images: ImagesLike,

@@ -22,7 +22,6 @@ from accelerate.utils import (
 )
 from filelock import FileLock, Timeout
 
-from equivae.autoencoder.modes import at_top_level
 from equivae.errors import InputError
 from equivae.files.hub import HubRepo, open_repo
 from equivae.files.writing import claim_folder
@@ -84,7 +83,6 @@ class Session:
             if config.push_to_hub:
                 self.repo = on_main_process(self._open_repo)
             self.stop = stack.enter_context(stop_on_signals())
-            stack.enter_context(at_top_level())
             stack.enter_context(_kept_random_state())
             stack.enter_context(_kept_accelerator())
             self.accelerator = _accelerator(config, plan)
