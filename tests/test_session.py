@@ -289,6 +289,23 @@ def test_short_epochs_are_not_all_validated(tmp_path: Path) -> None:
     assert steps == [6, 8]
 
 
+def test_a_run_stops_early_and_is_whole(tmp_path: Path) -> None:
+    options = {"max_train_steps": 40, "validation_steps": 2, "learning_rate": 0.5}
+    options |= {"early_stopping_patience": 2, "lr_scheduler": "constant", "schedule": "dual"}
+    result = finetune(tmp_path, ConvAE(), **options)
+    losses = [r["validation_loss"] for r in result.history if "validation_loss" in r]
+    best = losses.index(min(losses))
+    last = result.history[-1]["step"]
+    assert last < 40
+    assert len(losses) - 1 - best == 2
+    assert list_checkpoints(tmp_path)[-1].name == f"checkpoint-{last}"
+    again = finetune(tmp_path, ConvAE(), resume_from_checkpoint="latest", **options)
+    assert changed(weights(result.vae), weights(again.vae)) == set()
+    longer = {**options, "early_stopping_patience": None, "resume_from_checkpoint": "latest"}
+    whole = finetune(tmp_path, ConvAE(), **longer)
+    assert whole.history[-1]["step"] == 40
+
+
 def test_validation_looks_at_the_averaged_weights(tmp_path: Path) -> None:
     options = {"learning_rate": 0.1, "use_ema": True, "ema_decay": 0.0, "schedule": "dual"}
     raw = finetune(tmp_path / "raw", ConvAE(), learning_rate=0.1, schedule="dual")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from diffusers.training_utils import EMAModel
 
-__all__ = ["Averaging", "Checkpointing", "Clock", "Recording", "Validation"]
+__all__ = ["Averaging", "Checkpointing", "Clock", "EarlyStopping", "Recording", "Validation"]
 
 
 class Clock(Hook):
@@ -138,6 +138,19 @@ class Validation(Hook):
         self.accelerator.log(record, step=state.step)
 
 
+class EarlyStopping(Hook):
+    """Ends the run after so many validations without a lower loss than the best before them."""
+
+    def __init__(self, patience: int | None) -> None:
+        self.patience = patience
+
+    def stops(self, state: RunState) -> bool:
+        losses = [r["validation_loss"] for r in state.history if "validation_loss" in r]
+        if self.patience is None or not losses:
+            return False
+        return len(losses) - 1 - losses.index(min(losses)) >= self.patience
+
+
 class Checkpointing(Hook):
     """Saves the run every so many steps and minutes, after the last step, and when a signal asks it to end.
 
@@ -153,6 +166,7 @@ class Checkpointing(Hook):
         max_steps: of the run.
         limit: how many checkpoints are kept at most.
         agree_every: steps between two looks at clock and signals where several processes have to agree.
+        stops: says whether the run ends here.
     """
 
     def __init__(
@@ -169,11 +183,12 @@ class Checkpointing(Hook):
         max_steps: int,
         limit: int | None,
         agree_every: int,
+        stops: Callable[[RunState], bool],
     ) -> None:
         self.accelerator, self.parameters, self.ema = accelerator, parameters, ema
         self.output_dir, self.stop, self.images = output_dir, stop, images
         self.every, self.minutes, self.max_steps = every, minutes, max_steps
-        self.limit, self.agree_every = limit, agree_every
+        self.limit, self.agree_every, self.stops_here = limit, agree_every, stops
         self.recording: Recording | None = None
         self._saved = time.monotonic()
 
@@ -186,8 +201,22 @@ class Checkpointing(Hook):
 
     def on_step(self, state: RunState) -> None:
         asked, late = self._asked(state)
-        if not (asked or late or self.due(state)):
+        if not (asked or late or self.due(state) or self.stops_here(state)):
             return
+        path = self._save(state)
+        if asked and state.step < self.max_steps:
+            raise RunInterrupted(
+                f"the run was {self.stop.words(asked)} and is saved in {path}; go on with "
+                "resume_from_checkpoint='latest'.",
+                asked,
+                path,
+            )
+
+    def on_epoch(self, state: RunState) -> None:
+        if self.stops_here(state):  # by the validation that ended this pass
+            self._save(state)
+
+    def _save(self, state: RunState) -> Path:
         check_weights(self.parameters, state.step, self.output_dir)
         if self.recording is not None:
             state.pending = self.recording.watch.pending(self.output_dir)
@@ -196,13 +225,7 @@ class Checkpointing(Hook):
         )
         state.pending = []
         self._saved = time.monotonic()
-        if asked and state.step < self.max_steps:
-            raise RunInterrupted(
-                f"the run was {self.stop.words(asked)} and is saved in {path}; go on with "
-                "resume_from_checkpoint='latest'.",
-                asked,
-                path,
-            )
+        return path
 
     def on_end(self, state: RunState) -> None:
         self.stop.can_save = False

@@ -20,7 +20,14 @@ from equivae.training.batches import ImageBatches
 from equivae.training.bottleneck import BottleneckOptions, train_bottleneck
 from equivae.training.checkpoints import load_checkpoint
 from equivae.training.config import FinetuneConfig
-from equivae.training.hooks import Averaging, Checkpointing, Clock, Recording, Validation
+from equivae.training.hooks import (
+    Averaging,
+    Checkpointing,
+    Clock,
+    EarlyStopping,
+    Recording,
+    Validation,
+)
 from equivae.training.latents import WithCached, cache_latents, cache_taught
 from equivae.training.plan import Plan, order_of
 from equivae.training.rematerialise import enable_gradient_checkpointing
@@ -124,6 +131,7 @@ def _hooks(
     state: RunState,
 ) -> list[Hook]:
     config, accelerator = plan.config, session.accelerator
+    stopping = EarlyStopping(config.early_stopping_patience)
     checkpointing = Checkpointing(
         accelerator,
         student.learning,
@@ -136,6 +144,7 @@ def _hooks(
         max_steps=plan.max_steps,
         limit=config.checkpoints_total_limit,
         agree_every=config.logging_steps,
+        stops=stopping.stops,
     )
     recording = Recording(
         accelerator,
@@ -159,7 +168,7 @@ def _hooks(
         max_steps=plan.max_steps,
     )
     averaging = [] if ema is None else [Averaging(ema, student.learning)]
-    return [Clock(state), *averaging, recording, validation, checkpointing]
+    return [Clock(state), *averaging, recording, validation, stopping, checkpointing]
 
 
 def _steps_between_validations(plan: Plan, session: Session, student: Student) -> int:

@@ -95,6 +95,10 @@ class Hook:
     def on_epoch(self, state: RunState) -> None:
         """After every whole pass over the images."""
 
+    def stops(self, state: RunState) -> bool:
+        """Whether the run ends before its last step."""
+        return False
+
     def on_end(self, state: RunState) -> None:
         """After the last step."""
 
@@ -117,7 +121,7 @@ class Trainer:
         """Train from where the state stands to `max_steps`."""
         for hook in hooks:
             hook.on_start(state)
-        while state.step < max_steps:
+        while state.step < max_steps and not any(hook.stops(state) for hook in hooks):
             for batch in batches.epoch(state.epoch, state.samples):
                 loss, terms = self._backward(batch)
                 state.samples += batch.size
@@ -130,7 +134,7 @@ class Trainer:
                 state.step += 1
                 for hook in hooks:
                     hook.on_step(state)
-                if state.step == max_steps:
+                if state.step == max_steps or any(hook.stops(state) for hook in hooks):
                     break
             else:
                 state.epoch, state.samples = state.epoch + 1, 0

@@ -38,6 +38,12 @@ class RunOptions(Options):
     validation_steps: int | None = option(
         None, "Validate every so many steps; else every epoch.", range=at_least(1), free=True
     )
+    early_stopping_patience: int | None = option(
+        None,
+        "End the run after so many validations without a lower loss.",
+        range=at_least(1),
+        free=True,
+    )
     sweep_samples: int = option(
         0,
         "Held-out images on which the report sweeps angles and scales; takes time.",
