@@ -95,8 +95,9 @@ def test_two_processes_resume_bit_for_bit(tmp_path: Path, options: dict[str, Any
     }
     assert not list(whole.glob(".*partial*"))
     shutil.copytree(checkpoint, cut / checkpoint.name)
-    if (whole / "operators").is_dir():
-        shutil.copytree(whole / "operators", cut / "operators")
+    for name in ("operators", "operators-fitted"):
+        if (whole / name).is_dir():
+            shutil.copytree(whole / name, cut / name)
     launch(cut, {**options, "resume_from_checkpoint": "latest"})
 
     file = "diffusion_pytorch_model.safetensors"

@@ -554,3 +554,57 @@ def test_sigterm_on_the_command_line_saves_and_has_a_code_of_its_own(tmp_path: P
     assert "is saved in" in saved
     assert list_checkpoints(tmp_path / "out")
     assert not (tmp_path / "out" / ".equivae").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train": "decoder", "encoder_weight": 0.1}, "encoder_weight has no effect"),
+        ({"weight": 0.0, "reconstruction_weight": 0.0}, "nothing to learn"),
+        ({"schedule": "sampled", "probability": 0.0}, "probability=0 never draws"),
+        ({"schedule": "sampled", "probability": 1.0}, "probability=1 never draws"),
+    ],
+)
+def test_options_that_leave_out_what_they_weigh_are_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        finetune(tmp_path / "out", ConvAE(), **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_lost_picture_is_replaced_with_its_latents_too(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from equivae.training.latents import WithCached
+
+    for i in range(3):
+        Image.new("RGB", (8, 8), (60 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    images = equivae.data.load_images(tmp_path)
+    cached = WithCached(images, latents=np.arange(3, dtype=np.float32)[:, None])
+    (tmp_path / "1.png").unlink()
+    item = cached[1]
+    assert item["images"].equal(images[2])
+    assert item["latents"].tolist() == [2.0]
+
+
+def test_a_held_out_share_of_random_images_is_the_same_every_time() -> None:
+    images = equivae.data.load_images(Flipping())
+    images.set_draws(3)
+    some = images.subset(range(4))
+    assert all(a.equal(b) for a, b in zip([*some], [*some], strict=True))
+
+
+def test_other_latent_ops_and_another_padding_are_noticed(tmp_path: Path) -> None:
+    vae = tiny_kl()
+    ops = [
+        equivae.fit_latent_op(vae, "hflip", images, 1, name="hflip_op", progress=False)
+        for images in (IMAGES, IMAGES.flip(-2) * 0.5)
+    ]
+    options = {"train": "decoder", "recipe": "decoder", "resume_from_checkpoint": "latest"}
+    finetune(tmp_path / "a", vae, transforms=ops[0], **options)
+    with pytest.raises(InputError, match="with other latent ops"):
+        finetune(tmp_path / "a", vae, transforms=ops[1], **options)
+    equivae.set_padding_mode(vae, "reflect")
+    with pytest.raises(InputError, match="of a VAE that pads otherwise"):
+        finetune(tmp_path / "a", vae, transforms=ops[0], **options)

@@ -62,6 +62,10 @@ class ImageDataset(Dataset[Tensor]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Tensor:
+        return self.take(index)[0]
+
+    def take(self, index: int) -> tuple[Tensor, int]:
+        """An image, and the position of the image that it is: a neighbour's where that stands in for it."""
         count = len(self)
         if not -count <= index < count:
             raise IndexError(f"index {index} is outside a set of {count} images")
@@ -78,7 +82,7 @@ class ImageDataset(Dataset[Tensor]):
             if first is not None and fresh:
                 name, other = self.names[index], self._source.names[place]
                 logger.warning("image %s is replaced by %s: %s", name, other, first.reason)
-            return image
+            return image, (index + step) % count
         assert first is not None
         others = f", nor can the {step} after it" if step else ""
         raise UnreadableImage.named(self.names[index], f"{first.reason}{others}") from first
@@ -164,13 +168,15 @@ class ImageDataset(Dataset[Tensor]):
 
     def subset(self, indices: Sequence[int]) -> ImageDataset:
         """Some of the images, in the order given."""
-        return ImageDataset(
+        some = ImageDataset(
             self._source,
             [self._places[i] for i in indices],
             skipped=self.skipped,
             left_out=self.left_out,
             losses=self._losses,
         )
+        some._draws.copy_(self._draws)
+        return some
 
     def split(self, fraction: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
         """The set without, and with, a random share of it: training and validation images."""

@@ -39,6 +39,12 @@ class Restored(Source):
             for name, place, mark in zip(self.names, self._places, self._marks, strict=True)
             if place is not None and marks[place] != mark
         ]
+        changed = set(other)
+        self._places = [
+            None if name in changed else place
+            for name, place in zip(self.names, self._places, strict=True)
+        ]
+        self._why = dict.fromkeys(other, "it is another picture than when the run began")
         if 10 * (len(gone) + len(other)) > max(len(self.names), 10):
             what = [f"{len(gone)} are gone ({shorten(gone)})"] if gone else []
             what += [f"{len(other)} are others now ({shorten(other)})"] if other else []
@@ -58,7 +64,9 @@ class Restored(Source):
     def read(self, index: int) -> Tensor:
         place = self._places[index]
         if place is None:
-            raise UnreadableImage.named(self.names[index], "it is gone since the run began")
+            name = self.names[index]
+            why = self._why.get(name, "it is gone since the run began")
+            raise UnreadableImage.named(name, why)
         return self._source.read(place)
 
     def about(self) -> str:

@@ -150,7 +150,7 @@ def _cannot(name: str, folder: Path, error: OSError) -> str:
 
 
 def _leftover(path: Path) -> bool:
-    return path.name.startswith(".") and ".partial" in path.name
+    return path.name.startswith(".") and (".partial" in path.name or path.name.endswith(".old"))
 
 
 def make_folder(folder: Path) -> None:
@@ -199,7 +199,11 @@ def write_folder_beside(path: Path, write: Callable[[Path], None]) -> None:
             old = path.with_name(f".{path.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             path.replace(old)
-            temporary.replace(path)
+            try:
+                temporary.replace(path)
+            except OSError:
+                old.replace(path)
+                raise
             _sync(path.parent)
             shutil.rmtree(old)
         else:
@@ -219,8 +223,13 @@ def write_files_beside(folder: Path, write: Callable[[Path], None]) -> None:
         for path in sorted(temporary.iterdir()):
             target = folder / path.name
             if target.is_dir() and path.is_dir():  # no folder is renamed over a full one
-                shutil.rmtree(target)
-            path.replace(target)
+                old = target.with_name(f".{target.name}.old")
+                shutil.rmtree(old, ignore_errors=True)
+                target.replace(old)
+                path.replace(target)
+                shutil.rmtree(old)
+            else:
+                path.replace(target)
         temporary.rmdir()
         _sync(folder)
 

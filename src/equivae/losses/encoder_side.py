@@ -39,12 +39,9 @@ class EncoderTerm(Term):
     ```
     """
 
-    reference_power: Tensor
-
     def __init__(self, reference_power: float | None = None) -> None:
         super().__init__()
-        start = torch.nan if reference_power is None else reference_power
-        self.register_buffer("reference_power", torch.tensor(float(start)))
+        self.reference_power = reference_power
 
     def forward(self, decoding: Decoding) -> list[Contribution]:
         images, transforms = decoding.images, decoding.transforms
@@ -70,12 +67,10 @@ class EncoderTerm(Term):
             found.append(Contribution(name, value, 1 / len(transforms)))
         return found
 
-    def _reference(self, latents: Tensor) -> Tensor:
-        with torch.no_grad():
-            found = _power(latents).to(self.reference_power)
-            unset = self.reference_power.isnan()
-            self.reference_power.copy_(torch.where(unset, found, self.reference_power))
-        return self.reference_power.to(latents.device)
+    def _reference(self, latents: Tensor) -> float:
+        if self.reference_power is None:
+            self.reference_power = float(_power(latents.detach()))
+        return self.reference_power
 
 
 def _power(latents: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ __all__ = ["Objective"]
 class Objective(nn.Module):
     r"""`L = L_{equivariance} + \sum_i w_i L_i` around one autoencoder.
 
-    Everything that learns or remembers is a submodule, so that a run's accelerator moves, wraps and saves
-    it as one: the autoencoder, trained latent ops, and the terms.
+    Everything that learns is a submodule, so that a run's accelerator moves, wraps and saves it as one: the
+    autoencoder, trained latent ops, and the further terms.
 
     Args:
         vae: the autoencoder that learns.

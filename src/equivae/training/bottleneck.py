@@ -286,7 +286,10 @@ def _look(
                 )
 
         features = each(taught.front, x)
-        batch = _Batch(features.cpu(), each(taught.tail, features), None, None, None)
+        kept = features.cpu()
+        if features.is_cuda:
+            kept = kept.pin_memory()
+        batch = _Batch(kept, each(taught.tail, features), None, None, None)
         taken += features.numel() * features.element_size()
         if transforms:
             transform = transforms[len(batches) % len(transforms)]
@@ -305,7 +308,7 @@ def _look(
 
 
 def _loss(student: Bottleneck, taught: Bottleneck, batch: _Batch, weight: float) -> Tensor:
-    latents = student.tail(batch.features.to(student.vae.device))
+    latents = student.tail(batch.features.to(student.vae.device, non_blocking=True))
     loss = _relative(student.head(latents), _wanted(taught, batch.latents), None)
     if batch.transform is not None and batch.moved is not None:
         moved = student.head(batch.transform.latent(latents))

@@ -22,7 +22,7 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
 from equivae.errors import InputError, first_line
-from equivae.files.writing import partial_folder, write_folder_beside
+from equivae.files.writing import hide_secrets, partial_folder, write_folder_beside
 from equivae.training.state import RunState
 
 __all__ = [
@@ -155,6 +155,9 @@ def check_settings(path: Path, state: RunState, settings: dict[str, Any]) -> Non
 # How a run on another VAE or other images is told of, and what an older checkpoint does not say.
 _FINGERPRINTS = {
     "vae_fingerprint": ("of another VAE", "which VAE it was trained from"),
+    "base_padding_mode": ("of a VAE that pads otherwise", "how its VAE pads"),
+    "latent_ops": ("with other latent ops", "which latent ops it was given"),
+    "loss_fingerprint": ("with another reconstruction loss", "which reconstruction loss it had"),
     "images_fingerprint": ("on other images", "which images it was trained on"),
 }
 
@@ -163,6 +166,16 @@ def _say_how_it_is_lengthened(
     path: Path, state: RunState, settings: dict[str, Any], before: int
 ) -> None:
     scheduler, steps = settings["lr_scheduler"], settings["max_train_steps"]
+    early = min(settings["bottleneck_steps"], 2 * steps)
+    if state.bottleneck_steps and state.bottleneck_steps != early:
+        logger.warning(
+            "%s began with %d steps of the layers at latent resolution alone, a run of %d steps begins with "
+            "%d: the result is not that of a run planned so from its start.",
+            path.name,
+            state.bottleneck_steps,
+            steps,
+            early,
+        )
     if scheduler not in ("constant", "constant_with_warmup"):
         logger.warning(
             "%s is of a run of %d steps, this one has %d: from step %d on the learning rate follows the "
@@ -205,6 +218,7 @@ def save_checkpoint(
             weights = {str(i): p.contiguous() for i, p in enumerate(ema.shadow_params)}
             save_file(weights, target / EMA_FILE)
         (target / IMAGES_FILE).write_text(json.dumps(images), encoding="utf-8")
+        hide_secrets(target)  # which changes texts, so before their checksums
         written = sorted(p for p in target.rglob("*") if p.is_file())
         files = {p.relative_to(target).as_posix(): _digest(p) for p in written}
         content = {**asdict(state), "files": files}

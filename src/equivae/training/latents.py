@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,10 +34,22 @@ class WithCached(Dataset[dict[str, Tensor]]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        item = {"images": self.images[index]}
+        image, place = self.images.take(index)
+        item = {"images": image}
         for name, rows in self.cached.items():
-            item[name] = torch.from_numpy(np.array(rows[index]))
+            item[name] = torch.from_numpy(np.array(rows[place]))  # of the image that it is
         return item
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For worker processes, which open a file of rows by themselves."""
+        files = {n: str(r.filename) for n, r in self.cached.items() if isinstance(r, np.memmap)}
+        held = {name: rows for name, rows in self.cached.items() if name not in files}
+        return {"images": self.images, "cached": held, "files": files}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.images, self.cached = state["images"], dict(state["cached"])
+        for name, file in state["files"].items():
+            self.cached[name] = np.lib.format.open_memmap(file, "r")
 
 
 def cache_latents(

@@ -21,10 +21,13 @@ from equivae.processes import process_state
 from equivae.training.config import FinetuneConfig
 from equivae.transforms import Transform
 
-__all__ = ["OPERATORS", "check_operators", "with_operators"]
+__all__ = ["FITTED", "OPERATORS", "check_operators", "with_operators"]
 
 OPERATORS = "operators"
 """The folder, in a run's output folder, that holds the latent ops."""
+
+FITTED = "operators-fitted"
+"""The folder that holds them as they were fitted, for a run that trains them and is resumed."""
 
 
 def check_operators(transforms: Sequence[Transform], config: FinetuneConfig) -> None:
@@ -54,7 +57,7 @@ def with_operators(
     found = list(transforms)
     if config.fit_operator:
         plain = [t for t in found if not operators_of([t])]
-        saved = {t.name: output_dir / OPERATORS / default_name(t) for t in plain}
+        saved = {t.name: output_dir / FITTED / default_name(t) for t in plain}
         if resuming and all(path.is_dir() for path in saved.values()):
             fitted = {t.name: load_latent_op(saved[t.name], t) for t in plain}
         else:
@@ -67,6 +70,7 @@ def with_operators(
             )
             fitted = fit_operators(vae, plain, images, options) if plain else {}
             if process_state().is_main_process:
+                save_operators(fitted.values(), output_dir / FITTED)
                 save_operators(fitted.values(), output_dir / OPERATORS)
         for made in fitted.values():
             made.module.to(vae.device)

@@ -14,6 +14,7 @@ from equivae.evaluation.metrics import Metrics, measure
 from equivae.files.pretrained import save_vae
 from equivae.files.writing import write_beside
 from equivae.operators import save_operators
+from equivae.processes import on_main_process
 from equivae.reporting.card import base_model_of, model_card
 from equivae.reporting.pictures import choose_images, picture
 from equivae.reporting.report import Report
@@ -71,8 +72,7 @@ def conclude(plan: Plan, session: Session, student: Student, state: RunState) ->
         seed=config.seed,
     )
     report = _report(plan, session, student, state, after, space)
-    if session.accelerator.is_main_process:
-        _write(plan, session, student, report, space)
+    on_main_process(lambda: _write(plan, session, student, report, space))
     model = student.vae.module
     return FinetuneResult(model, report, state.history, plan.output_dir, student.transforms)
 

@@ -18,6 +18,7 @@ from equivae.autoencoder import (
     check_transforms,
     layout_of,
 )
+from equivae.autoencoder.padding import get_padding_mode
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import EmptyMaskError, InputError
 from equivae.files.fingerprint import fingerprint_of
@@ -31,7 +32,7 @@ from equivae.symmetry import SymmetrizedVAE
 from equivae.training.checkpoints import check_settings, find_checkpoint, read_images, read_state
 from equivae.training.config import RECIPES, FinetuneConfig, make_config
 from equivae.training.crops import check_crop
-from equivae.training.operators import OPERATORS, check_operators
+from equivae.training.operators import FITTED, OPERATORS, check_operators
 from equivae.training.order import Order
 from equivae.training.state import RunState
 from equivae.transforms import Transform, resolve_transforms
@@ -42,7 +43,7 @@ __all__ = ["Plan", "make_plan"]
 WORK_DIR = ".equivae"
 """The hidden folder, in a run's output folder, of what lasts only as long as the run."""
 
-OURS = ("logs", OPERATORS, WORK_DIR)
+OURS = ("logs", OPERATORS, FITTED, WORK_DIR)
 """What a run may find of its own in its output folder."""
 
 
@@ -109,6 +110,9 @@ class Plan:
             "max_train_steps": self.max_steps,
             "vae_fingerprint": self.vae_fingerprint,
             "images_fingerprint": self.training.fingerprint(),
+            "base_padding_mode": get_padding_mode(self.original),
+            "latent_ops": [fingerprint_of(module) for module in operators_of(self.transforms)],
+            "loss_fingerprint": _fingerprint_of_loss(self.config.reconstruction),
             "processes": process_state().num_processes,
         }
 
@@ -291,6 +295,10 @@ def _check_device(config: FinetuneConfig) -> None:
     if config.mixed_precision == "fp16" and process_state().device.type == "cpu":
         # accelerate would train in float32 without a word.
         raise InputError("mixed_precision='fp16' needs a GPU; use 'bf16' or 'no' on the CPU.")
+
+
+def _fingerprint_of_loss(reconstruction: Any) -> str | None:
+    return fingerprint_of(reconstruction) if isinstance(reconstruction, nn.Module) else None
 
 
 def _names_when_fitted(transforms: Sequence[Transform], config: FinetuneConfig) -> list[str]:

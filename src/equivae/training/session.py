@@ -169,7 +169,9 @@ def _accelerator(config: FinetuneConfig, plan: Plan) -> Accelerator:
             log_with=config.report_to,
             project_dir=str(plan.output_dir / "logs"),
             step_scheduler_with_optimizer=False,
-            dataloader_config=DataLoaderConfiguration(use_seedable_sampler=False),
+            dataloader_config=DataLoaderConfiguration(
+                use_seedable_sampler=False, non_blocking=True
+            ),
             # A step that draws another transform leaves an operator without a gradient.
             kwargs_handlers=[
                 DistributedDataParallelKwargs(find_unused_parameters=config.train_operator)

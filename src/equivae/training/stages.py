@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from equivae.autoencoder import NoBottleneckError
@@ -41,6 +42,9 @@ __all__ = ["train"]
 
 logger = logging.getLogger(__name__)
 
+_LOOKED_AT = 16  # latent cells
+_AGREE_EVERY = 10  # steps between two looks at clock and signals, where processes have to agree
+
 
 def train(plan: Plan, session: Session, student: Student) -> RunState:
     """All stages of a run; the student has the trained weights afterwards, averaged if asked for."""
@@ -50,10 +54,18 @@ def train(plan: Plan, session: Session, student: Student) -> RunState:
         state.bottleneck_steps = _train_bottleneck(plan, student)
     state.seconds = time.perf_counter() - began
     if plan.config.gradient_checkpointing:
-        size = plan.config.crop_size
-        some = plan.training[0][None, ..., :size, :size]
+        some = _few_cells(plan.training[0][None], plan, student)
         enable_gradient_checkpointing(student.vae, some.to(session.accelerator.device))
     return _train_all(plan, session, student, state)
+
+
+def _few_cells(images: Tensor, plan: Plan, student: Student) -> Tensor:
+    """A corner of images: a whole one may need the memory that gradient checkpointing is to save."""
+    if images.ndim < 4:
+        return images
+    most = _LOOKED_AT * student.vae.factor
+    size = min(plan.config.crop_size or most, most)
+    return images[..., :size, :size]
 
 
 def _train_bottleneck(plan: Plan, student: Student) -> int:
@@ -143,7 +155,7 @@ def _hooks(
         minutes=config.checkpointing_minutes,
         max_steps=plan.max_steps,
         limit=config.checkpoints_total_limit,
-        agree_every=config.logging_steps,
+        agree_every=min(config.logging_steps, _AGREE_EVERY),
         stops=stopping.stops,
     )
     recording = Recording(

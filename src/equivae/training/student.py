@@ -28,6 +28,8 @@ __all__ = ["Student", "make_student", "measure_options"]
 
 logger = logging.getLogger(__name__)
 
+_POWER_IMAGES = 64
+
 
 @dataclass
 class Student:
@@ -201,11 +203,11 @@ def _own_loss(reconstruction: Any, device: torch.device) -> Any:
 
 
 def _power(vae: Autoencoder, plan: Plan) -> float:
-    """The mean square of the latents of the images that are measured."""
+    """The mean square of the latents of the first training images, the same when a run is resumed."""
     with measuring(vae.module):
         latents = [
             vae.encode(plan.training[i][None].to(vae.device, vae.dtype))
-            for i in range(min(len(plan.training), plan.config.max_eval_samples))
+            for i in range(min(len(plan.training), _POWER_IMAGES))
         ]
     return sum(float(z.float().square().mean()) for z in latents) / len(latents)
 

@@ -88,8 +88,33 @@ class ObjectiveOptions(Options):
                 "distillation compares with what the untouched decoder makes of the same latents; it needs "
                 "train='decoder', and neither sample_posterior nor encoder_weight."
             )
+        if self.encoder_weight and self.train == "decoder":
+            raise InputError(
+                "encoder_weight has no effect with train='decoder', whose encoder does not learn; "
+                "leave it out."
+            )
+        if not (self.weight or self.reconstruction_weight or self.encoder_weight):
+            raise InputError(
+                "weight, reconstruction_weight and encoder_weight are all 0, so there is nothing to learn; "
+                "give one of them a weight."
+            )
+        self._check_probability()
         if self.padding_mode is not None and self.fit_operator:
             raise InputError(
                 "fit_operator=True fits the VAE as it is, and padding_mode changes it: call "
                 "set_padding_mode on the VAE first, and leave padding_mode out."
+            )
+
+    def _check_probability(self) -> None:
+        """The sampled schedule draws what has a weight."""
+        if self.schedule != "sampled":
+            return
+        if self.probability == 0 and self.weight:
+            raise InputError(
+                "probability=0 never draws a transform, whose term has a weight; raise it, or set weight=0."
+            )
+        if self.probability == 1 and self.reconstruction_weight:
+            raise InputError(
+                "probability=1 never draws the plain reconstruction, whose term has a weight; lower it, "
+                "or set reconstruction_weight=0."
             )
