@@ -19,6 +19,7 @@ from torch import nn
 
 import equivae
 from equivae import InputError, Report, RunInterrupted
+from equivae.training import session
 from equivae.training.checkpoints import list_checkpoints
 from models import ConvAE, tiny_kl
 from test_finetune import IMAGES, changed, finetune, weights
@@ -304,6 +305,38 @@ def test_a_run_stops_early_and_is_whole(tmp_path: Path) -> None:
     longer = {**options, "early_stopping_patience": None, "resume_from_checkpoint": "latest"}
     whole = finetune(tmp_path, ConvAE(), **longer)
     assert whole.history[-1]["step"] == 40
+
+
+def test_trackers_get_pictures_after_every_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[int, dict[str, np.ndarray]]] = []
+
+    class Tracker:
+        name = "stub"
+
+        def log_images(self, values: dict[str, np.ndarray], step: int) -> None:
+            shown.append((step, values))
+
+        def log(self, *_: Any, **__: Any) -> None: ...
+        def finish(self) -> None: ...
+
+    def accelerator(*given: Any) -> Accelerator:
+        made = real(*given)
+        made.trackers = [Tracker()]
+        return made
+
+    real = session._accelerator
+    monkeypatch.setattr(session, "_accelerator", accelerator)
+    plain = finetune(tmp_path / "out", transforms=["rot180", "hflip"], validation_steps=2)
+    assert [step for step, _ in shown] == [2, 3]
+    (name, row), _ = shown[0][1].items()
+    assert name.startswith("rot180/")
+    assert (row.shape, row.dtype) == ((1, 16, 64, 3), np.uint8)
+    assert not (shown[0][1][name] == shown[1][1][name]).all()  # the run went on in between
+    monkeypatch.setattr(session, "_accelerator", real)
+    same = finetune(tmp_path / "same", transforms=["rot180", "hflip"], validation_steps=2)
+    assert changed(weights(plain.vae), weights(same.vae)) == set()  # looking changes nothing
 
 
 def test_validation_looks_at_the_averaged_weights(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ from equivae.training.session import Session
 from equivae.training.state import RunState
 from equivae.training.student import Student
 from equivae.training.trainer import Hook, Player, Trainer
-from equivae.training.validation import validation_loss
+from equivae.training.validation import pictures_of, validation_loss
+from equivae.training.watching import Pictures
 
 __all__ = ["train"]
 
@@ -179,8 +180,12 @@ def _hooks(
         at_least=_steps_between_validations(plan, session, student),
         max_steps=plan.max_steps,
     )
+    pictures = Pictures(
+        accelerator.trackers if accelerator.is_main_process else [],
+        lambda: pictures_of(plan, student, ema),
+    )
     averaging = [] if ema is None else [Averaging(ema, student.learning)]
-    return [Clock(state), *averaging, recording, validation, stopping, checkpointing]
+    return [Clock(state), *averaging, recording, validation, pictures, stopping, checkpointing]
 
 
 def _steps_between_validations(plan: Plan, session: Session, student: Student) -> int:

@@ -6,21 +6,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from equivae.autoencoder import measuring
 from equivae.data.sources import collate
 from equivae.processes import gathered, process_state
+from equivae.reporting.pictures import picture
 from equivae.training.order import draws_of
 from equivae.training.plan import Plan
 from equivae.training.session import Session
 from equivae.training.student import Student
+from equivae.training.watching import in_a_row
 
 if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
 
-__all__ = ["validation_loss"]
+__all__ = ["pictures_of", "validation_loss"]
 
 
 def validation_loss(
@@ -49,6 +52,14 @@ def validation_loss(
                 out = loss_fn(student.vae, batch.to(accelerator.device), generator=draws)
             total += out.loss.double().cpu() * len(batch)
     return float(sum(gathered(float(total)))) / len(images)
+
+
+def pictures_of(plan: Plan, student: Student, ema: EMAModel | None = None) -> dict[str, np.ndarray]:
+    """The first held-out image under every transform, by what the weights that would be saved make of it."""
+    with _saved_weights(student, ema):
+        seed, transforms = plan.config.seed, student.transforms
+        panels = picture(student.vae, plan.measured, [(0, "")], transforms, seed)
+    return {f"{panel.transform}/{panel.image}": in_a_row(panel) for panel in panels}
 
 
 @contextmanager
