@@ -145,10 +145,10 @@ class EarlyStopping(Hook):
         self.patience = patience
 
     def stops(self, state: RunState) -> bool:
-        losses = [r["validation_loss"] for r in state.history if "validation_loss" in r]
-        if self.patience is None or not losses:
+        if self.patience is None:
             return False
-        return len(losses) - 1 - losses.index(min(losses)) >= self.patience
+        losses = [r["validation_loss"] for r in state.history if "validation_loss" in r]
+        return bool(losses) and (len(losses) - 1 - losses.index(min(losses)) >= self.patience)
 
 
 class Checkpointing(Hook):
