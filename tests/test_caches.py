@@ -22,7 +22,7 @@ import equivae
 from cache_files import an_op, latents, settle
 from equivae import caches
 from equivae.autoencoder.latent_scaling import LatentScaling
-from equivae.caches import kohya
+from equivae.caches import work
 from equivae.caches.layout import CacheFormat
 from equivae.cli import main
 from equivae.errors import InputError
@@ -289,13 +289,13 @@ def test_killed_in_the_middle_leaves_the_old_file_and_goes_on(tmp_path: Path) ->
     settle(tmp_path)
     before = path.read_bytes()
     done = in_process(f"""
-        import os, pathlib
+        import os
         from equivae import caches
-        write = pathlib.Path.write_bytes
-        def killed(self, data):
-            write(self, data[: len(data) // 2])
+        from equivae.caches import kohya
+        def killed(path, parts):
+            path.write_bytes(parts[0][: len(parts[0]) // 2])
             os._exit(9)
-        pathlib.Path.write_bytes = killed
+        kohya.write_parts = killed
         caches.transform({str(tmp_path)!r}, "hflip", progress=False)
     """)
     assert done.returncode == 9, done.stderr
@@ -432,13 +432,13 @@ def test_a_file_that_changes_while_it_is_read(
     path = made.kohya(tmp_path, latents(4, 8, 8))
     settle(tmp_path)
     fresh = latents(4, 8, 8, seed=7)
-    moved = kohya.moved
+    move = work._moved
 
     def meanwhile(*args: object) -> object:
         made.kohya(tmp_path, fresh)
-        return moved(*args)  # type: ignore[arg-type]
+        return move(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(kohya, "moved", meanwhile)
+    monkeypatch.setattr(work, "_moved", meanwhile)
     with pytest.raises(InputError, match="changed while it was read"):
         caches.transform(tmp_path, "hflip", progress=False)
     assert close(np.load(path)["latents"], fresh)

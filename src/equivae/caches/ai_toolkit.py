@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from equivae.caches.layout import CacheFormat, Picture, State, Target, moved
+from equivae.caches.layout import CacheFormat, Job, Picture, State, Target
 from equivae.caches.op import CacheOp
 from equivae.caches.tensors import SafeFile
 from equivae.caches.writing import replace_file
@@ -65,20 +66,22 @@ class AiToolkit(CacheFormat):
             return State.TOOL
         return State.DONE if found == target.op.signature else State.OTHER_OP
 
-    def write(self, path: Path, target: Target) -> int:
+    def job(self, path: Path, target: Target) -> Job:
         self.read(path)  # refuses pixels
-        file = SafeFile(path)
+        file, to = SafeFile(path), self._path(path, target.op)
         tensors = file.tensors()
-        for name in _LATENTS:
-            if name in tensors:
-                (batch,) = moved(target.op, tensors[name][None], path)
-                tensors[name] = batch[0]
-        if _PIXELS in tensors:
-            tensors[_PIXELS] = target.op.plain.pixel(tensors[_PIXELS])
+        names = [name for name in _LATENTS if name in tensors]
         metadata = {**file.metadata, **dict.fromkeys(_FLIPS[target.op.move], "true")}
         metadata[_MARK] = target.op.signature
-        replace_file(self._path(path, target.op), lambda to: SafeFile.save(tensors, to, metadata))
-        return 1
+        if _PIXELS in tensors:
+            tensors[_PIXELS] = target.op.plain.pixel(tensors[_PIXELS])
+
+        def keep(moved: Sequence[Tensor]) -> int:
+            tensors.update((name, batch[0]) for name, batch in zip(names, moved, strict=True))
+            replace_file(to, lambda temporary: SafeFile.save(tensors, temporary, metadata))
+            return 1
+
+        return Job(path, [tensors[name][None] for name in names], keep)
 
     def picture(self, path: Path, images: dict[str, Path]) -> Picture | None:
         facts = _facts(SafeFile(path).metadata)

@@ -6,23 +6,20 @@ stay as they are, once in a file. Layout: sd-scripts, library/strategy_base.py.
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from equivae.autoencoder.latent_scaling import LatentScaling
-from equivae.caches.layout import CacheFormat, Picture, State, Target, moved
+from equivae.caches.layout import CacheFormat, Job, Picture, State, Target
+from equivae.caches.npz import Npz
 from equivae.caches.space import LatentSpace
-from equivae.caches.writing import replace_file, stamp
-from equivae.errors import InputError, first_line
+from equivae.caches.writing import replace_file, stamp, write_parts
+from equivae.errors import InputError
 
 __all__ = ["Kohya"]
 
@@ -65,50 +62,43 @@ class Kohya(CacheFormat):
     def owns(self, path: Path) -> bool:
         if path.suffix != ".npz" or "_te_outputs" in path.stem:
             return False
-        with _opened(path) as archive:
-            return bool(_sizes(archive))
+        return bool(_sizes(Npz.look(path)))
 
     def read(self, path: Path, channels: int | None = None) -> list[Tensor]:
-        with _opened(path) as archive:
-            return [torch.from_numpy(array)[None] for _, array in _latents(path, archive)]
+        file = Npz.read(path)
+        return [_latents(file, size) for size in _sizes(file)]
 
     def state(self, path: Path, target: Target) -> State:
-        with _opened(path) as archive:
-            wanted = {_flipped(size) for size in _sizes(archive)}
-            present, ours = set(archive.namelist()), _ours(archive)
-        if wanted - present:
+        file = Npz.look(path)
+        ours, wanted = file.note(_MARK), [_flipped(size) for size in _sizes(file)]
+        if any(name not in file.members for name in wanted):
             return State.MISSING
-        if not wanted & set(ours):
+        made = {ours[name] for name in wanted if name in ours}
+        if not made:
             return State.TOOL
-        signature = target.op.signature
-        return (
-            State.DONE
-            if all(ours.get(n, signature) == signature for n in wanted)
-            else State.OTHER_OP
-        )
+        return State.DONE if made == {target.op.signature} else State.OTHER_OP
 
-    def write(self, path: Path, target: Target) -> int:
+    def job(self, path: Path, target: Target) -> Job:
         before, signature = stamp(path), target.op.signature
-        file = io.BytesIO(path.read_bytes())  # read once: half of the time is the disk's
-        with _opened(path, file) as archive:
-            ours, present = _ours(archive), set(archive.namelist())
-            stale = {name for name, by in ours.items() if by != signature}
-            kept = present - stale  # what the tool encoded itself is an original
-            added = {}
-            for size, array in _latents(path, archive):
-                if _flipped(size) not in kept:
-                    (batch,) = moved(target.op, torch.from_numpy(array)[None], path)
-                    added[_flipped(size)] = batch[0].numpy()
-            if stale:
-                file = _without(archive, stale)
-        comment = {n: by for n, by in ours.items() if n in kept} | dict.fromkeys(added, signature)
-        # Appending leaves every byte of the arrays that are there where it is.
-        with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
-            for name, array in added.items():
-                archive.writestr(name, _npy(array))
-            archive.comment = json.dumps({_MARK: comment}).encode()
-        replace_file(path, lambda to: _write(to, file.getbuffer()), unless=before)
-        return len(added)
+        file = Npz.read(path)  # read once: half of the time is the disk's
+        ours = file.note(_MARK)
+        stale = [name for name, by in ours.items() if by != signature and name in file.members]
+        if stale:
+            file = file.without(stale)
+        # What the tool encoded itself is an original.
+        sizes = [size for size in _sizes(file) if _flipped(size) not in file.members]
+        names = [_flipped(size) for size in sizes]
+        noted = {name: by for name, by in ours.items() if name in file.members}
+        comment = json.dumps({_MARK: {**noted, **dict.fromkeys(names, signature)}}).encode()
+
+        def keep(moved: Sequence[Tensor]) -> int:
+            added = {name: batch[0].numpy() for name, batch in zip(names, moved, strict=True)}
+            # Every byte of the arrays that are there stays where it is.
+            parts = file.adding(added, comment)
+            replace_file(path, lambda to: write_parts(to, parts), unless=before)
+            return len(added)
+
+        return Job(path, [_latents(file, size) for size in sizes], keep)
 
     def space(self, path: Path) -> LatentSpace:
         known = _MODELS.get(_model(path))
@@ -129,67 +119,22 @@ def _model(path: Path) -> str:
     return found["model"] if found else ""
 
 
-def _opened(path: Path, content: io.BytesIO | None = None) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path if content is None else content)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(
-            f"{path} is no whole .npz file ({first_line(error)}): it is damaged, or being written; remove "
-            "it or "
-            "wait for the tool that writes it."
-        ) from error
-
-
-def _sizes(archive: zipfile.ZipFile) -> list[str]:
+def _sizes(file: Npz) -> list[str]:
     """`""`, or `"_128x128"` and others: the suffixes of the latents in a file."""
-    found = [_LATENTS.match(name) for name in archive.namelist()]
+    found = [_LATENTS.match(name) for name in file.members]
     return [match["size"] or "" for match in found if match is not None]
 
 
-def _latents(path: Path, archive: zipfile.ZipFile) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    for size in _sizes(archive):
-        try:
-            data = io.BytesIO(archive.read(f"latents{size}.npy"))
-        except zipfile.BadZipFile as error:
-            raise InputError(
-                f"{path} is damaged ({first_line(error)}); let sd-scripts cache it anew."
-            ) from error
-        array = np.lib.format.read_array(data, allow_pickle=False)
-        if array.ndim not in (3, 4) or array.dtype.kind != "f":
-            raise InputError(
-                f"the array latents{size} of {path} has shape {array.shape} and type {array.dtype}; "
-                "latents are floats (c, h, w)."
-            )
-        yield size, array
-
-
-def _npy(array: np.ndarray[Any, Any]) -> bytes:
-    file = io.BytesIO()
-    np.lib.format.write_array(file, array, allow_pickle=False)
-    return file.getvalue()
+def _latents(file: Npz, size: str) -> Tensor:
+    """A batch of one."""
+    array = file.array(f"latents{size}.npy")
+    if array.ndim not in (3, 4) or array.dtype.kind != "f" or not array.dtype.isnative:
+        raise InputError(
+            f"the array latents{size} of {file.path} has shape {array.shape} and type {array.dtype}; "
+            "latents are floats (c, h, w)."
+        )
+    return torch.from_numpy(array)[None]
 
 
 def _flipped(size: str) -> str:
     return f"latents_flipped{size}.npy"
-
-
-def _ours(archive: zipfile.ZipFile) -> dict[str, str]:
-    """The arrays that were added here, with the signatures of their ops."""
-    try:
-        noted = json.loads(archive.comment or b"{}").get(_MARK, {})
-    except (ValueError, AttributeError):
-        return {}
-    return {str(name): str(by) for name, by in noted.items()}
-
-
-def _without(archive: zipfile.ZipFile, names: set[str]) -> io.BytesIO:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as copy:
-        for item in archive.infolist():
-            if item.filename not in names:
-                copy.writestr(item, archive.read(item))
-    return file
-
-
-def _write(path: Path, content: memoryview) -> None:
-    path.write_bytes(content)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from equivae.caches.op import CacheOp
 from equivae.caches.space import LatentSpace
 
-__all__ = ["CHUNK", "CacheFormat", "Picture", "State", "Target"]
-
-CHUNK = 8  # latents moved at once: enough to be fast, few enough to stay in the processor's cache
+__all__ = ["CacheFormat", "Job", "Picture", "State", "Target"]
 
 
 class State(Enum):
@@ -53,6 +50,21 @@ class Target:
     folder: Path | None = None
 
 
+@dataclass(frozen=True)
+class Job:
+    """What there is to do for a file.
+
+    Attributes:
+        path: of the file.
+        latents: batches `(B, c, *grid)` as it holds them.
+        keep: takes the moved ones and writes them, originals bit for bit as they were; says how many.
+    """
+
+    path: Path
+    latents: list[Tensor]
+    keep: Callable[[Sequence[Tensor]], int]
+
+
 class CacheFormat(ABC):
     """A layout of cached latents. One instance for all files; it holds no state.
 
@@ -83,8 +95,8 @@ class CacheFormat(ABC):
         """What there is of the moved latents."""
 
     @abstractmethod
-    def write(self, path: Path, target: Target) -> int:
-        """Keep the moved latents; how many they were. Originals stay bit for bit."""
+    def job(self, path: Path, target: Target) -> Job:
+        """The latents of a file that are to be moved, read, and how the moved ones are kept."""
 
     def growth(self, path: Path) -> int:
         """How many bytes writing needs on the disk, besides what is there; at most."""
@@ -101,9 +113,3 @@ class CacheFormat(ABC):
     def picture(self, path: Path, images: dict[str, Path]) -> Picture | None:
         """The image of a file's only latent, where it can be known. `images` are by their stems."""
         return None
-
-
-def moved(op: CacheOp, latents: Tensor, where: Path) -> Iterable[Tensor]:
-    """A batch through the op, a few at a time."""
-    op.check(latents, where)
-    return (op(part) for part in torch.split(latents, CHUNK))

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from equivae.caches.layout import CacheFormat, Picture, State, Target, moved
+from equivae.caches.layout import CacheFormat, Job, Picture, State, Target
 from equivae.caches.tensors import SafeFile, batch_of, read_pt
 from equivae.caches.writing import replace_file
 from equivae.errors import InputError
@@ -50,20 +50,23 @@ class PlainTensors(CacheFormat):
     def state(self, path: Path, target: Target) -> State:
         return State.DONE if self._path(path, target).is_file() else State.MISSING
 
-    def write(self, path: Path, target: Target) -> int:
+    def job(self, path: Path, target: Target) -> Job:
         content, key, latents = self._content(path)
         batch, single = batch_of(latents, target.op.channels)
-        result = torch.cat(list(moved(target.op, batch, path)))
-        result = result[0] if single else result
-        made: Any = result if key is None else {**content, key: result}
         to = self._path(path, target)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".pt":
-            replace_file(to, lambda temporary: torch.save(made, temporary))
-        else:
-            metadata = {**SafeFile(path).metadata, _MARK: target.op.signature}
-            replace_file(to, lambda temporary: SafeFile.save(made, temporary, metadata))
-        return len(batch)
+
+        def keep(moved: Sequence[Tensor]) -> int:
+            result = moved[0][0] if single else moved[0]
+            made: Any = result if key is None else {**content, key: result}
+            to.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".pt":
+                replace_file(to, lambda temporary: torch.save(made, temporary))
+            else:
+                metadata = {**SafeFile(path).metadata, _MARK: target.op.signature}
+                replace_file(to, lambda temporary: SafeFile.save(made, temporary, metadata))
+            return len(batch)
+
+        return Job(path, [batch], keep)
 
     def picture(self, path: Path, images: dict[str, Path]) -> Picture | None:
         image = images.get(path.stem)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from equivae.autoencoder.latent_scaling import LatentScaling
 from equivae.caches.check import check_cache
@@ -22,6 +18,7 @@ from equivae.caches.layout import CacheFormat, State, Target
 from equivae.caches.op import CacheOp, find_op
 from equivae.caches.plain import check_manifest, write_manifest
 from equivae.caches.report import CacheReport
+from equivae.caches.work import work
 from equivae.caches.writing import FileStamp, locked, remove_leftovers, stamp
 from equivae.errors import InputError
 from equivae.transforms import Transform
@@ -29,7 +26,6 @@ from equivae.transforms import Transform
 __all__ = ["transform"]
 
 _FRESH = 3.0  # seconds since the last change: younger, and somebody may be writing
-_PART = 32  # files that a process takes at a time
 
 
 def transform(
@@ -126,7 +122,7 @@ def transform(
             if target.folder is not None:
                 write_manifest(target)
                 remove_leftovers(target.folder)
-            latents = _work(form, jobs.to_do, target, num_processes, progress)
+            latents = work(form, jobs.to_do, target, num_processes, progress)
     return CacheReport(
         form.name,
         op.move,
@@ -211,48 +207,3 @@ def _check_quiet(stamps: dict[Path, FileStamp]) -> None:
                 f"the cache is being written: {path} changed while it was looked at; wait for the tool "
                 "that writes it."
             )
-
-
-def _work(
-    form: CacheFormat, files: Sequence[Path], target: Target, num_processes: int, progress: bool
-) -> int:
-    latents = 0
-    with tqdm(total=len(files), desc=target.op.move, unit="file", disable=not progress) as bar:
-        if num_processes == 1:
-            for path in files:
-                latents += form.write(path, target)
-                bar.update()
-            return latents
-        for part, count in _in_processes(form, files, target, num_processes):
-            latents += count
-            bar.update(part)
-    return latents
-
-
-def _in_processes(
-    form: CacheFormat, files: Sequence[Path], target: Target, num_processes: int
-) -> Iterator[tuple[int, int]]:
-    size = max(1, min(_PART, len(files) // num_processes))
-    parts = [files[i : i + size] for i in range(0, len(files), size)]
-    # A forked process would inherit torch's threads in an unknown state.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_processes, context, _start_worker) as pool:
-        waiting: dict[Future[int], int] = {
-            pool.submit(_write_all, form, part, target): len(part) for part in parts
-        }
-        try:
-            while waiting:
-                ready, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in ready:
-                    yield waiting.pop(future), future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-
-
-def _write_all(form: CacheFormat, files: Sequence[Path], target: Target) -> int:
-    return sum(form.write(path, target) for path in files)

@@ -6,12 +6,12 @@ extract_features.py and datasets/img_latent_dataset.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from equivae.caches.layout import CacheFormat, State, Target, moved
+from equivae.caches.layout import CacheFormat, Job, State, Target
 from equivae.caches.tensors import SafeFile
 from equivae.caches.writing import replace_file, stamp
 
@@ -43,11 +43,14 @@ class LightningDiT(CacheFormat):
         same = file.metadata[_MARK] == target.op.signature
         return State.DONE if same else State.OTHER_OP
 
-    def write(self, path: Path, target: Target) -> int:
+    def job(self, path: Path, target: Target) -> Job:
         before, file = stamp(path), SafeFile(path)
         tensors = file.tensors()
-        latents = tensors["latents"]
-        tensors["latents_flip"] = torch.cat(list(moved(target.op, latents, path)))
         metadata = {**file.metadata, _MARK: target.op.signature}
-        replace_file(path, lambda to: SafeFile.save(tensors, to, metadata), unless=before)
-        return len(latents)
+
+        def keep(moved: Sequence[Tensor]) -> int:
+            tensors["latents_flip"] = moved[0]
+            replace_file(path, lambda to: SafeFile.save(tensors, to, metadata), unless=before)
+            return len(moved[0])
+
+        return Job(path, [tensors["latents"]], keep)

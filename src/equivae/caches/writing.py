@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from equivae.errors import InputError, first_line
 
-__all__ = ["FileStamp", "locked", "remove_leftovers", "replace_file", "stamp"]
+__all__ = ["FileStamp", "locked", "remove_leftovers", "replace_file", "stamp", "write_parts"]
 
 _MARK = ".equivae-partial-"
 _LOCK = ".equivae-lock"
@@ -24,8 +25,7 @@ FileStamp = tuple[int, int]
 
 def stamp(path: Path) -> FileStamp:
     """By which a change of a file is noticed."""
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    return _stamp(path.stat())
 
 
 def replace_file(
@@ -43,25 +43,48 @@ def replace_file(
     temporary = path.with_name(f".{path.name}{_MARK}{os.getpid()}")
     try:
         write(temporary)
-        if path.exists():
-            shutil.copymode(path, temporary)
-        if unless is not None and stamp(path) != unless:
+        found = _status(path)
+        if found is not None:
+            temporary.chmod(stat.S_IMODE(found.st_mode))
+        if unless is not None and (found is None or _stamp(found) != unless):
             raise InputError(
                 f"{path} changed while it was read: the cache is being written; wait for the tool that "
                 "writes "
                 "it and run again."
             )
         temporary.replace(path)
-    except OSError as error:
-        reason = _FULL.get(error.errno or 0)
-        if reason is None:
-            raise InputError(f"{path} cannot be written: {first_line(error)}.") from error
-        raise InputError(
-            f"{reason} while writing {path}, which is as it was; make room and run again, which goes on "
-            "where this stopped."
-        ) from error
-    finally:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _cannot_write(path, error) from error
+        raise
+
+
+def write_parts(path: Path, parts: Iterable[Any]) -> None:
+    """A new file of parts, each bytes or contiguous memory, that are not joined first."""
+    with path.open("wb") as file:
+        file.writelines(parts)
+
+
+def _cannot_write(path: Path, error: OSError) -> InputError:
+    reason = _FULL.get(error.errno or 0)
+    if reason is None:
+        return InputError(f"{path} cannot be written: {first_line(error)}.")
+    return InputError(
+        f"{reason} while writing {path}, which is as it was; make room and run again, which goes on where "
+        "this stopped."
+    )
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _stamp(found: os.stat_result) -> FileStamp:
+    return found.st_size, found.st_mtime_ns
 
 
 def remove_leftovers(folder: Path) -> None:
