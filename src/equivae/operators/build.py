@@ -9,22 +9,27 @@ import torch
 from equivae.errors import InputError
 from equivae.operators.modules import ConvOperator, LatentOperator, ResidualOperator
 from equivae.operators.phases import Geometry, PhaseOperator
+from equivae.operators.seams import SeamOperator, Window
 
 __all__ = ["build_operator"]
+
+_KINDS = ("conv", "network", "phases", "seam")
 
 
 def build_operator(config: dict[str, Any]) -> LatentOperator:
     """The operator that `config()` describes, unfitted. `InputError` for an unknown kind, or a broken one."""
     kind = config.get("kind")
-    if kind not in ("conv", "network", "phases"):
+    if kind not in _KINDS:
         raise InputError(
-            f"unknown kind of latent operator {kind!r}; this version reads 'conv', 'network' and 'phases'."
+            f"unknown kind of latent operator {kind!r}; this version reads {', '.join(map(repr, _KINDS))}."
         )
     try:
         if kind == "phases":
             return _phases(config)
         if kind == "conv":
             return _convolution(config)
+        if kind == "seam":
+            return _seam(config)
         # Version 1 had the base's own settings beside the network's.
         base = build_operator(config.get("base") or {**config, "kind": "conv"})
         return ResidualOperator(base, config["width"], config["layers"])
@@ -46,6 +51,14 @@ def _convolution(config: dict[str, Any]) -> ConvOperator:
         border=bool(config.get("border", False)),
         magnitude=int(config.get("magnitude", 0)),
     )
+
+
+def _seam(config: dict[str, Any]) -> SeamOperator:
+    window = {
+        key: tuple(value) if isinstance(value, (list, tuple)) else value
+        for key, value in config["window"].items()
+    }
+    return SeamOperator(config["channels"], config["kernel_size"], Window(**window))
 
 
 def _phases(config: dict[str, Any]) -> PhaseOperator:

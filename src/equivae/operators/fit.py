@@ -15,6 +15,7 @@ from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError
 from equivae.files.pretrained import load_vae
 from equivae.files.writing import check_name
+from equivae.operators.beside_plain import beside_plain
 from equivae.operators.fingerprint import Fingerprint
 from equivae.operators.modules import Padding
 from equivae.operators.options import (
@@ -26,7 +27,7 @@ from equivae.operators.options import (
 )
 from equivae.operators.pairs import Precision
 from equivae.operators.problems import Problem, gather
-from equivae.operators.refine import MovedImages
+from equivae.operators.refine import Images, MovedImages
 from equivae.operators.report import FitReport
 from equivae.operators.solve import Solved, finished, solved
 from equivae.operators.transform import FittedTransform, inverse_consistency, is_involution
@@ -193,15 +194,13 @@ def fit_operators(
     training = images.split(options.validation_split, options.seed)[0]
     found: dict[str, Solved] = {}
     for transform in transforms:
-        chosen = solved(problems[transform.name], vae, options)
-        found[transform.name] = finished(problems[transform.name], chosen, vae, training, options)
+        found[transform.name] = _found(problems[transform.name], vae, training, options)
     ways_back = {_inverse_name(transform): transform for transform in transforms}
     for name, problem in problems.items():
         if name not in found:  # an inverse takes the size that its transform was given
             forward = ways_back[name]
-            chosen = solved(replace(problem, kernels=[found[forward.name].kernel]), vae, options)
-            moved = MovedImages(training, forward)
-            found[name] = finished(problem, chosen, vae, moved, options)
+            sized = replace(problem, kernels=[found[forward.name].kernel])
+            found[name] = _found(sized, vae, MovedImages(training, forward), options)
     fingerprint = Fingerprint.of(vae)
     fitted = {
         transform.name: _fitted(transform, problems, found, options, fingerprint)
@@ -214,6 +213,14 @@ def fit_operators(
             made.report, seconds=seconds, images=len(images), held_out_images=held_out_images
         )
     return fitted
+
+
+def _found(problem: Problem, vae: Autoencoder, training: Images, options: FitOptions) -> Solved:
+    chosen = solved(problem, vae, options)
+    found = finished(problem, chosen, vae, training, options)
+    # An operator that was refitted on all images is judged by the one before.
+    judged = found if options.trained else replace(chosen, latent_error=found.latent_error)
+    return beside_plain(problem, judged, found, vae)
 
 
 def _fitted(
@@ -247,6 +254,9 @@ def _fitted(
         inverse_consistency=consistency,
         candidates=own.candidates,
         objective=options.objective,
+        decoded_psnr=own.decoded_psnr,
+        plain_decoded_psnr=own.plain_psnr,
+        is_plain=own.is_plain,
     )
     return made
 

@@ -69,7 +69,8 @@ def latent_pairs(
     """
     from tqdm.auto import tqdm
 
-    batches: Any = DataLoader(images, batch_size)  # type: ignore[arg-type]
+    rows = _rows(len(images), batch_size, any(t.mixes_samples for t in transforms))
+    batches: Any = DataLoader(images, batch_sampler=rows)  # type: ignore[arg-type]
     for batch in tqdm(batches, desc="fit", disable=not progress, leave=False):
         check_images(batch, vae)
         # Anew for every batch: a context that is open at a yield would hold for the consumer too.
@@ -77,6 +78,14 @@ def latent_pairs(
             x = batch.to(vae.device, vae.dtype)
             found = list(_pairs_of(vae, x, transforms, mixed_precision))
         yield found
+
+
+def _rows(count: int, batch_size: int, no_single: bool) -> list[list[int]]:
+    """The rows of every batch; with `no_single` a last one that would be alone goes with those before."""
+    rows = [list(range(i, min(i + batch_size, count))) for i in range(0, count, batch_size)]
+    if no_single and len(rows) > 1 and len(rows[-1]) == 1:
+        rows[-2:] = [[*rows[-2], *rows[-1]]]
+    return rows
 
 
 def _pairs_of(
@@ -123,7 +132,8 @@ def check_transform_fits(transform: Transform, image: Tensor, vae: Autoencoder) 
         )
     if image.ndim < 3:
         return
-    height, width = transform.pixel(image[None]).shape[-2:]
+    batch = torch.stack([image] * 2) if transform.mixes_samples else image[None]
+    height, width = transform.pixel(batch).shape[-2:]
     if height % vae.factor or width % vae.factor:
         raise InputError(
             f"transform {transform.name!r} turns images of {tuple(image.shape[-2:])} pixels into "

@@ -19,6 +19,8 @@ from equivae.operators.options import FitOptions
 from equivae.operators.pairs import Pair, check_transform_fits, latent_pairs
 from equivae.operators.phases import PhaseOperator
 from equivae.operators.regression import PatchRegression, PhaseRegression, Regression
+from equivae.operators.seam_regression import SeamRegression, seam_operator
+from equivae.operators.seams import SeamOperator
 from equivae.transforms import Transform
 
 __all__ = ["AUTO_KERNEL_SIZES", "Equations", "Problem", "gather"]
@@ -66,7 +68,7 @@ class Problem:
     @property
     def moves_grid(self) -> bool:
         """Whether the operator takes the untouched latent to the new grid."""
-        return isinstance(self.equations.train, PhaseRegression)
+        return self.equations.train.moves_grid
 
     def inputs(self, pair: Pair) -> Tensor:
         """What the operator is given."""
@@ -123,6 +125,13 @@ def gather(
         check_transform_fits(transform, images[0], vae)
     wanted = {transform.name for transform in transforms}
     training, held_out = images.split(options.validation_split, options.seed)
+    for transform in transforms:
+        if transform.mixes_samples and min(len(training), len(held_out)) < 2:
+            raise InputError(
+                f"transform {transform.name!r} mixes samples, and {len(training)} images to fit on and "
+                f"{len(held_out)} held out are too few; pass more images, or a validation_split that holds "
+                "out two."
+            )
     problems: dict[str, Problem] = {}
     for part, is_training in ((training, True), (held_out, False)):
         pairs = latent_pairs(
@@ -147,6 +156,11 @@ def gather(
 
 def _problem(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> Problem:
     """The empty equations of a transform; `pair` shows the grid."""
+    seam = _seam(pair, vae, options)
+    if seam is not None:
+        return Problem(
+            pair.transform, Equations(SeamRegression(seam), SeamRegression(seam)), [None]
+        )
     operator = _phases(pair, vae, images, options)
     if operator is not None:
         equations = Equations(PhaseRegression(operator), PhaseRegression(operator))
@@ -163,6 +177,14 @@ def _problem(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> 
         train = _low_rank(train, kernels[-1], options)
     train.choose_basis(pair.moved)
     return Problem(pair.transform, Equations(train, train.like()), list(kernels))
+
+
+def _seam(pair: Pair, vae: Autoencoder, options: FitOptions) -> SeamOperator | None:
+    """The unfitted operator of a crop or a paste; `None` for others, and under a network, which moves no seam."""
+    if options.method == "network" or pair.latent.ndim != 4:
+        return None
+    size = options.kernel_size if options.kernel_size != "auto" else 5
+    return seam_operator(pair.transform, vae.latent_channels, size, _MOST_ENTRIES)
 
 
 def _phases(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> PhaseOperator | None:

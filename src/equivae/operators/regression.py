@@ -36,6 +36,8 @@ class Regression(ABC, Generic[Found]):
     """Equations that are summed over batches and then solved for any ridge."""
 
     count: int
+    moves_grid: bool = False
+    """Whether the operator takes the untouched latent to the new grid."""
 
     @abstractmethod
     def add(self, inputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> None:
@@ -272,6 +274,8 @@ class PhaseRegression(Regression[list[LinearMap]]):
     Args:
         template: an operator with the windows and phases to solve for.
     """
+
+    moves_grid = True
 
     def __init__(self, template: PhaseOperator) -> None:
         self.template = template

@@ -44,6 +44,9 @@ class FitReport:
         inverse_consistency: `‖ρ⁻¹ ρ z - z‖ / ‖z‖`; `None` without an inverse.
         candidates: the evidence behind the choice of kernel size.
         seconds: what the fit took.
+        decoded_psnr: PSNR in dB of what the held-out latents decode to; `None` if not decoded.
+        plain_decoded_psnr: that of the plain op, decoded where the fit is not clearly nearer.
+        is_plain: whether the op is the plain one, because the fit lost to it.
     """
 
     transform: str
@@ -61,6 +64,9 @@ class FitReport:
     candidates: list[Candidate] = field(default_factory=list)
     seconds: float = 0.0
     objective: str = "latent"
+    decoded_psnr: float | None = None
+    plain_decoded_psnr: float | None = None
+    is_plain: bool = False
 
     def __post_init__(self) -> None:
         made = [c if isinstance(c, Candidate) else Candidate(**c) for c in self.candidates]
@@ -77,6 +83,13 @@ class FitReport:
             f"{self.seconds:.0f} s; latent error {self.latent_error:.3f} "
             f"(grid move alone {self.grid_error:.3f})."
         ]
+        if self.plain_decoded_psnr is not None:
+            lines.append(
+                f"Held-out images decode at {self.decoded_psnr:.2f} dB, by the plain op at "
+                f"{self.plain_decoded_psnr:.2f} dB."
+            )
+        if self.is_plain:
+            lines.append("The fit lost to the plain op, which was returned instead.")
         if self.candidates:
             lines += ["", "| operator | latent error | decoded PSNR |", "|---|---|---|"]
         for one in self.candidates:

@@ -41,6 +41,8 @@ class Solved:
 
     Attributes:
         candidates: what it was chosen from, if there was a choice.
+        plain_psnr: what the plain op decodes to, where that was in question.
+        is_plain: whether this is the plain op, because the fit lost to it.
     """
 
     operator: LatentOperator
@@ -49,6 +51,8 @@ class Solved:
     latent_error: float
     decoded_psnr: float | None = None
     candidates: list[Candidate] = field(default_factory=list)
+    plain_psnr: float | None = None
+    is_plain: bool = False
 
     def candidate(self, method: str = "linear") -> Candidate:
         """What a report says of it."""

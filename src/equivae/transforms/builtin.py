@@ -21,6 +21,7 @@ from equivae.transforms.families import (
     RandomZoom,
 )
 from equivae.transforms.lattice import LATTICE, LatticeTransform
+from equivae.transforms.paste import Paste
 from equivae.transforms.photometric import (
     Blur,
     Brightness,
@@ -94,7 +95,7 @@ _GROUPS: dict[str, dict[str, Callable[..., Transform]]] = {
         "signed_vflip": _signed("vflip", _VERTICAL),
         "signed_rot180": _signed("rot180", _HORIZONTAL + _VERTICAL),
     },
-    "mixing": {"blend": Blend},
+    "mixing": {"blend": Blend, "paste": Paste},
     "time": {"time_reverse": TimeReverse, "time_shift": TimeShift, "polarity": Polarity},
     "random": {
         "random_rot90": combinators.random_rot90,

@@ -14,7 +14,7 @@ from equivae.transforms.checks import check_between, is_number, is_whole
 from equivae.transforms.placing import CellTransform
 from equivae.transforms.spelling import spell
 
-__all__ = ["Crop", "Shift", "pair", "whole_cells"]
+__all__ = ["Crop", "Pair", "Shift", "check_window", "pair", "whole_cells", "window_span"]
 
 Pair = Union[float, tuple[float, float]]
 
@@ -35,6 +35,20 @@ def whole_cells(side: int, cell: int) -> int:
             "image to whole cells."
         )
     return side // cell
+
+
+def check_window(size: Pair, y: float, x: float) -> None:
+    """`InputError` unless `size` is a share of the sides and `y` and `x` are places along them."""
+    if not all(0 < share <= 1 for share in pair(size, "size")):
+        raise InputError(f"size must lie in (0, 1], a share of the side, got {size}.")
+    for what, place in (("y", y), ("x", x)):
+        check_between(what, place, 0, 1)
+
+
+def window_span(cells: int, share: float, place: float) -> tuple[int, int]:
+    """The first cell of a window along an axis, and how many there are: at least one."""
+    kept = max(1, int(cells * share + 0.5))
+    return int((cells - kept) * place + 0.5), kept
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -65,10 +79,7 @@ class Crop(CellTransform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not all(0 < share <= 1 for share in pair(self.size, "size")):
-            raise InputError(f"size must lie in (0, 1], a share of the side, got {self.size}.")
-        for what in ("y", "x"):
-            check_between(what, getattr(self, what), 0, 1)
+        check_window(self.size, self.y, self.x)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -78,8 +89,7 @@ class Crop(CellTransform):
         share, place = pair(self.size, "size"), (self.y, self.x)
         for axis in (-2, -1):
             cells = whole_cells(tensor.shape[axis], cell)
-            kept = max(1, int(cells * share[axis] + 0.5))
-            start = int((cells - kept) * place[axis] + 0.5)
+            start, kept = window_span(cells, share[axis], place[axis])
             tensor = tensor.narrow(axis, start * cell, kept * cell)
         return tensor
 
