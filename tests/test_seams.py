@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import equivae
 from equivae.errors import InputError
-from equivae.operators import load_latent_op
+from equivae.operators import beside_plain, load_latent_op
+from equivae.operators.problems import Problem
 from equivae.operators.runtime import load
 from equivae.operators.seams import SeamOperator, Window
 from models import noise
@@ -127,9 +128,9 @@ def test_any_mask_is_pasted_through(trained, pasted) -> None:
     assert torch.allclose(op.operator.paste(z, z.roll(1, 0), mask), op.latent(z), atol=1e-6)
     soft = torch.linspace(0, 1, z.shape[-1]).expand(z.shape[-2:])
     assert op.operator.paste(z, z, soft).shape == z.shape
-    for mask, match in ((mask[:3], "of one shape"), (mask[None], "of one shape")):
-        with pytest.raises(InputError, match=match):
-            op.operator.paste(z, z, mask)
+    for wrong in (mask[:3], mask[None]):
+        with pytest.raises(InputError, match="of one shape"):
+            op.operator.paste(z, z, wrong)
     crop = SeamOperator(4, 3, Window((0.5, 0.5), (0.5, 0.5), False))
     with pytest.raises(InputError, match="fitted for a crop"):
         crop.paste(z, z, mask)
@@ -158,3 +159,53 @@ def test_no_sample_is_alone_while_fitting(trained) -> None:
         assert not isinstance(fit(vae, "crop", images[:4], kernel_size=1).operator, SeamOperator)
     with pytest.raises(InputError, match="mixes samples, and 7 images to fit on and 1 held out"):
         fit(vae, "paste", images[:8])
+
+
+# Beside the plain op ----------------------------------------------------------------------------------
+
+
+def judge(monkeypatch: pytest.MonkeyPatch, fitted: float, plain: float) -> None:
+    found = iter([fitted, plain])
+    monkeypatch.setattr(beside_plain, "operator_psnr", lambda *_: next(found))
+    monkeypatch.setattr(beside_plain, "decoded_psnr", lambda *_: next(found))
+
+
+def test_a_fit_that_loses_in_both_errors_is_replaced_by_the_plain_op(trained, monkeypatch) -> None:
+    judge(monkeypatch, 20.0, 24.1)
+    monkeypatch.setattr(Problem, "grid_error", 0.01)
+    vae, images, _ = trained
+    with pytest.warns(UserWarning, match="so the plain one is returned; fit on more images"):
+        op = fit(vae, "hflip", images[:6], kernel_size=3)
+    z = vae.encode(images)
+    assert op.report.is_plain
+    assert op.latent(z).equal(z.flip(-1))
+    assert op.inverse is op
+    assert op.report.latent_error == op.report.grid_error
+    assert "The fit lost to the plain op" in op.report.to_markdown()
+
+
+def test_a_fit_that_decodes_worse_says_so(trained, monkeypatch) -> None:
+    judge(monkeypatch, 20.0, 24.1)
+    vae, images, _ = trained
+    with pytest.warns(UserWarning, match="decodes at 20.00 dB on held-out .* one at 24.10 dB"):
+        op = fit(vae, "paste", images, kernel_size=3)
+    assert not op.report.is_plain
+    assert isinstance(op.operator, SeamOperator)
+    assert (op.report.decoded_psnr, op.report.plain_decoded_psnr) == (20.0, 24.1)
+    assert "decode at 20.00 dB, by the plain op at 24.10 dB" in op.report.to_markdown()
+
+
+class Shuffled(nn.Module):
+    """The pixels of a patch as channels: a flip is exactly a 1x1 operator."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        return F.pixel_unshuffle(images, 2)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return F.pixel_shuffle(latents, 2)
+
+
+def test_a_clear_fit_is_not_decoded_for_it(monkeypatch) -> None:
+    monkeypatch.setattr(beside_plain, "operator_psnr", None)
+    op = fit(Shuffled(), "hflip", noise(4, 3, 16, 16), kernel_size=1)
+    assert op.report.plain_decoded_psnr is None

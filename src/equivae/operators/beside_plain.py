@@ -20,7 +20,7 @@ _MARGIN_DB = 0.05
 
 
 def beside_plain(problem: Problem, judged: Solved, found: Solved, vae: Autoencoder) -> Solved:
-    """What was found, with what the plain op decodes to; the plain op itself where the fit is worse in both errors.
+    """What was found, beside the plain op; the plain op itself where the fit is worse in both errors.
 
     Args:
         problem: whose held-out images judge.
@@ -43,8 +43,8 @@ def beside_plain(problem: Problem, judged: Solved, found: Solved, vae: Autoencod
     if judged.latent_error > plain_error * (1 + 1e-6) and loses:
         warnings.warn(
             f"the latent op fitted for {name!r} is further from held-out latents than the plain one "
-            f"({judged.latent_error:.3f} against {plain_error:.3f}), so the plain one is returned; fit on more "
-            "images, or with a smaller kernel_size.",
+            f"({judged.latent_error:.3f} against {plain_error:.3f}), so the plain one is returned; fit on "
+            "more images, or with a smaller kernel_size.",
             stacklevel=2,
         )
         operator = ConvOperator(vae.latent_channels, (1,) * len(vae.geometry.axes)).to(vae.device)
@@ -57,9 +57,9 @@ def beside_plain(problem: Problem, judged: Solved, found: Solved, vae: Autoencod
         )
     if fitted is not None and loses:
         warnings.warn(
-            f"the latent op fitted for {name!r} decodes at {fitted:.2f} dB on held-out images and the plain one "
-            f"at {plain:.2f} dB, though its latents are nearer; use the plain one for decoding, or fit on more "
-            "images or with objective='decoded'.",
+            f"the latent op fitted for {name!r} decodes at {fitted:.2f} dB on held-out images and the plain "
+            f"one at {plain:.2f} dB, though its latents are nearer; use the plain one for decoding, or fit "
+            "on more images or with objective='decoded'.",
             stacklevel=2,
         )
     return found

@@ -54,11 +54,9 @@ def _convolution(config: dict[str, Any]) -> ConvOperator:
 
 
 def _seam(config: dict[str, Any]) -> SeamOperator:
-    window = {
-        key: tuple(value) if isinstance(value, (list, tuple)) else value
-        for key, value in config["window"].items()
-    }
-    return SeamOperator(config["channels"], config["kernel_size"], Window(**window))
+    given = config["window"]
+    window = Window(tuple(given["size"]), tuple(given["place"]), bool(given["pastes"]))
+    return SeamOperator(config["channels"], config["kernel_size"], window)
 
 
 def _phases(config: dict[str, Any]) -> PhaseOperator:

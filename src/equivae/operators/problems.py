@@ -180,7 +180,7 @@ def _problem(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> 
 
 
 def _seam(pair: Pair, vae: Autoencoder, options: FitOptions) -> SeamOperator | None:
-    """The unfitted operator of a crop or a paste; `None` for others, and under a network, which moves no seam."""
+    """The unfitted operator of a crop or a paste; `None` for others, and under a network."""
     if options.method == "network" or pair.latent.ndim != 4:
         return None
     size = options.kernel_size if options.kernel_size != "auto" else 5

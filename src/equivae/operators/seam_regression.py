@@ -1,4 +1,4 @@
-"""Least squares of what is missing beside a seam: the plain latent op's error, told from the cells around it."""
+"""Least squares of what the plain latent op misses beside a seam, told from the cells around."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class SeamRegression(Regression[LinearMap]):
 def seam_operator(
     transform: Transform, channels: int, kernel_size: int, most_entries: int
 ) -> SeamOperator | None:
-    """An unfitted operator for a crop or a paste; `None` for other transforms, and where it would see no seam.
+    """An unfitted operator for a crop or a paste; `None` for others, and where it would see no seam.
 
     Args:
         transform: the transform.

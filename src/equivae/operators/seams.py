@@ -1,8 +1,8 @@
 """Operators for where latents were cut or put together: the plain latent op, corrected beside the seam alone.
 
 An encoder looks beyond a cell, so that cells beside the edge of a crop or a pasted window still say what used
-to be beyond that edge. The correction is linear in what is in the result, in what was taken away, and in where
-the seam runs; far from it the plain latent op is right as it is.
+to be beyond that edge. The correction is linear in what is in the result, in what was taken away, and in
+where the seam runs; far from it the plain latent op is right as it is.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Pasted:
 
 
 class SeamOperator(LatentOperator):
-    """The plain crop or paste of a window, its cells beside the seam corrected; the plain op until it is fitted.
+    """The plain crop or paste of a window, with its cells beside the seam corrected; plain until fitted.
 
     Args:
         channels: of the latents.
@@ -102,7 +102,7 @@ class SeamOperator(LatentOperator):
         spans = self.window.spans(*cells.shape[-2:])
         beside = _beside(mask, self.kernel_size)[spans].flatten().nonzero().flatten()
         cut = self._around([cells * mask, cells * (1 - mask)], mask)[:, :, spans[0], spans[1]]
-        return Pasted(cells[(..., *spans)], beside, self._rows(cut, beside))
+        return Pasted(cells[..., spans[0], spans[1]], beside, self._rows(cut, beside))
 
     def paste(self, destination: Tensor, source: Tensor, mask: Tensor) -> Tensor:
         """One latent pasted into another through any mask, as ComfyUI's LatentCompositeMasked does.
@@ -140,7 +140,7 @@ class SeamOperator(LatentOperator):
         return Pasted(planes[0] + planes[1], beside, self._rows(around, beside))
 
     def _around(self, planes: Sequence[Tensor], mask: Tensor) -> Tensor:
-        """Every cell's neighbourhood, a view `(B, planes, h, w, k, k)`: planes, mask, and what no image is."""
+        """Every cell's neighbourhood, `(B, planes, h, w, k, k)`: planes, mask, and what no image is."""
         margin = self.kernel_size // 2
         known = torch.cat([*planes, mask.expand(len(planes[0]), 1, *mask.shape)], 1)
         padded = F.pad(known, [margin] * 4)
