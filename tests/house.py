@@ -12,10 +12,12 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "equivae"
 # From the ground up: a room may import the rooms before it.
 ROOMS = (
+    "_lazy",
     "secrets",
     "errors",
     "options",
     "units",
+    "latent_scaling",
     "processes",
     "_moved",
     "transforms",

@@ -21,11 +21,11 @@ import cache_files as made
 import equivae
 from cache_files import an_op, latents, settle
 from equivae import caches
-from equivae.autoencoder.latent_scaling import LatentScaling
 from equivae.caches import work
 from equivae.caches.layout import CacheFormat
 from equivae.cli import main
 from equivae.errors import InputError
+from equivae.latent_scaling import LatentScaling
 
 FLUX = LatentScaling(0.3611, 0.1159)
 

@@ -95,7 +95,9 @@ def test_the_use_that_it_shows_works(made: Path, monkeypatch: pytest.MonkeyPatch
     assert isinstance(names["vae"], AutoencoderKL)
     assert names["pipeline"].vae is names["vae"]
     assert names["moved"].equal(equivae.get_transform("rot90").latent(z))  # the last one shown
-    assert "equivae.transform_latents(latents, transform, vae)" in card_of(made)[1]
+    card = card_of(made)[1]
+    assert "equivae.transform_latents(latents, transform, vae)" in card
+    assert "transform = equivae." in card
 
 
 @pytest.mark.parametrize("transform", [*equivae.get_group("d4")], ids=lambda t: t.name)

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import equivae
+from equivae.latent_scaling import LatentScaling
 from equivae.operators import ConvOperator, FittedTransform, load_latent_op
 from equivae.operators.runtime import load
 from models import ConvAE, noise
@@ -93,6 +94,76 @@ def test_applying_one_imports_torch_and_safetensors_alone(tmp_path, turned):
     assert done.returncode == 0, done.stderr
     # lazy_loader, of a hundred lines, is what `import equivae` itself needs.
     assert set(done.stdout.split()) <= {"equivae", "lazy_loader"}
+
+
+def test_applying_one_works_where_nothing_else_is_installed(tmp_path, turned):
+    """As after `pip install --no-deps equivae` beside torch and safetensors."""
+    turned.save(tmp_path)
+    code = (
+        "import sys, torch, safetensors.torch\n"
+        "there = {name.partition('.')[0] for name in sys.modules} | set(sys.stdlib_module_names)\n"
+        "class Bare:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] not in there | {'equivae'}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Bare())\n"
+        "import equivae\n"
+        "from equivae.operators.runtime import load\n"
+        f"op = load({str(tmp_path)!r})\n"
+        "assert op(torch.zeros(4, 6, 8)).shape == (4, 8, 6)\n"
+        "assert op(torch.ones(1, 4, 6, 8), scaled=0.5).shape == (1, 4, 8, 6)\n"
+        "try:\n"
+        "    equivae.finetune\n"
+        "except AttributeError as error:\n"
+        "    assert 'without it; equivae.operators.runtime' in str(error), error\n"
+        "print('applied')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.strip() == "applied", done.stderr
+
+
+# How latents are scaled -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "scaling", [LatentScaling(0.5), LatentScaling(2.0, (1.0, 0, -1, 3), (1.0, 2, 3, 4))]
+)
+def test_scaled_latents_by_numbers(tmp_path, turned, scaling):
+    turned.save(tmp_path)
+    z = noise(2, 4, 6, 8)
+    expected = scaling.scale(turned.latent(scaling.unscale(z)))
+    back = scaling.scale(turned.inverse.latent(scaling.unscale(z)))
+    alone = load(tmp_path)
+    for op in (turned, load_latent_op(tmp_path)):
+        assert torch.allclose(op.latent(z, scaled=scaling), expected, atol=1e-5)
+        assert torch.allclose(op.latent(z[0], scaled=scaling), expected[0], atol=1e-5)
+        assert torch.allclose(op.inverse.latent(z, scaled=scaling), back, atol=1e-5)
+    assert torch.allclose(alone(z, scaled=scaling), expected, atol=1e-5)
+    assert torch.allclose(alone(z[0], scaled=scaling), expected[0], atol=1e-5)
+    if scaling == LatentScaling(0.5):
+        assert turned.latent(z, scaled=0.5).equal(turned.latent(z, scaled=scaling))
+    for call in (turned.latent, alone):
+        with pytest.raises(equivae.InputError, match="its file does not say how"):
+            call(z, scaled=True)
+        with pytest.raises(equivae.InputError, match="scaled is"):
+            call(z, scaled="sdxl")
+
+
+def test_the_file_says_how_its_vae_scales_and_what_it_is_called(tmp_path):
+    vae = equivae.zoo.load()
+    vae.config._name_or_path = "user/my-vae"
+    made = equivae.fit_latent_op(vae, "hflip", noise(4, 3, 16, 16), 1, progress=False)
+    made.save(tmp_path)
+    alone, z = load(tmp_path), noise(1, 4, 4, 4)
+    factor = vae.config.scaling_factor
+    assert alone.header["vae"]["name"] == "user/my-vae"
+    assert made.vae.scaling.factor == pytest.approx(1.0)
+    assert load_latent_op(tmp_path).vae == made.vae
+    expected = made.latent(z, scaled=factor)
+    for found in (made.latent(z, scaled=True), alone(z, scaled=True)):
+        assert torch.allclose(found, expected, atol=1e-5)
 
 
 def as_version_1(made: FittedTransform, folder: Path, **changes) -> None:

@@ -3,12 +3,11 @@
 Every name is imported on first use, so that `import equivae` costs nothing. `__init__.pyi` lists them.
 """
 
-import lazy_loader
-
+from equivae._lazy import attach
 from equivae._moved import find_moved
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)
 
 find_moved()

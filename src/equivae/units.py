@@ -24,6 +24,7 @@ __all__ = [
     "rank",
     "require_finite",
     "unit",
+    "window_span",
 ]
 
 Numbers = Union[float, Tensor, Iterable["Numbers"]]
@@ -108,3 +109,9 @@ def require_finite(value: Numbers, what: str, advice: str = "check the weights")
     """
     if not is_finite(value):
         raise InputError(f"{what} hold NaN or infinite values; {advice}.")
+
+
+def window_span(cells: int, share: float, place: float) -> tuple[int, int]:
+    """The first cell of a window along an axis, and how many there are: at least one."""
+    kept = max(1, int(cells * share + 0.5))
+    return int((cells - kept) * place + 0.5), kept

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from equivae.autoencoder.checks import check_transforms
 from equivae.autoencoder.conventions import convention_of, scales_by_itself
 from equivae.autoencoder.geometry import LAYOUTS, Layout
-from equivae.autoencoder.latent_scaling import LatentScaling
 from equivae.autoencoder.view import Autoencoder
 from equivae.errors import InputError
+from equivae.latent_scaling import LatentScaling
 from equivae.transforms import Transform, resolve_transforms
 
 __all__ = [

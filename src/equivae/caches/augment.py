@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from equivae.autoencoder.latent_scaling import LatentScaling
 from equivae.caches.op import find_op
 from equivae.errors import InputError
+from equivae.latent_scaling import LatentScaling
 from equivae.transforms import Transform
 
 __all__ = ["LatentAugment"]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import nn
 
-from equivae.autoencoder.latent_scaling import LatentScaling
 from equivae.caches.layout import CacheFormat
 from equivae.caches.op import CacheOp
 from equivae.caches.space import LatentSpace, check_statistics
 from equivae.errors import InputError
+from equivae.latent_scaling import LatentScaling
 
 __all__ = ["fit_to_cache"]
 

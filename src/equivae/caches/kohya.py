@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from equivae.autoencoder.latent_scaling import LatentScaling
 from equivae.caches.layout import CacheFormat, Job, Picture, State, Target
 from equivae.caches.npz import Npz
 from equivae.caches.space import LatentSpace
 from equivae.caches.writing import replace_file, stamp, write_parts
 from equivae.errors import InputError
+from equivae.latent_scaling import LatentScaling
 
 __all__ = ["Kohya"]
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equivae.autoencoder.latent_scaling import LatentScaling
 from equivae.caches.space import LatentSpace
 from equivae.errors import InputError
+from equivae.latent_scaling import LatentScaling
 from equivae.transforms import Transform, get_transform, list_transforms
 
 __all__ = ["CacheOp", "find_op"]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from torch import nn
 
-from equivae.autoencoder.latent_scaling import LatentScaling
 from equivae.caches.check import check_cache
 from equivae.caches.detection import cache_files, find_format
 from equivae.caches.examine import fit_to_cache
@@ -21,6 +20,7 @@ from equivae.caches.report import CacheReport
 from equivae.caches.work import work
 from equivae.caches.writing import FileStamp, locked, remove_leftovers, stamp
 from equivae.errors import InputError
+from equivae.latent_scaling import LatentScaling
 from equivae.transforms import Transform
 
 __all__ = ["transform"]

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equivae.autoencoder.latent_scaling import LatentScaling
 from equivae.autoencoder.scaling import scaling_of
 from equivae.errors import InputError
+from equivae.latent_scaling import LatentScaling
 
 __all__ = ["LatentSpace", "check_statistics"]
 
@@ -44,7 +44,8 @@ class LatentSpace:
             return cls()
         values = [float(value) for value in vae.values]
         power = sum(value * value for value in values) / max(1, len(values) // 2)
-        return cls(vae.kind, vae.channels, rms=math.sqrt(power) if values else None)
+        scaling = getattr(vae, "scaling", None)
+        return cls(vae.kind, vae.channels, scaling, math.sqrt(power) if values else None)
 
     @classmethod
     def of_vae(cls, vae: nn.Module) -> LatentSpace:

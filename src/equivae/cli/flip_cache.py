@@ -67,8 +67,8 @@ def flip_cache(
     ] = False,
 ) -> None:
     """Write the flipped latents of a trainer's cache with a fitted latent op: no VAE, no images."""
-    from equivae.autoencoder.latent_scaling import LatentScaling
     from equivae.caches.run import transform as run
+    from equivae.latent_scaling import LatentScaling
 
     if image_dir is not None and not check:
         raise InputError("--image_dir does nothing without --check; pass both or neither.")

@@ -3,6 +3,6 @@
 Every name is imported on first use, so that `equivae.files.writing` does not need diffusers.
 """
 
-import lazy_loader
+from equivae._lazy import attach
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -4,6 +4,6 @@ Every name is imported on first use, so that `equivae.operators.runtime` needs t
 `__init__.pyi` lists them.
 """
 
-import lazy_loader
+from equivae._lazy import attach
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from equivae.autoencoder import Autoencoder, measuring
+from equivae.autoencoder.scaling import scaling_of
 from equivae.errors import InputError
+from equivae.latent_scaling import LatentScaling
 
 __all__ = ["Fingerprint", "check_vae"]
 
@@ -30,27 +33,33 @@ class Fingerprint:
         factor: pixels per cell.
         channels: latent channels.
         values: means, then deviations; empty for video and audio.
+        name: what the VAE was loaded from, if it says so.
+        scaling: how its pipelines scale latents, where that is one number or one for each channel.
     """
 
     kind: str
     factor: int
     channels: int
     values: tuple[float, ...]
+    name: str = field(default="", compare=False)
+    scaling: LatentScaling | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, vae: Autoencoder) -> Fingerprint:
         """That of a VAE; it encodes one small picture."""
-        kind = type(vae.module).__name__
+        kind, named = type(vae.module).__name__, _name(vae.module)
+        scaling = scaling_of(vae.module, vae.latent_channels)
+        if scaling is not None and scaling.does_nothing:
+            scaling = None
         if vae.layout != "image":
-            return cls(kind, vae.factor, vae.latent_channels, ())
+            return cls(kind, vae.factor, vae.latent_channels, (), named, scaling)
         with measuring(vae.module):
             picture = _picture(vae.image_channels, _CELLS * vae.factor)
             latent = vae.encode(picture.to(vae.device, vae.dtype)).double().cpu()
         rows = latent[0].flatten(1)
         values = [*rows.mean(1).tolist(), *rows.std(1).tolist()]
-        return cls(
-            kind, vae.factor, vae.latent_channels, tuple(float(f"{value:.5g}") for value in values)
-        )
+        rounded = tuple(float(f"{value:.5g}") for value in values)
+        return cls(kind, vae.factor, vae.latent_channels, rounded, named, scaling)
 
     @classmethod
     def read(cls, content: dict[str, Any] | None) -> Fingerprint | None:
@@ -58,7 +67,9 @@ class Fingerprint:
         if not content:
             return None
         try:
-            return cls(**{**content, "values": tuple(map(float, content["values"]))})
+            scaling = LatentScaling.of(content.get("scaling"))
+            values = tuple(map(float, content["values"]))
+            return cls(**{**content, "values": values, "scaling": scaling})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"the fingerprint of a VAE is broken: {error}.") from error
 
@@ -90,11 +101,19 @@ def check_vae(
         other = fitted_to.differs(Fingerprint.of(view))
         if other is None:
             return
-        problem = f"it was fitted to another {fitted_to.kind}, and this one has {other}"
+        known = f" ({fitted_to.name})" if fitted_to.name else ""
+        problem = f"it was fitted to another {fitted_to.kind}{known}, and this one has {other}"
     message = f"latent op {name!r} may not suit this VAE: {problem}; fit one for this VAE."
     if strict:
         raise InputError(message)
     warnings.warn(message, stacklevel=3)
+
+
+def _name(module: nn.Module) -> str:
+    """What it was loaded from; of a path its last part alone, which says nothing of somebody's folders."""
+    noted = str(getattr(getattr(module, "config", None), "_name_or_path", None) or "")
+    local = noted.startswith((".", "/", "~")) or "\\" in noted or noted.count("/") > 1
+    return PurePath(noted.replace("\\", "/")).name if local else noted
 
 
 def _picture(channels: int, side: int) -> Tensor:

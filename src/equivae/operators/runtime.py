@@ -25,6 +25,11 @@ import torch
 from torch import Tensor
 
 from equivae.errors import InputError
+from equivae.latent_scaling import (
+    LatentScaling,
+    apply_scaled,
+    scaling_asked,
+)
 from equivae.operators.format import read_op
 from equivae.operators.modules import LatentOperator
 
@@ -66,8 +71,22 @@ class LatentOp:
         return self.operator.channels
 
     @torch.no_grad()
-    def __call__(self, latents: Tensor) -> Tensor:
-        """The moved latents; of `(..., c, h, w)` unscaled ones, as `encode` returns them."""
+    def __call__(
+        self, latents: Tensor, *, scaled: LatentScaling | float | bool | None = None
+    ) -> Tensor:
+        """The moved latents `(B, c, *grid)`, or one `(c, *grid)`.
+
+        Args:
+            latents: unscaled, as `encode` returns them, or scaled as `scaled` says.
+            scaled: a `LatentScaling`, its factor alone, or `True` for what the file says of its VAE.
+        """
+        if scaled is None or scaled is False:
+            return self._moved(latents)
+        own = LatentScaling.of((self.header.get("vae") or {}).get("scaling"))
+        scaling = scaling_asked(scaled, own, self.name)
+        return apply_scaled(self._moved, latents, scaling, len(self.operator.kernel))
+
+    def _moved(self, latents: Tensor) -> Tensor:
         given = latents if self.operator.moves_grid else moved(latents, self._move)
         found: Tensor = self.operator.to(latents.device)(given)
         return found

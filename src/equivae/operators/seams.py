@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from equivae.errors import InputError
 from equivae.operators.modules import LatentOperator, check_kernel_size
-from equivae.transforms.cells import window_span
+from equivae.units import window_span
 
 __all__ = ["Pasted", "SeamOperator", "Window"]
 

@@ -14,6 +14,11 @@ from torch import Tensor, nn
 from equivae.autoencoder import Autoencoder
 from equivae.errors import InputError
 from equivae.files.writing import bounded_name, check_name, check_output, child, write_beside
+from equivae.latent_scaling import (
+    LatentScaling,
+    apply_scaled,
+    scaling_asked,
+)
 from equivae.operators.fingerprint import Fingerprint, check_vae
 from equivae.operators.format import FILE, OLD_HEADER, VERSION, metadata_of, read_op
 from equivae.operators.hub import fetch_latent_op
@@ -100,7 +105,20 @@ class FittedTransform(Transform):
     def pixel(self, x: Tensor) -> Tensor:
         return self.base.pixel(x)
 
-    def latent(self, z: Tensor) -> Tensor:
+    def latent(self, z: Tensor, *, scaled: LatentScaling | float | bool | None = None) -> Tensor:
+        """`ρ(z)` for latents `(B, c, *grid)` or one `(c, *grid)`.
+
+        Args:
+            z: latents as `encode` returns them, or scaled as `scaled` says.
+            scaled: how they are scaled, `(z - shift) * factor / std`: a `LatentScaling`, its factor alone, or
+                `True` for the numbers that the op's file has of its VAE. No VAE is needed.
+
+        Raises `InputError` where the file has no such numbers, and for another number of channels.
+        """
+        if scaled is not None and scaled is not False:
+            own = None if self.vae is None else self.vae.scaling
+            scaling = scaling_asked(scaled, own, self.name)
+            return apply_scaled(self.latent, z, scaling, len(self.operator.kernel))
         moved: Tensor = self.operator(z if self.operator.moves_grid else self.base.latent(z))
         return moved
 

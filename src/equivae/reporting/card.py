@@ -14,6 +14,7 @@ from torch import nn
 
 from equivae.evaluation.latent_space import LatentSpace
 from equivae.files.pretrained import origin_of
+from equivae.operators import FittedTransform
 from equivae.reporting.report import Report
 from equivae.reporting.tables import markdown_table
 from equivae.reporting.text import Markdown, code, markdown, readable
@@ -186,10 +187,20 @@ def _usage(
     rest = [t.name for t, moved in expressed if moved is None]
     if rest:
         text += (
-            f"\n\n{_listed(rest)}: `equivae.transform_latents(latents, transform, vae)` "
-            "(`pip install equivae`) applies it to latents as a pipeline holds them."
+            f"\n\n{_listed(rest)}: `transform = {_where_from(title, transforms, rest[0])}`, then "
+            "`equivae.transform_latents(latents, transform, vae)` (`pip install equivae`) applies it to "
+            "latents as a pipeline holds them."
         )
     return text
+
+
+def _where_from(title: str, transforms: Sequence[Transform], name: str) -> str:
+    """The call that gives the transform of a name."""
+    fitted = next(t for t in transforms if t.name == name)
+    if isinstance(fitted, FittedTransform):
+        place = json.dumps(f"{title}/operators/{name}", ensure_ascii=False)
+        return f"equivae.load_latent_op({place})"
+    return f"equivae.get_transform({json.dumps(name, ensure_ascii=False)})"
 
 
 def _latents(space: LatentSpace) -> str:

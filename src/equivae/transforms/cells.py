@@ -13,8 +13,9 @@ from equivae.errors import InputError
 from equivae.transforms.checks import check_between, is_number, is_whole
 from equivae.transforms.placing import CellTransform
 from equivae.transforms.spelling import spell
+from equivae.units import window_span
 
-__all__ = ["Crop", "Pair", "Shift", "check_window", "pair", "whole_cells", "window_span"]
+__all__ = ["Crop", "Pair", "Shift", "check_window", "pair", "whole_cells"]
 
 Pair = Union[float, tuple[float, float]]
 
@@ -43,12 +44,6 @@ def check_window(size: Pair, y: float, x: float) -> None:
         raise InputError(f"size must lie in (0, 1], a share of the side, got {size}.")
     for what, place in (("y", y), ("x", x)):
         check_between(what, place, 0, 1)
-
-
-def window_span(cells: int, share: float, place: float) -> tuple[int, int]:
-    """The first cell of a window along an axis, and how many there are: at least one."""
-    kept = max(1, int(cells * share + 0.5))
-    return int((cells - kept) * place + 0.5), kept
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equivae.transforms.cells import Pair, check_window, pair, whole_cells, window_span
+from equivae.transforms.cells import Pair, check_window, pair, whole_cells
 from equivae.transforms.placing import CellTransform
 from equivae.transforms.spelling import spell
+from equivae.units import window_span
 
 __all__ = ["Paste"]
 
