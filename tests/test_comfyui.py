@@ -240,6 +240,43 @@ def test_what_cannot_be_applied_is_said(pack: dict[str, Any], tmp_path: Path) ->
             pack["Load Latent Op"]("", str(old))
 
 
+class Louder(Vae):
+    """Another VAE: twice the latents."""
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        return super().encode(pixels) * 2
+
+
+def test_an_op_of_another_vae_is_refused_by_its_fingerprint(
+    pack: dict[str, Any],
+    vae: Vae,
+    photos: Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fitted, _ = pack["Fit Latent Op"](vae, photos[:6], "hflip", kernel_size=3, save_as="flip")
+    theirs = equivae.load_latent_op(tmp_path / "latent_ops" / "flip")
+    theirs.check_vae(vae.view, strict=True)  # equivae knows it again
+    z = {"samples": vae.encode(photos[:1])}
+    for op in (fitted, pack["Load Latent Op"]("flip")[0]):
+        assert pack["Apply Latent Op"](z, op, vae=vae)[0]["samples"].shape == z["samples"].shape
+        for call in (
+            lambda op=op: pack["Apply Latent Op"](z, op, vae=Louder()),
+            lambda op=op: pack["Symmetrize VAE"](Louder(), op),
+            lambda op=op: pack["Latent Round-Trip Report"](Louder(), photos[:1], op),
+        ):
+            with pytest.raises(ValueError, match="fitted for another VAE"):
+                call()
+    assert not caplog.records
+    pack["Apply Latent Op"]({"samples": z["samples"] * 9}, fitted)
+    assert "root mean square" in caplog.text
+    caplog.clear()
+    pack["Apply Latent Op"]({"samples": z["samples"] * 0}, fitted)  # an empty latent
+    assert not caplog.records
+
+
 # Fit, report, symmetrize ----------------------------------------------------------------------------------
 
 
@@ -417,7 +454,7 @@ def test_the_new_api(monkeypatch: pytest.MonkeyPatch) -> None:
                 default = one.options.get("default")
                 assert default is None or default in one.options["options"]
     kinds = [one.kind for one in schemas["Apply Latent Op"].inputs]
-    assert kinds == ["LATENT", "EQUIVAE_LATENT_OP", "BOOLEAN"]
+    assert kinds == ["LATENT", "EQUIVAE_LATENT_OP", "BOOLEAN", "VAE"]
     apply = next(cls for cls in classes if cls.__name__ == "EquivaeApplyLatentOp")
     op = sys.modules[f"{name}.latent_op"].LatentOp("vflip")
     z = latents(1, 4, 4, 4)

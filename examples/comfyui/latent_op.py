@@ -75,6 +75,7 @@ class LatentOp:
         kernel: the fitted part; `None` for a plain one.
         inverse_kernel: that of the way back.
         report: how it was fitted, for people.
+        vae: what its file says of its VAE: class, factor, channels, and what its encoder makes of a picture.
     """
 
     name: str
@@ -82,6 +83,7 @@ class LatentOp:
     kernel: Kernel | None = None
     inverse_kernel: Kernel | None = None
     report: str = field(default="", compare=False)
+    vae: dict[str, Any] | None = field(default=None, compare=False)
 
     @property
     def inverse(self) -> LatentOp:
@@ -185,7 +187,8 @@ def load_op(path: str | Path) -> LatentOp:
         move = config.get("move")
         name = resolve_move(name).name if move is None else Lattice(**move).name
     text = str(config.get("name", name))
-    return LatentOp(name, forward.weight.shape[1], forward, inverse[config["inverse"]], text)
+    inverse_kernel, vae = inverse[config["inverse"]], config.get("vae")
+    return LatentOp(name, forward.weight.shape[1], forward, inverse_kernel, text, vae)
 
 
 def _config(folder: Path, weights: Path) -> dict[str, Any]:
@@ -254,6 +257,7 @@ def save_op(op: LatentOp, folder: Path) -> Path:
         "operators": {key: _describe(kernel) for key, kernel in kernels.items()},
         "inverse": "none" if op.inverse_kernel is None else same,
         "report": None,
+        "vae": op.vae,
     }
     tensors = {}
     for key, kernel in kernels.items():

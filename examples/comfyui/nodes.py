@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from .belonging import check_power, check_vae, factor_of, fingerprint
 from .description import LATENT_OP, In, Node, Out
 from .fitting import CHOICES, fit_op
 from .latent_op import LatentOp, apply_to_latent, load_op, save_op
@@ -45,7 +49,13 @@ def _load(name: str, path: str = "") -> tuple[LatentOp]:
     return (load_op(op_folder() / _checked(name)),)
 
 
-def _apply(samples: dict[str, Any], latent_op: LatentOp, inverse: bool = False) -> tuple[Any]:
+def _apply(
+    samples: dict[str, Any], latent_op: LatentOp, inverse: bool = False, vae: Any = None
+) -> tuple[Any]:
+    if vae is not None:
+        check_vae(latent_op, vae)
+    elif isinstance(samples.get("samples"), Tensor):
+        check_power(latent_op, samples["samples"])
     return (apply_to_latent(samples, latent_op.inverse if inverse else latent_op),)
 
 
@@ -61,6 +71,8 @@ def _fit(
     if name:
         _checked(name)
     op = fit_op(vae, images[..., :3], transform, kernel_size, amount)
+    if op.kernel is not None:
+        op = replace(op, vae=fingerprint(vae, factor_of(vae, images)))
     if op.kernel is None:
         logging.warning("equivae: %s", op.report)
     elif name:
@@ -69,10 +81,12 @@ def _fit(
 
 
 def _symmetrize(vae: Any, latent_op: LatentOp, seam: int = 16) -> tuple[Any]:
+    check_vae(latent_op, vae)
     return (SymmetrizedVAE(vae, latent_op, seam),)
 
 
 def _report(vae: Any, images: Any, latent_op: LatentOp, amount: float = 0.5) -> tuple[str, Any]:
+    check_vae(latent_op, vae)
     return round_trip_report(vae, images, latent_op, amount)
 
 
@@ -125,6 +139,7 @@ NODES = (
             In("samples", "LATENT", "Images or video."),
             _OP,
             In("inverse", "BOOLEAN", "Undo it instead.", default=False),
+            In("vae", "VAE", "Checks that the op was fitted for this VAE.", optional=True),
         ),
         (Out("samples", "LATENT"),),
         _apply,
