@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from equivae.errors import InputError, first_line
+from equivae.files.writing import write_with_mode
 
 __all__ = ["FileStamp", "locked", "remove_leftovers", "replace_file", "stamp"]
 
@@ -42,9 +42,7 @@ def replace_file(
     """
     temporary = path.with_name(f".{path.name}{_MARK}{os.getpid()}")
     try:
-        write(temporary)
-        if path.exists():
-            shutil.copymode(path, temporary)
+        write_with_mode(temporary, write, like=path)
         if unless is not None and stamp(path) != unless:
             raise InputError(
                 f"{path} changed while it was read: the cache is being written; wait for the tool that "
