@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from equivae.autoencoder.doubt import ScalingDoubtWarning
 from equivae.cli.compare import compare
 from equivae.cli.demo import demo
 from equivae.cli.evaluate import evaluate
@@ -78,7 +81,7 @@ def main() -> None:
     printed.
     """
     register_arguments(sys.argv[1:])
-    with hiding_secrets():
+    with hiding_secrets(), _warning_in_words():
         code = _run()
     sys.exit(code)
 
@@ -105,6 +108,29 @@ def _run() -> int:
     except Exception:
         traceback.print_exc()
         return FAILED
+
+
+@contextmanager
+def _warning_in_words() -> Iterator[None]:
+    """Say a warning as an error is said: a sentence in the command line's words, not a place in code."""
+    usual = warnings.showwarning
+
+    def say(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, UserWarning):
+            usual(message, category, *place, **more)
+            return
+        options = _options()
+        # A command that has no such option does nothing with the scaling.
+        if issubclass(category, ScalingDoubtWarning) and "model_config_name_or_path" not in options:
+            return
+        text = shortened(as_options(str(message), options))
+        Console(stderr=True).print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+
+    warnings.showwarning = say
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
 
 
 def _check_given(words: Sequence[str]) -> None:
