@@ -81,8 +81,10 @@ def main() -> None:
     printed.
     """
     register_arguments(sys.argv[1:])
-    with hiding_secrets(), _warning_in_words():
+    with hiding_secrets(), _warning_in_words() as kept:
         code = _run()
+        for message in kept if code == 0 else ():
+            _warn(message)
     sys.exit(code)
 
 
@@ -111,26 +113,32 @@ def _run() -> int:
 
 
 @contextmanager
-def _warning_in_words() -> Iterator[None]:
-    """Say a warning as an error is said: a sentence in the command line's words, not a place in code."""
-    usual = warnings.showwarning
+def _warning_in_words() -> Iterator[list[str]]:
+    """Say a warning as an error is said: a sentence in the command line's words, not a place in code.
+
+    A guessed scaling is kept for the end: a command that needs it refuses, in the same words.
+    """
+    usual, kept = warnings.showwarning, list[str]()
 
     def say(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
         if not issubclass(category, UserWarning):
             usual(message, category, *place, **more)
             return
-        options = _options()
-        # A command that has no such option does nothing with the scaling.
-        if issubclass(category, ScalingDoubtWarning) and "model_config_name_or_path" not in options:
-            return
-        text = shortened(as_options(str(message), options))
-        Console(stderr=True).print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+        if not issubclass(category, ScalingDoubtWarning):
+            _warn(str(message))
+        elif "model_config_name_or_path" in _options():  # else the command does nothing with it
+            kept.append(str(message))
 
     warnings.showwarning = say
     try:
-        yield
+        yield kept
     finally:
         warnings.showwarning = usual
+
+
+def _warn(message: str) -> None:
+    text = shortened(as_options(message, _options()))
+    Console(stderr=True).print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
 
 
 def _check_given(words: Sequence[str]) -> None:
