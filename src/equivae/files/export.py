@@ -47,10 +47,10 @@ def export_single_file(
 ) -> Path:
     """Write a VAE as the single file that other tools read, under the names of its published weights.
 
-    An `AutoencoderKL` gets LDM's names (`encoder.down.0.block.0...`, the attention as 1x1 convolutions), which
-    ComfyUI, A1111 and kohya's trainers read. ComfyUI alone reads the others: an `AutoencoderKLFlux2`, the same
-    with the quant convs inside the halves; an `AutoencoderKLWan` or `AutoencoderKLQwenImage` under the names
-    of Wan's code; an `AutoencoderTiny` under TAESD's, with `vae_scale` and `vae_shift`.
+    An `AutoencoderKL` gets LDM's names (`encoder.down.0.block.0...`, the attention as 1x1 convolutions),
+    which ComfyUI, A1111 and kohya's trainers read. ComfyUI alone reads the others: an `AutoencoderKLFlux2`,
+    the same with the quant convs inside the halves; an `AutoencoderKLWan` or `AutoencoderKLQwenImage` under
+    the names of Wan's code; an `AutoencoderTiny` under TAESD's, with `vae_scale` and `vae_shift`.
 
     `load_vae` brings back the very weights: the file's metadata hold the diffusers config with the padding
     mode, and the transforms that a fine-tune of equivae was for. The tools know the shapes of the published
