@@ -271,6 +271,30 @@ def test_a_plain_fine_tune_says_its_transforms(tmp_path: Path, fitted: Any) -> N
     equivae.export_single_file(equivae.load_vae(tmp_path / "out"), path, overwrite=True)
 
 
+@pytest.mark.parametrize(
+    "note",
+    ['{"latent_ops": ["../../secret", "/etc"]}', '{"transforms": "hflip"}', "[1]", "no json", "3"],
+)
+def test_nonsense_in_the_note_says_nothing(tmp_path: Path, note: str) -> None:
+    path = equivae.export_single_file(tiny_vae(), tmp_path / "vae.safetensors")
+    with safe_open(path, "pt") as file:
+        save_file(load_file(path), path, {**file.metadata(), "equivae": note})
+    new = equivae.export_single_file(equivae.load_vae(path), tmp_path / "new.safetensors")
+    with safe_open(new, "pt") as file:
+        assert json.loads(file.metadata()["equivae"]) == {}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new.safetensors", "vae.safetensors"]
+
+
+def test_a_config_that_is_passed_stands_above_a_broken_one(tmp_path: Path) -> None:
+    vae = tiny_vae()
+    path = equivae.export_single_file(vae, tmp_path / "vae.safetensors")
+    save_file(load_file(path), path, {"diffusers_config": "no json"})
+    with pytest.raises(InputError, match="holds no autoencoder"):
+        equivae.load_vae(path)
+    vae.save_config(tmp_path / "config")
+    assert same(equivae.load_vae(path, config=tmp_path / "config"), vae)
+
+
 def test_a_card_names_the_file_that_the_weights_came_from(tmp_path: Path) -> None:
     vae = tiny_vae()
     path = equivae.export_single_file(vae, tmp_path / "of-somebody.safetensors")

@@ -19,7 +19,7 @@ from equivae.errors import InputError, did_you_mean
 from equivae.files.families import FAMILIES, families_with
 from equivae.files.layouts import LAYOUTS, SingleFileLayout
 from equivae.files.provenance import NOTE_KEY, Provenance, ops_beside
-from equivae.files.single_file import CONFIG_KEY, is_single_file
+from equivae.files.single_file import CONFIG_KEY, PADDING_KEY, is_single_file
 from equivae.files.writing import check_output, child, make_folder, write_beside
 from equivae.options import check_path, quoted
 from equivae.units import is_finite
@@ -34,7 +34,7 @@ _DTYPES = {
     "bf16": torch.bfloat16,
     "bfloat16": torch.bfloat16,
 }
-_UNTOLD = ("_name_or_path", "padding_mode")  # of the config: paths, and what the file notes itself
+_UNTOLD = ("_name_or_path", PADDING_KEY)  # of the config: paths, and what the file notes itself
 
 
 def export_single_file(
@@ -95,11 +95,11 @@ def export_single_file(
         mode = _padding(plain)
     noted = {k: v for k, v in config.items() if k not in _UNTOLD}
     if mode != "zeros":
-        noted["padding_mode"] = mode
+        noted[PADDING_KEY] = mode
     metadata = {
         "format": "pt",
         CONFIG_KEY: json.dumps({**noted, "_class_name": name}, default=list),
-        "padding_mode": mode,
+        PADDING_KEY: mode,
         NOTE_KEY: known.to_json(),
     }
     make_folder(path.parent)

@@ -66,10 +66,11 @@ class Provenance:
         try:
             with safe_open(path, "pt") as file:
                 noted: Any = json.loads((file.metadata() or {}).get(NOTE_KEY, "{}"))
+            family = noted.get("family")
             return cls(
-                tuple(map(str, noted.get("transforms", ()))),
-                tuple(map(str, noted.get("latent_ops", ()))),
-                noted.get("family") if noted.get("family") in FAMILIES else None,
+                _texts(noted.get("transforms")),
+                tuple(n for n in _texts(noted.get("latent_ops")) if Path(n).name == n),
+                family if family in FAMILIES else None,
                 ops_beside(path),
             )
         except (SafetensorError, OSError, ValueError, AttributeError, TypeError):
@@ -98,6 +99,10 @@ def _transforms(report: Path) -> tuple[str, ...]:
         return tuple(map(str, content["metrics"]["transforms"])) if trained else ()
     except (OSError, ValueError, KeyError, TypeError):
         return ()
+
+
+def _texts(content: Any) -> tuple[str, ...]:
+    return tuple(map(str, content)) if isinstance(content, list) else ()
 
 
 def _names(folder: Path) -> tuple[str, ...]:

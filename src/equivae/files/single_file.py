@@ -23,10 +23,13 @@ from equivae.files.ldm_config import detect_config
 from equivae.files.ldm_names import in_diffusers_names, ldm_names
 from equivae.files.noted_config import check_config
 
-__all__ = ["CONFIG_KEY", "counted", "is_single_file", "load_single_file"]
+__all__ = ["CONFIG_KEY", "PADDING_KEY", "counted", "is_single_file", "load_single_file"]
 
 CONFIG_KEY = "diffusers_config"
 """Under which an exported file's metadata has the config."""
+
+PADDING_KEY = "padding_mode"
+"""Under which its metadata, and a config, say how the VAE pads."""
 
 _SUFFIXES = (".safetensors", ".sft")
 # What a training left in the checkpoint, and no autoencoder has.
@@ -221,17 +224,16 @@ def _config(
 
     And the families that it can be of, where nothing tells which.
     """
-    text = evidence.metadata.get(CONFIG_KEY)
-    noted = json.loads(text) if text else None
     names = ldm_names(weights)
     shapes = {names[name]: tuple(tensor.shape) for name, tensor in weights.items()}
+    if isinstance(asked, dict):
+        mode = evidence.metadata.get(PADDING_KEY, "zeros")
+        noted_mode = {} if mode == "zeros" else {PADDING_KEY: mode}
+        return {**noted_mode, **check_config(asked, shapes, "the config passed")}, ()
+    text = evidence.metadata.get(CONFIG_KEY)
+    noted = json.loads(text) if text else None
     if noted is not None:
         check_config(noted, shapes, "the config in its metadata")
-    if isinstance(asked, dict):
-        config = check_config(asked, shapes, "the config passed")
-        if isinstance(noted, dict) and "padding_mode" in noted:
-            config = {"padding_mode": noted["padding_mode"], **config}
-        return config, ()
     if asked is not None:
         return _of_family(asked, noted, shapes, evidence), ()
     if noted is not None:
