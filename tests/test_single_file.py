@@ -14,7 +14,6 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLWan,
-    AutoencoderTiny,
     VQModel,
 )
 from safetensors import safe_open
@@ -23,6 +22,8 @@ from torch import Tensor, nn
 
 import equivae
 from equivae import InputError
+from equivae.autoencoder import copy_module
+from equivae.autoencoder.scaling import scaling_of
 from equivae.cli import main
 from equivae.files import save_vae
 from equivae.files.ldm_names import is_attention_weight, ldm_name
@@ -130,16 +131,24 @@ def test_the_config_travels_in_the_file(tmp_path: Path) -> None:
         assert "_name_or_path" not in file.metadata()["diffusers_config"]
 
 
-def test_another_padding_mode_is_noted_and_warned_of(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["reflect", "reflect-convs"])
+def test_another_padding_mode_is_noted_and_warned_of(tmp_path: Path, mode: Any) -> None:
     vae = tiny_vae()
-    equivae.set_padding_mode(vae, "reflect")
+    equivae.set_padding_mode(vae, mode)
     with pytest.warns(UserWarning, match="tools that pad by zeros"):
         path = equivae.export_single_file(vae, tmp_path / "vae.safetensors")
-    loaded = equivae.load_vae(path)
-    assert equivae.get_padding_mode(loaded) == "reflect"
-    x = torch.rand(1, 3, 16, 16)
-    with torch.no_grad():
-        assert loaded(x).sample.equal(vae(x).sample)
+    with safe_open(path, "pt") as file:
+        assert file.metadata()["padding_mode"] == mode
+    vae.save_config(tmp_path / "config")
+    plain = json.loads((tmp_path / "config" / "config.json").read_text())
+    del plain["padding_mode"]
+    (tmp_path / "config" / "config.json").write_text(json.dumps(plain))
+    for options in ({}, {"config": "sdxl"}, {"config": tmp_path / "config"}):
+        loaded = equivae.load_vae(path, **options)
+        assert equivae.get_padding_mode(loaded) == mode
+        x = torch.rand(1, 3, 16, 16)
+        with torch.no_grad():
+            assert loaded(x).sample.equal(vae(x).sample)
 
 
 # Files of others --------------------------------------------------------------------------------
@@ -156,11 +165,17 @@ def foreign(
     return folder / "foreign.safetensors"
 
 
+UNET = "model.diffusion_model.input_blocks.0.0.weight"
+CLASSES = "model.diffusion_model.label_emb.0.0.weight"
+
+
 @pytest.mark.parametrize(
     ("channels", "prefix", "others", "scaling", "shift"),
     [
         (4, "first_stage_model.", ("cond_stage_model.transformer.x",), 0.18215, None),
+        (4, "first_stage_model.", (UNET,), 0.18215, None),
         (4, "first_stage_model.", ("conditioner.embedders.0.x",), 0.13025, None),
+        (4, "first_stage_model.", (UNET, CLASSES), 0.13025, None),
         (16, "first_stage_model.", ("model.diffusion_model.joint_blocks.0.x",), 1.5305, 0.0609),
         (16, "vae.", ("model.diffusion_model.double_blocks.0.x",), 0.3611, 0.1159),
     ],
@@ -179,23 +194,78 @@ def test_the_vae_of_a_whole_checkpoint(
     assert loaded.config.use_quant_conv == quant
 
 
-@pytest.mark.parametrize(("channels", "family"), [(4, "sd"), (16, "flux")])
-def test_a_bare_file_is_taken_as_the_commonest_with_a_warning(
-    tmp_path: Path, channels: int, family: str
+@pytest.mark.parametrize(
+    ("channels", "others"),
+    [(4, ()), (16, ()), (4, (UNET, CLASSES, "edm_mean")), (4, (CLASSES, "embedder.x"))],
+)
+def test_a_guessed_scaling_is_said_and_refused_where_it_counts(
+    tmp_path: Path, channels: int, others: tuple[str, ...]
 ) -> None:
     quant = channels == 4
-    path = foreign(sd_vae(channels, use_quant_conv=quant, use_post_quant_conv=quant), tmp_path)
-    with pytest.warns(UserWarning, match=f"taken as '{family}'"):
-        equivae.load_vae(path)
+    vae = sd_vae(channels, use_quant_conv=quant, use_post_quant_conv=quant)
+    path = foreign(vae, tmp_path, "first_stage_model.", others)
+    guess, other = ("sd", "sdxl") if quant else ("flux", "sd3")
+    with pytest.warns(UserWarning, match=f"taken as {guess}'s, and refused where it counts"):
+        loaded = equivae.load_vae(path)
+    z, images = torch.rand(2, channels, 8, 8), torch.rand(4, 3, 64, 64)
+    uses = {
+        "scale": lambda one: equivae.scale_latents(z, one),
+        "unscale": lambda one: equivae.unscale_latents(z, one),
+        "transform": lambda one: equivae.transform_latents(z, "hflip", one),
+        "export": lambda one: equivae.export_single_file(one, tmp_path / "new.safetensors"),
+        "finetune": lambda one: equivae.finetune(one, images, "hflip", tmp_path / "out"),
+    }
+    for use in uses.values():
+        for one in (loaded, copy_module(loaded)):
+            with pytest.raises(InputError, match=f"config='{guess}' or config='{other}'"):
+                use(one)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["foreign.safetensors", "ours.safetensors"]
+    assert scaling_of(loaded, channels) is None
+    loaded.register_to_config(scaling_factor=0.7)  # said since
+    assert equivae.scale_latents(z, loaded).allclose(
+        (z - (loaded.config.shift_factor or 0)) * 0.7, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "word", "channels", "scaling"),
+    [
+        ("modelspec.architecture", "stable-diffusion-xl-v1-base", 4, 0.13025),
+        ("modelspec.architecture", "stable-diffusion-v1", 4, 0.18215),
+        ("modelspec.architecture", "stable-diffusion-v2-768-v", 4, 0.18215),
+        ("modelspec.architecture", "stable-diffusion-v3-medium", 16, 1.5305),
+        ("modelspec.architecture", "Flux.1-dev", 16, 0.3611),
+        ("ss_base_model_version", "sdxl_base_v1-0", 4, 0.13025),
+        ("ss_base_model_version", "sd_v1", 4, 0.18215),
+        ("ss_base_model_version", "flux1", 4, None),  # which has other channels
+        ("modelspec.title", "sdxl", 4, None),
+    ],
+)
+def test_the_metadata_tell_the_family(
+    tmp_path: Path, key: str, word: str, channels: int, scaling: float | None
+) -> None:
+    path = foreign(sd_vae(channels, use_quant_conv=channels == 4), tmp_path)
+    save_file(load_file(path), path, {key: word})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if scaling is None:
+            with pytest.raises(UserWarning, match="do not say how its latents are scaled"):
+                equivae.load_vae(path)
+        else:
+            assert equivae.load_vae(path).config.scaling_factor == scaling
 
 
 def test_the_family_can_be_said(tmp_path: Path) -> None:
     path = foreign(sd_vae(), tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert equivae.load_vae(path, config="sdxl").config.scaling_factor == 0.13025
+        loaded = equivae.load_vae(path, config="sdxl")
+    assert loaded.config.scaling_factor == 0.13025
+    assert equivae.scale_latents(torch.ones(1, 4, 8, 8), loaded).allclose(torch.tensor(0.13025))
     with pytest.raises(InputError, match=r"config='sdlx' .* Did you mean 'sdxl'"):
         equivae.load_vae(path, config="sdlx")
+    with pytest.raises(InputError, match="4 latent channels and 'flux' has 16; pass config='sd'"):
+        equivae.load_vae(path, config="flux")
 
 
 @pytest.mark.parametrize("place", ["", "vae"])
@@ -393,7 +463,7 @@ def test_files_of_other_classes_are_as_strict(tmp_path: Path) -> None:
         InputError, match=r"holds strange\.weight for which AutoencoderKLWan has no"
     ):
         load({**weights, "strange.weight": torch.zeros(3)})
-    with pytest.raises(InputError, match="lacks weights of its AutoencoderKLWan"):
+    with pytest.raises(InputError, match=r"lacks decoder\.conv_out\.bias of its AutoencoderKLWan"):
         load({n: t for n, t in weights.items() if n != "decoder.conv_out.bias"})
 
 
@@ -402,14 +472,10 @@ def test_files_of_other_classes_are_as_strict(tmp_path: Path) -> None:
 
 def test_classes_without_a_layout(tmp_path: Path) -> None:
     path = tmp_path / "vae.safetensors"
-    tiny = AutoencoderTiny(
-        encoder_block_out_channels=(4, 4),
-        decoder_block_out_channels=(4, 4),
-        num_encoder_blocks=(1, 1),
-        num_decoder_blocks=(1, 1),
-    )
-    with pytest.raises(InputError, match="AutoencoderTiny has no LDM layout"):
-        equivae.export_single_file(tiny, path)
+    with pytest.raises(
+        InputError, match=r"VQModel has no single-file layout .* AutoencoderTiny have"
+    ):
+        equivae.export_single_file(VQModel(), path)
     attention = tiny_vae(down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"))
     with pytest.raises(InputError, match="AttnDownEncoderBlock2D"):
         equivae.export_single_file(attention, path)
@@ -490,7 +556,10 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(stop.value.code or 0)
 
 
-def test_export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("default")
+def test_export(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     vae = sd_vae()
     vae.save_pretrained(tmp_path / "vae")
     path, again = tmp_path / "vae.safetensors", tmp_path / "again.safetensors"
@@ -501,10 +570,25 @@ def test_export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     )
     assert same(equivae.load_vae(path, torch_dtype=torch.float16), sd_vae().half())
     bare = foreign(vae, tmp_path)
+    assert command(monkeypatch, *export, bare, "--output_file", again) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "Load it with --model_config_name_or_path sd or --model_config_name_or_path sdxl." in said
+    )
+    assert said.count("the weights of foreign.safetensors") == 1  # not as a warning, too
+    assert "config=" not in said
+    assert not again.exists()
+    again.write_text("another")
     arguments = (*export, bare, "--output_file", again, "--model_config_name_or_path", "sdxl")
+    assert command(monkeypatch, *arguments) == 2
+    assert "choose another name, or pass --overwrite." in " ".join(capsys.readouterr().err.split())
+    assert again.read_text() == "another"
+    arguments = (*arguments, "--overwrite", "--padding_mode", "reflect-convs")
     assert command(monkeypatch, *arguments) == 0
     assert same(equivae.load_vae(again), vae)
     assert equivae.load_vae(again).config.scaling_factor == 0.13025
+    assert equivae.get_padding_mode(equivae.load_vae(again)) == "reflect-convs"
+    assert "of another shape than the published VAEs" in " ".join(capsys.readouterr().out.split())
 
 
 def test_export_says_what_is_wrong(

@@ -24,6 +24,7 @@ __all__ = [
     "PaddingMode",
     "apply_padding_mode",
     "check_padding_mode",
+    "describing_mode",
     "get_padding_mode",
     "note_padding_mode",
     "set_padding_mode",
@@ -151,24 +152,32 @@ def note_padding_mode(vae: nn.Module) -> None:
         noted is None and get_padding_mode(vae) == "zeros"
     ):
         return
+    if _as_built(vae) is None:
+        return
+    mode = describing_mode(vae)
+    if mode is None:
+        warnings.warn(
+            f"the layers of {type(vae).__name__} pad in ways that no padding_mode describes, so that a saved "
+            "one will pad in another; set one with set_padding_mode.",
+            stacklevel=3,
+        )
+    elif mode != (noted or "zeros"):
+        note: Any = vae.register_to_config
+        note(padding_mode=mode)
+
+
+def describing_mode(vae: nn.Module) -> PaddingMode | None:
+    """The mode that makes the model that the config builds pad as this one does; `None` if there is none."""
     found = padding_of(vae)
-    first = "zeros" if noted is None else noted
-    for mode in dict.fromkeys((first, *get_args(PaddingMode))):
+    for mode in dict.fromkeys((_noted(vae) or "zeros", *get_args(PaddingMode))):
         twin = _as_built(vae)
         if twin is None:
-            return
+            return None
         if mode != "zeros":
             _apply(twin, mode)
         if padding_of(twin) == found:
-            if mode != first:
-                note: Any = vae.register_to_config
-                note(padding_mode=mode)
-            return
-    warnings.warn(
-        f"the layers of {type(vae).__name__} pad in ways that no padding_mode describes, so that a saved one "
-        "will pad in another; set one with set_padding_mode.",
-        stacklevel=3,
-    )
+            return check_padding_mode(mode)
+    return None
 
 
 def _noted(vae: nn.Module) -> Any:

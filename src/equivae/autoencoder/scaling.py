@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from equivae.autoencoder.checks import check_transforms
 from equivae.autoencoder.conventions import convention_of, scales_by_itself
+from equivae.autoencoder.doubt import check_scaling_is_known, doubt_of
 from equivae.autoencoder.geometry import LAYOUTS, Layout
 from equivae.autoencoder.view import Autoencoder
 from equivae.errors import InputError
@@ -53,7 +54,7 @@ def transform_latents(
 
     Returns latents of the same dtype, scaled as those given. Raises `InputError` for an unknown transform,
     for one that moves an uneven axis (time, of a causal video VAE), for latents of another shape than the
-    VAE's, and unless one of `vae` and `scaled` is given.
+    VAE's, for a VAE whose scaling was guessed, and unless one of `vae` and `scaled` is given.
 
     ```python
     import torch
@@ -108,6 +109,7 @@ def _by_convention(
     generator: torch.Generator | None,
 ) -> Tensor:
     view = vae if isinstance(vae, Autoencoder) else Autoencoder(vae)
+    check_scaling_is_known(view.module, "for latents as a pipeline holds them")
     convention = convention_of(view.module)
     channels = convention.channels(view.module, view.latent_channels)
     rank = LAYOUTS[view.layout][0]
@@ -129,8 +131,10 @@ def scaling_of(vae: nn.Module, channels: int) -> LatentScaling | None:
     """The numbers by which a VAE's pipelines scale its latents, where each channel has one of each.
 
     Read off what the VAE's convention makes of zeros and of ones. `None` where the numbers depend on more
-    than the channel.
+    than the channel, or were guessed.
     """
+    if doubt_of(vae) is not None:
+        return None
     convention = convention_of(vae)
     zeros = torch.zeros(1, channels, 1, 1)
     try:
@@ -159,7 +163,8 @@ def scale_latents(latents: Tensor, vae: nn.Module | Autoencoder) -> Tensor:
         vae: holds the numbers. A VAE that has none, or that scales in `encode` already, leaves the latents
             as they are; `register_latent_convention` teaches another convention.
 
-    Raises `InputError` for what is no tensor of floats, and for another shape than the numbers are for.
+    Raises `InputError` for what is no tensor of floats, for another shape than the numbers are for, and for
+    a VAE from a single file that does not say which numbers are its own.
     """
     return _changed(latents, vae, "scale")
 
@@ -172,6 +177,7 @@ def unscale_latents(latents: Tensor, vae: nn.Module | Autoencoder) -> Tensor:
 def _changed(latents: Tensor, vae: nn.Module | Autoencoder, way: str) -> Tensor:
     _require_tensor(latents)
     module = vae.module if isinstance(vae, Autoencoder) else vae
+    check_scaling_is_known(module, "for latents as a pipeline holds them")
     convention = convention_of(module)
     change = getattr(convention, way)
     if convention.pointwise:

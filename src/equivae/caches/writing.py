@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from equivae.errors import InputError, first_line
+from equivae.files.writing import write_with_mode
 
 __all__ = ["FileStamp", "locked", "remove_leftovers", "replace_file", "stamp", "write_parts"]
 
@@ -42,10 +42,8 @@ def replace_file(
     """
     temporary = path.with_name(f".{path.name}{_MARK}{os.getpid()}")
     try:
-        write(temporary)
+        write_with_mode(temporary, write, like=path)
         found = _status(path)
-        if found is not None:
-            temporary.chmod(stat.S_IMODE(found.st_mode))
         if unless is not None and (found is None or _stamp(found) != unless):
             raise InputError(
                 f"{path} changed while it was read: the cache is being written; wait for the tool that "

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Optional
 
+import typer
+
 import equivae
+from equivae.autoencoder.padding import apply_padding_mode, check_padding_mode
 from equivae.cli.inputs import load_model
 from equivae.cli.options import Model, ModelConfig, Revision, Subfolder, Variant, opt
 from equivae.cli.showing import console, plain
 from equivae.files.export import check_export
+from equivae.files.layouts import is_published
 
 __all__ = ["export"]
 
@@ -20,15 +24,42 @@ def export(
     dtype: Annotated[
         Optional[str], opt("dtype", "fp16, bf16 or fp32; by default as the weights are loaded.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+    ] = False,
+    family: Annotated[
+        Optional[str],
+        opt(
+            "family",
+            "Of an AutoencoderTiny: sd, sdxl, sd3 or flux, the diffusion models whose latents it has.",
+        ),
+    ] = None,
+    padding_mode: Annotated[
+        Optional[str],
+        opt(
+            "padding_mode",
+            "How the VAE was trained to pad, such as reflect-convs, where its file does not say.",
+            check=lambda name, mode: check_padding_mode(mode),
+        ),
+    ] = None,
     subfolder: Subfolder = None,
     variant: Variant = None,
     revision: Revision = None,
     model_config_name_or_path: ModelConfig = None,
 ) -> None:
-    """Write a VAE as the single LDM-style file that ComfyUI, A1111 and kohya's trainers read."""
-    check_export(output_file, dtype)
+    """Write a VAE as the single file that ComfyUI, A1111 and kohya's trainers read."""
+    check_export(output_file, dtype, overwrite=overwrite, family=family)
     vae = load_model(
         pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
     )
-    path = equivae.export_single_file(vae, output_file, dtype=dtype)
+    if padding_mode is not None:
+        apply_padding_mode(vae, check_padding_mode(padding_mode))
+    path = equivae.export_single_file(
+        vae, output_file, dtype=dtype, overwrite=overwrite, family=family
+    )
     console.print(f"Written to [bold]{plain(path)}[/].")
+    if not is_published(vae):
+        console.print(
+            "It is of another shape than the published VAEs: load_vae reads it, ComfyUI, A1111 and kohya's "
+            "trainers do not."
+        )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from equivae.autoencoder.doubt import ScalingDoubtWarning
 from equivae.cli.compare import compare
 from equivae.cli.demo import demo
 from equivae.cli.evaluate import evaluate
@@ -78,8 +81,10 @@ def main() -> None:
     printed.
     """
     register_arguments(sys.argv[1:])
-    with hiding_secrets():
+    with hiding_secrets(), _warning_in_words() as kept:
         code = _run()
+        for message in kept if code == 0 else ():
+            _warn(message)
     sys.exit(code)
 
 
@@ -105,6 +110,35 @@ def _run() -> int:
     except Exception:
         traceback.print_exc()
         return FAILED
+
+
+@contextmanager
+def _warning_in_words() -> Iterator[list[str]]:
+    """Say a warning as an error is said: a sentence in the command line's words, not a place in code.
+
+    A guessed scaling is kept for the end: a command that needs it refuses, in the same words.
+    """
+    usual, kept = warnings.showwarning, list[str]()
+
+    def say(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, UserWarning):
+            usual(message, category, *place, **more)
+            return
+        if not issubclass(category, ScalingDoubtWarning):
+            _warn(str(message))
+        elif "model_config_name_or_path" in _options():  # else the command does nothing with it
+            kept.append(str(message))
+
+    warnings.showwarning = say
+    try:
+        yield kept
+    finally:
+        warnings.showwarning = usual
+
+
+def _warn(message: str) -> None:
+    text = shortened(as_options(message, _options()))
+    Console(stderr=True).print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
 
 
 def _check_given(words: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import huggingface_hub
 
 from equivae.errors import InputError, UploadError, first_line
+from equivae.files.provenance import OPERATORS
 from equivae.files.writing import hide_secrets
 from equivae.secrets import register_secret
 
@@ -78,7 +79,7 @@ def open_repo(name: str, *, token: str | None = None, private: bool = False) -> 
 def files_to_upload(folder: Path) -> list[str]:
     """The files of a finished run that others need, relative to its folder."""
     top = [p for p in folder.iterdir() if p.is_file()]
-    inside = [p for p in (folder / "operators").rglob("*") if p.is_file()]
+    inside = [p for p in (folder / OPERATORS).rglob("*") if p.is_file()]
     return sorted(
         p.relative_to(folder).as_posix()
         for p in (*top, *inside)

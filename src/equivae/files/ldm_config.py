@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from equivae.errors import InputError, did_you_mean
+from equivae.errors import InputError
+from equivae.files.families import Evidence, check_family, family_config, family_of
 
-__all__ = ["FAMILIES", "PREFIXES", "check_config", "detect_config", "family_config"]
+__all__ = ["detect_config"]
 
-# Where a whole checkpoint keeps its VAE.
-PREFIXES = ("first_stage_model.", "vae.")
-
-# What shapes do not tell: the range that each family's diffusion models were trained on.
-FAMILIES: dict[str, dict[str, Any]] = {
-    "sd": {"scaling_factor": 0.18215, "shift_factor": None, "sample_size": 512},
-    "sdxl": {"scaling_factor": 0.13025, "shift_factor": None, "sample_size": 1024},
-    "sd3": {"scaling_factor": 1.5305, "shift_factor": 0.0609, "sample_size": 1024},
-    "flux": {"scaling_factor": 0.3611, "shift_factor": 0.1159, "sample_size": 1024},
-}
 _GROUPS = 32  # of every published LDM VAE
 
-_BEYOND = 64  # times the widest weight: no misfit any more, but nonsense that would take for ever
-_CHANNELS = ("in_channels", "out_channels", "latent_channels", "norm_num_groups")
-# By how a name begins: layouts that are not read.
-_FOREIGN = {
-    r"lora_|.*\.lora_(up|down|A|B)\.": "a LoRA, which is no autoencoder",
+# By how a name begins: what is no autoencoder, and layouts that do not tell their config.
+_OTHERS = {
+    r"lora_|.*\.lora_(up|down|A|B)\.": "a LoRA",
     r"(model\.diffusion_model|transformer|double_blocks|diffusion_model)\.": "a diffusion model alone",
+}
+_FOREIGN = {
     r"(taesd_)?(encoder|decoder)\.(layers\.)?\d+\.|\d+\.(weight|conv)": "a tiny autoencoder (TAESD), "
     "diffusers' AutoencoderTiny",
     r"encoder\.(downsamples|middle)\.": "Wan's VAE, diffusers' AutoencoderKLWan",
@@ -40,34 +30,26 @@ _FOREIGN = {
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def family_config(name: str) -> dict[str, Any]:
-    """The numbers of one family. Raises `InputError` for an unknown name."""
-    if name not in FAMILIES:
-        raise InputError(
-            f"config={name!r} is neither a folder with a config.json nor a family of VAEs."
-            f"{did_you_mean(name, FAMILIES)}"
-        )
-    return FAMILIES[name]
-
-
 def detect_config(
-    shapes: Shapes, others: frozenset[str] = frozenset(), family: str | None = None
-) -> tuple[dict[str, Any], bool]:
-    """The config of an `AutoencoderKL` in LDM layout, and whether its family is certain.
+    shapes: Shapes, evidence: Evidence | None = None, family: str | None = None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The config of an `AutoencoderKL` in LDM layout, and the families that it can be of, if several.
 
     Args:
         shapes: of the VAE's tensors by name, without a prefix.
-        others: names of what else is in the checkpoint, which tells the family.
+        evidence: what else is in the file, which tells the family.
         family: one of `FAMILIES`, when the user said so.
 
-    Raises `InputError` for weights that are no such VAE, with the name of the layout where it is known.
+    Raises `InputError` for weights that are no such VAE, with the name of the layout where it is known, and
+    for a family that it cannot be of.
     """
-    foreign = next(
-        (n for sign, n in _FOREIGN.items() if any(re.match(sign, s) for s in shapes)), ""
-    )
+    other, foreign = _known(_OTHERS, shapes), _known(_FOREIGN, shapes)
+    if other:
+        raise InputError(f"its weights are those of {other}; pass an autoencoder")
     if foreign:
         raise InputError(
-            f"its weights are laid out as those of {foreign}; pass its diffusers folder"
+            f"its weights are laid out as those of {foreign}; pass config=FOLDER with its config.json, or "
+            "its diffusers folder"
         )
     down = _blocks(shapes, r"encoder\.down\.(\d+)\.block\.(\d+)\.conv1\.weight")
     up = _blocks(shapes, r"decoder\.up\.(\d+)\.block\.(\d+)\.conv1\.weight")
@@ -104,10 +86,18 @@ def detect_config(
         "mid_block_add_attention": "encoder.mid.attn_1.q.weight" in shapes,
     }
     if "bn.running_mean" in shapes:
-        return {**shared, **_flux2(shapes, up)}, True
-    found, certain = (family, True) if family else _family(latent, quant, others)
+        return {**shared, **_flux2(shapes, up)}, ()
+    if family is not None:
+        check_family(family, latent)
+    found = family_of(latent, quant, evidence or Evidence()) if family is None else (family,)
     kind = {"_class_name": "AutoencoderKL", "force_upcast": True}
-    return {**kind, **shared, **family_config(found)}, certain
+    config = {**kind, **shared, **family_config(found[0])}
+    return config, found if len(found) > 1 else ()
+
+
+def _known(signs: Mapping[str, str], shapes: Shapes) -> str | None:
+    """The first whose sign one of the names begins with."""
+    return next((n for sign, n in signs.items() if any(re.match(sign, s) for s in shapes)), None)
 
 
 def _flux2(shapes: Shapes, up: Mapping[int, int]) -> dict[str, Any]:
@@ -120,54 +110,6 @@ def _flux2(shapes: Shapes, up: Mapping[int, int]) -> dict[str, Any]:
         )
     widths = [shapes[f"decoder.up.{level}.block.0.conv1.weight"][0] for level in sorted(up)]
     return {"_class_name": "AutoencoderKLFlux2", "decoder_block_out_channels": widths}
-
-
-def check_config(config: Any, shapes: Shapes, what: str) -> dict[str, Any]:
-    """A config whose numbers the weights can have, or `InputError`.
-
-    Args:
-        config: as JSON gives it.
-        shapes: of the tensors in the file by name.
-        what: the config, in words.
-    """
-    if not isinstance(config, dict):
-        raise InputError(f"{what} is no config but a {type(config).__name__}")
-    if config.get("_class_name") not in ("AutoencoderKL", "AutoencoderKLFlux2"):
-        return config
-    most = _BEYOND * max((side for shape in shapes.values() for side in shape), default=0)
-    widths = config.get("block_out_channels", [1])
-    numbers = {n: config[n] for n in (*_CHANNELS, "layers_per_block") if n in config}
-    limits = dict.fromkeys(_CHANNELS, most) | {"layers_per_block": len(shapes)}
-    if not isinstance(widths, (list, tuple)) or not 0 < len(widths) <= max(len(shapes), 1):
-        raise InputError(f"{what} says block_out_channels={widths!r}, which is no list of widths")
-    numbers |= {f"block_out_channels[{i}]": width for i, width in enumerate(widths)}
-    for name, value in numbers.items():
-        limit = limits.get(name, most)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
-            raise InputError(f"{what} says {name}={value!r}, which its weights cannot have")
-    for name in ("scaling_factor", "shift_factor"):
-        value = config.get(name)
-        if value is not None and (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not math.isfinite(value)
-            or (name == "scaling_factor" and value <= 0)
-        ):
-            raise InputError(f"{what} says {name}={value!r}, which is no number to scale by")
-    return config
-
-
-def _family(latent: int, quant: bool, others: frozenset[str]) -> tuple[str, bool]:
-    """SD and SDXL have VAEs of the same shapes, and so have SD3 and FLUX: only the rest can tell."""
-    if latent == 4 and quant:
-        if any(name.startswith("conditioner.") for name in others):
-            return "sdxl", True
-        return "sd", any(name.startswith("cond_stage_model.") for name in others)
-    if any(".joint_blocks." in name for name in others):
-        return "sd3", True
-    if any(".double_blocks." in name or name.startswith("double_blocks.") for name in others):
-        return "flux", True
-    return ("flux" if latent == 16 else "sd"), False
 
 
 def _blocks(shapes: Shapes, pattern: str) -> dict[int, int]:

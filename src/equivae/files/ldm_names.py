@@ -5,7 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["aliases", "in_diffusers_names", "is_attention_weight", "ldm_name", "ldm_names"]
+__all__ = [
+    "aliases",
+    "in_diffusers_names",
+    "is_attention_weight",
+    "ldm_name",
+    "ldm_names",
+    "quant_inside",
+]
 
 _NAMES = [
     (r"down_blocks\.(\d+)\.resnets\.(\d+)", r"down.\1.block.\2"),
@@ -49,14 +56,21 @@ def aliases(name: str, levels: int) -> set[str]:
     for new, old in _OLD_ATTENTION.items():
         if f".attentions.0.{new}." in name:
             found.add(name.replace(f".{new}.", f".{old}."))
+    return found | {quant_inside(name)}
+
+
+def quant_inside(name: str) -> str:
+    """The name of a weight in a file that has its quant convs inside the halves, as FLUX.2's."""
     for outside, inside in _INSIDE.items():
         if name.startswith(outside):
-            found.add(inside + name.removeprefix(outside))
-    return found
+            return inside + name.removeprefix(outside)
+    return name
 
 
 def in_diffusers_names(names: Iterable[str]) -> bool:
-    return any(name.startswith(("encoder.down_blocks.", "decoder.up_blocks.")) for name in names)
+    """Whether these are diffusers' names of the weights of an autoencoder."""
+    signs = ("encoder.down_blocks.", "decoder.up_blocks.", "encoder.layers.", "decoder.layers.")
+    return any(name.startswith(signs) for name in names)
 
 
 def is_attention_weight(name: str) -> bool:

@@ -25,7 +25,7 @@ from equivae.files.single_file import counted, is_single_file, load_single_file
 from equivae.files.writing import write_files_beside
 from equivae.options import check_path
 
-__all__ = ["EMBEDDED", "load_vae", "origin_of", "register_loader", "save_vae"]
+__all__ = ["EMBEDDED", "load_vae", "note_origin", "origin_of", "register_loader", "save_vae"]
 
 EMBEDDED = Path(__file__).parents[1] / "zoo" / "embedded"
 """The diffusers folder of the VAE that comes in the wheel."""
@@ -77,12 +77,17 @@ def load_vae(model: str | Path | nn.Module, **options: Any) -> nn.Module:
         return model
     check_path("the name of a VAE", model)
     loaded = _load(model, options)
-    _ORIGINS[loaded] = model
+    note_origin(loaded, model)
     return loaded
 
 
+def note_origin(module: nn.Module, place: str | Path) -> None:
+    """Remember, as long as the module lives, where it came from or was saved to."""
+    _ORIGINS[module] = place
+
+
 def origin_of(module: nn.Module) -> str | Path | None:
-    """What `load_vae` was given for this very module, or `None` if it did not load it.
+    """What `load_vae` was given for this very module, or where `finetune` saved it; `None` if neither.
 
     ```python
     from equivae.files.pretrained import load_vae, origin_of

@@ -15,29 +15,23 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from equivae.autoencoder.doubt import ScalingDoubt, ScalingDoubtWarning, note_doubt
 from equivae.errors import InputError, first_line
-from equivae.files.ldm_config import (
-    FAMILIES,
-    PREFIXES,
-    check_config,
-    detect_config,
-    family_config,
-)
-from equivae.files.ldm_names import (
-    aliases,
-    in_diffusers_names,
-    is_attention_weight,
-    ldm_name,
-    ldm_names,
-)
+from equivae.files.families import FAMILIES, PREFIXES, Evidence, check_family, family_config
+from equivae.files.layouts import SingleFileLayout, layout_of
+from equivae.files.ldm_config import detect_config
+from equivae.files.ldm_names import in_diffusers_names, ldm_names
+from equivae.files.noted_config import check_config
 
-__all__ = ["CONFIG_KEY", "counted", "is_single_file", "load_single_file"]
+__all__ = ["CONFIG_KEY", "PADDING_KEY", "counted", "is_single_file", "load_single_file"]
 
 CONFIG_KEY = "diffusers_config"
 """Under which an exported file's metadata has the config."""
 
+PADDING_KEY = "padding_mode"
+"""Under which its metadata, and a config, say how the VAE pads."""
+
 _SUFFIXES = (".safetensors", ".sft")
-_LDM_CLASSES = ("AutoencoderKL", "AutoencoderKLFlux2")
 # What a training left in the checkpoint, and no autoencoder has.
 _LEFTOVERS = ("loss.", "model_ema.")
 _DEFAULTS = (".num_batches_tracked",)  # may be absent: nothing is computed from it
@@ -63,16 +57,20 @@ def load_single_file(path: Path, options: dict[str, Any]) -> nn.Module:
         raise InputError(f"{path} is no .safetensors file, the only kind of weights that is read.")
     given = None if asked is None else _config_asked_for(asked)
     try:
-        weights, others, noted = _read(path)
-        config = _config(path, weights, others, noted, given)
+        weights, evidence = _read(path)
+        config, families = _config(path, weights, evidence, given)
     except (InputError, SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{path} holds no autoencoder in LDM layout that could be read: {first_line(error)}."
         ) from error
     name = str(config.get("_class_name"))
     cls: Any = getattr(diffusers, name, None)
-    if cls is not None and name in _LDM_CLASSES:
-        return _build(path, cls, config, weights, options)
+    layout = layout_of(name)
+    if cls is not None and layout is not None:
+        vae = _build(path, cls, layout, config, weights, options)
+        if families:
+            _doubt(vae, path, families)
+        return vae
     if not hasattr(cls, "from_single_file"):
         raise InputError(
             f"{name} has no single-file layout in diffusers; pass its diffusers folder."
@@ -83,11 +81,12 @@ def load_single_file(path: Path, options: dict[str, Any]) -> nn.Module:
 def _build(
     path: Path,
     cls: Any,
+    layout: SingleFileLayout,
     config: dict[str, Any],
     weights: dict[str, Tensor],
     options: dict[str, Any],
 ) -> nn.Module:
-    """An autoencoder of the LDM kind, whatever names its weights have in the file."""
+    """An autoencoder whose layout is known here, whatever names its weights have in the file."""
     try:
         with torch.device("meta"):
             model: nn.Module = cls.from_config(config)
@@ -95,23 +94,24 @@ def _build(
         raise InputError(
             f"{path} does not fit the config of its {cls.__name__}: {first_line(error)}."
         ) from error
+    built: Any = model.config
     needed = model.state_dict()
-    places = {alias: n for n in needed for alias in aliases(n, len(config["block_out_channels"]))}
+    places = {alias: name for name in needed for alias in layout.aliases(name, built)}
     found = {places[name]: tensor for name, tensor in weights.items() if name in places}
-    said = in_diffusers_names(weights)
     missing = [n for n in needed if n not in found and not n.endswith(_DEFAULTS)]
+    if not in_diffusers_names(weights):  # in the words of the file
+        missing = [layout.file_name(name, built) for name in missing]
     _check_names(
         path,
         cls.__name__,
-        [n if said else ldm_name(n, len(config["block_out_channels"])) for n in missing],
-        [n for n in weights if n not in places],
+        missing,
+        [name for name in weights if name not in places and name not in layout.extras],
     )
     dtype = options.get("torch_dtype", options.get("dtype")) or torch.float32
     state: dict[str, Tensor] = {}
     for name, like in needed.items():
         tensor = found.get(name, torch.zeros(like.shape, dtype=like.dtype))
-        if is_attention_weight(name) and tensor.ndim == 4:
-            tensor = tensor.flatten(1)
+        tensor = layout.loaded(name, tensor)
         if tensor.shape != like.shape:
             raise InputError(
                 f"{path} does not fit the config of its {cls.__name__}: {name} is {tuple(tensor.shape)} in "
@@ -189,8 +189,8 @@ def _unused_weights() -> Iterator[list[str]]:
         log.setLevel(level)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], frozenset[str], Any]:
-    """The VAE's tensors without their prefix, the names of the others, and the config in the metadata."""
+def _read(path: Path) -> tuple[dict[str, Tensor], Evidence]:
+    """The VAE's tensors without their prefix, and what else the file tells."""
     with safe_open(path, "pt") as file:
         names = list(file.keys())
         prefix = next((p for p in PREFIXES if any(n.startswith(p) for n in names)), "")
@@ -200,9 +200,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], frozenset[str], Any]:
             for n in inside
             if not n.removeprefix(prefix).startswith(_LEFTOVERS)
         }
-        noted = (file.metadata() or {}).get(CONFIG_KEY)
-    others = frozenset(n for n in names if not n.startswith(prefix))
-    return weights, others, json.loads(noted) if noted else None
+        metadata = dict(file.metadata() or {})
+    return weights, Evidence(frozenset(n for n in names if not n.startswith(prefix)), metadata)
 
 
 def _config_asked_for(asked: str | Path) -> dict[str, Any] | str:
@@ -218,35 +217,56 @@ def _config_asked_for(asked: str | Path) -> dict[str, Any] | str:
 def _config(
     path: Path,
     weights: dict[str, Tensor],
-    others: frozenset[str],
-    noted: Any,
+    evidence: Evidence,
     asked: dict[str, Any] | str | None,
-) -> dict[str, Any]:
-    """The config asked for, noted in the file, lying beside it, or read off the weights."""
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The config asked for, noted in the file, lying beside it, or read off the weights.
+
+    And the families that it can be of, where nothing tells which.
+    """
     names = ldm_names(weights)
     shapes = {names[name]: tuple(tensor.shape) for name, tensor in weights.items()}
-    if noted is not None and not isinstance(asked, dict):
-        check_config(noted, shapes, "the config in its metadata")
     if isinstance(asked, dict):
-        return check_config(asked, shapes, "the config passed")
-    if asked is not None:
-        numbers = family_config(asked)
-        return {**noted, **numbers} if noted else detect_config(shapes, others, asked)[0]
+        mode = evidence.metadata.get(PADDING_KEY, "zeros")
+        noted_mode = {} if mode == "zeros" else {PADDING_KEY: mode}
+        return {**noted_mode, **check_config(asked, shapes, "the config passed")}, ()
+    text = evidence.metadata.get(CONFIG_KEY)
+    noted = json.loads(text) if text else None
     if noted is not None:
-        return dict(noted)
+        check_config(noted, shapes, "the config in its metadata")
+    if asked is not None:
+        return _of_family(asked, noted, shapes, evidence), ()
+    if noted is not None:
+        return dict(noted), ()
     beside = path.parent / "config.json"
     if in_diffusers_names(weights) and beside.is_file():  # a diffusers folder's own weights
-        return check_config(_json(beside), shapes, "the config.json beside it")
-    config, certain = detect_config(shapes, others)
-    if not certain:
-        named = [n for n, f in FAMILIES.items() if f["scaling_factor"] == config["scaling_factor"]]
-        warnings.warn(
-            f"the weights of {path.name} do not say which diffusion models it belongs to; taken as "
-            f"{named[0]!r} with scaling_factor {config['scaling_factor']}. Pass config= one of "
-            f"{', '.join(map(repr, FAMILIES))} or a folder to say so.",
-            stacklevel=5,
-        )
-    return config
+        return check_config(_json(beside), shapes, "the config.json beside it"), ()
+    return detect_config(shapes, evidence)
+
+
+def _of_family(
+    family: str, noted: dict[str, Any] | None, shapes: dict[str, Any], evidence: Evidence
+) -> dict[str, Any]:
+    """A config with the numbers of the family that was asked for."""
+    if noted is None:
+        return detect_config(shapes, evidence, family)[0]
+    kind = noted.get("_class_name")
+    if kind != "AutoencoderKL":
+        raise InputError(f"it is an {kind}, and config={family!r} is for an AutoencoderKL")
+    check_family(family, int(noted.get("latent_channels", 4)))
+    return {**noted, **family_config(family)}
+
+
+def _doubt(vae: nn.Module, path: Path, families: tuple[str, ...]) -> None:
+    """Remember that the scaling is a guess, and say so."""
+    factors = {name: FAMILIES[name]["scaling_factor"] for name in families}
+    doubt = ScalingDoubt(path.name, factors)
+    note_doubt(vae, doubt)
+    warnings.warn(
+        f"{doubt}; taken as {families[0]}'s, and refused where it counts. {doubt.remedy}, whichever it is.",
+        ScalingDoubtWarning,
+        stacklevel=5,
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ __all__ = [
     "write_beside",
     "write_files_beside",
     "write_folder_beside",
+    "write_with_mode",
 ]
 
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # of file systems that cannot
@@ -170,16 +171,24 @@ def write_beside(path: Path, write: Callable[[Path], None]) -> None:
     with _one_sentence(path):
         try:
             temporary.unlink(missing_ok=True)
-            temporary.touch()
-            mode = (path if path.is_file() else temporary).stat().st_mode
-            write(temporary)
+            write_with_mode(temporary, write, like=path)
             hide_secrets(temporary)
-            temporary.chmod(stat.S_IMODE(mode))  # safetensors writes for its owner alone
             _sync(temporary)
             temporary.replace(path)
             _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_with_mode(path: Path, write: Callable[[Path], None], *, like: Path) -> None:
+    """Let `write` fill a new file, with the mode of `like` if that is there, else as the umask says.
+
+    safetensors writes for its owner alone.
+    """
+    path.touch()
+    mode = (like if like.is_file() else path).stat().st_mode
+    write(path)
+    path.chmod(stat.S_IMODE(mode))
 
 
 def partial_folder(path: Path) -> Path:

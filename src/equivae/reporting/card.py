@@ -14,6 +14,7 @@ from torch import nn
 
 from equivae.evaluation.latent_space import LatentSpace
 from equivae.files.pretrained import origin_of
+from equivae.files.single_file import is_single_file
 from equivae.operators import FittedTransform
 from equivae.reporting.report import Report
 from equivae.reporting.tables import markdown_table
@@ -58,6 +59,8 @@ def base_model_of(vae: nn.Module | str | Path, loaded: nn.Module) -> BaseModel:
     source = origin_of(loaded) if isinstance(vae, nn.Module) else vae
     if source == "embedded":
         return BaseModel(None, "the embedded VAE of equivae")
+    if source is not None and is_single_file(Path(source)):
+        return BaseModel(None, f"the file {code(Path(source).name)}")
     noted = getattr(getattr(loaded, "config", None), "_name_or_path", None)
     for name in (source, noted):
         if isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name):

@@ -9,6 +9,7 @@ from pathlib import Path
 from equivae.autoencoder import Autoencoder
 from equivae.data.sources import ImageDataset
 from equivae.errors import InputError
+from equivae.files.provenance import OPERATORS
 from equivae.operators import (
     FitOptions,
     fit_operators,
@@ -21,10 +22,7 @@ from equivae.processes import process_state
 from equivae.training.config import FinetuneConfig
 from equivae.transforms import Transform
 
-__all__ = ["FITTED", "OPERATORS", "check_operators", "with_operators"]
-
-OPERATORS = "operators"
-"""The folder, in a run's output folder, that holds the latent ops."""
+__all__ = ["FITTED", "check_operators", "with_operators"]
 
 FITTED = "operators-fitted"
 """The folder that holds them as they were fitted, for a run that trains them and is resumed."""

@@ -11,15 +11,15 @@ from torch import nn
 from equivae.autoencoder import Autoencoder, copy_module
 from equivae.evaluation.latent_space import LatentSpace, settle_latent_space
 from equivae.evaluation.metrics import Metrics, measure
-from equivae.files.pretrained import save_vae
+from equivae.files.pretrained import note_origin, save_vae
+from equivae.files.provenance import OPERATORS
 from equivae.files.writing import write_beside
-from equivae.operators import save_operators
+from equivae.operators import operators_of, save_operators
 from equivae.processes import on_main_process
 from equivae.reporting.card import base_model_of, model_card
 from equivae.reporting.pictures import choose_images, picture
 from equivae.reporting.report import Report
 from equivae.training.config import FinetuneConfig
-from equivae.training.operators import OPERATORS
 from equivae.training.plan import Plan
 from equivae.training.session import Session
 from equivae.training.state import RunState
@@ -74,6 +74,7 @@ def conclude(plan: Plan, session: Session, student: Student, state: RunState) ->
     report = _report(plan, session, student, state, after, space)
     on_main_process(lambda: _write(plan, session, student, report, space))
     model = student.vae.module
+    note_origin(model, plan.output_dir)
     return FinetuneResult(model, report, state.history, plan.output_dir, student.transforms)
 
 
@@ -122,7 +123,7 @@ def _write(
 ) -> None:
     folder, model = plan.output_dir, student.vae.module
     save_vae(model, folder)
-    if student.operators:
+    if operators_of(student.transforms):  # what it learned does not fit the plain op
         save_operators(student.transforms, folder / OPERATORS)
     report.save(folder, overwrite=True)
     card = model_card(

@@ -18,11 +18,13 @@ from equivae.autoencoder import (
     check_transforms,
     layout_of,
 )
+from equivae.autoencoder.doubt import check_scaling_is_known
 from equivae.autoencoder.padding import get_padding_mode
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import EmptyMaskError, InputError
 from equivae.files.fingerprint import fingerprint_of
 from equivae.files.pretrained import load_vae
+from equivae.files.provenance import OPERATORS
 from equivae.files.writing import check_claim
 from equivae.losses.equivariance import EquivarianceLoss
 from equivae.operators import operators_of
@@ -32,7 +34,7 @@ from equivae.symmetry import SymmetrizedVAE
 from equivae.training.checkpoints import check_settings, find_checkpoint, read_images, read_state
 from equivae.training.config import RECIPES, FinetuneConfig, make_config
 from equivae.training.crops import check_crop
-from equivae.training.operators import FITTED, OPERATORS, check_operators
+from equivae.training.operators import FITTED, check_operators
 from equivae.training.order import Order
 from equivae.training.state import RunState
 from equivae.transforms import Transform, resolve_transforms
@@ -131,6 +133,7 @@ def make_plan(
     """The plan of `finetune`, whose arguments it takes. `InputError` for what cannot be done."""
     wanted = resolve_transforms(transforms)
     original = load_vae(vae)
+    check_scaling_is_known(original, "for the config of what is saved")
     recipe = recipe or recipe_for(original, wanted)
     config = make_config(recipe, options)
     view = Autoencoder(original)
