@@ -14,6 +14,7 @@ from equivae.cli.options import (
     Background,
     DatasetName,
     EvalBatchSize,
+    FewSamples,
     ImageColumn,
     Model,
     ModelConfig,
@@ -24,6 +25,7 @@ from equivae.cli.options import (
     Subfolder,
     TrainDataDir,
     Variant,
+    flag_of,
     opt,
     opt_of,
 )
@@ -32,7 +34,7 @@ from equivae.errors import InputError
 from equivae.files.writing import check_claim, check_name, check_output
 from equivae.operators import FitOptions
 from equivae.operators.modules import check_kernel_size
-from equivae.options import at_least, quoted
+from equivae.options import quoted
 
 __all__ = ["fit_map", "fit_preview"]
 
@@ -44,7 +46,6 @@ def _check_size(name: str, value: Any) -> None:
 Target = Annotated[
     str, opt("target_model_name_or_path", "The VAE whose latents are wanted, as the first.")
 ]
-FewSamples = Annotated[Optional[int], opt("max_samples", "Images used at most.", range=at_least(2))]
 
 
 def fit_map(
@@ -57,9 +58,7 @@ def fit_map(
         int, opt("kernel_size", "Odd number of cells of the coarser grid.", check=_check_size)
     ] = 5,
     ridge: Annotated[Optional[float], opt_of(FitOptions, "ridge")] = None,
-    border: Annotated[
-        bool, typer.Option("--border/--no_border", help="A channel of ones beside the latent.")
-    ] = True,
+    border: Annotated[bool, flag_of(FitOptions, "border")] = True,
     magnitude: Annotated[bool, typer.Option("--magnitude", help="|z| beside the latent.")] = False,
     name: Annotated[Optional[str], opt("name", "Of the map.", check=check_name)] = None,
     resolution: Resolution = 256,

@@ -1,3 +1,4 @@
+from .family import FittedFamily as FittedFamily
 from .fit import fit_latent_op as fit_latent_op
 from .fit import fit_operators as fit_operators
 from .group import FittedGroup as FittedGroup

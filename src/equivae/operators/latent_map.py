@@ -207,6 +207,5 @@ def read_scaling(content: dict[str, Any] | None) -> LatentScaling | None:
     """What `asdict` made of a scaling."""
     if content is None:
         return None
-    return LatentScaling(
-        **{key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}
-    )
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    return LatentScaling(**values)

@@ -322,3 +322,5 @@ def _fitted_parts(transforms: Iterable[Transform]) -> Iterator[FittedTransform]:
             yield transform
         elif isinstance(transform, ComposedTransform):
             yield from _fitted_parts((transform.inner, transform.outer))
+        else:  # a fitted family, or a choice of fitted transforms
+            yield from _fitted_parts(getattr(transform, "members", ()))

@@ -35,6 +35,7 @@ def symmetrize(
     images: ImagesLike | None = None,
     *,
     kernel_size: KernelSize = 5,
+    magnitude: int = 0,
     margin: int | str | None = "auto",
     passes: int = 2,
     seam: int = 16,
@@ -62,7 +63,7 @@ def symmetrize(
             reconstruction, since the averaged latents disagree.
         images: what the latent ops for the context are fitted on and the margin is measured on, anything
             that `equivae.data.load_images` takes. Without them the context is the plain grid move.
-        kernel_size: of these latent ops, see `fit_latent_op`.
+        kernel_size: of these latent ops, as `magnitude`, see `fit_latent_op`.
         margin: cells around the domain that are encoded and decoded with it. `"auto"` measures which of
             4, 6 and 8 is enough (within 0.1 dB) on four of the images, and takes the whole grid when
             there are none; `None` takes the whole grid.
@@ -113,6 +114,7 @@ def symmetrize(
             group,
             dataset,
             kernel_size,
+            magnitude=magnitude,
             eval_batch_size=eval_batch_size,
             seed=seed,
             progress=progress,
