@@ -168,7 +168,8 @@ def fit_family(
     if len(others) > 1 and options.mixed_precision == "no":
         view = _Remembering(vae, images[0].shape)
     fitted: dict[str, Any] = {}
-    for group in [moving, *([member] for member in others)]:
+    groups: list[list[Transform]] = [[*moving], *([member] for member in others)]
+    for group in groups:
         if group:
             fitted |= fit(view, group, images, options)
     return FittedFamily(vae.place(transform), [fitted[member.name] for member in members])

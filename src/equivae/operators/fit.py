@@ -126,7 +126,9 @@ def fit_latent_op(
     fewer cells than unknowns.
 
     The nearest published work fits maps between features of networks (Lenc and Vedaldi, arXiv 1411.5908)
-    and closed-form maps between latent spaces (Maiorca et al., 2311.00664).
+    and closed-form maps between latent spaces (Maiorca et al., 2311.00664); DecFormer (2512.05198) asks that
+    the op on the latent equal the op on the pixels after decoding. Ours: the closed form for pretrained
+    latent-diffusion autoencoders, judged by decoding.
 
     ```python
     import equivae

@@ -144,6 +144,7 @@ class SymmetrizedVAE(ModelMixin):  # type: ignore[misc]
                 placed = element.pixel(_place(part, domain, pixels, factor))
                 images = placed if images is None else images + placed
         assert images is not None
+        images = images.to(decoded.dtype)
         if not hasattr(self.vae, "config"):  # diffusers' autoencoders have one
             return images
         return DecoderOutput(sample=images) if return_dict else (images,)
@@ -179,7 +180,7 @@ class SymmetrizedVAE(ModelMixin):  # type: ignore[misc]
                 placed = element.latent(_place(part, domain, domain.weights, 1))
                 total = placed if total is None else total + placed
         assert total is not None
-        return total, wrap
+        return total.to(cells.dtype), wrap
 
     def _domains(self, height: int, width: int) -> dict[Transform, Domain]:
         """Per element that has something to do, the domain in its own orientation."""
@@ -338,14 +339,15 @@ def _by_shape(domains: Mapping[Transform, Domain]) -> list[tuple[Domain, list[Tr
 
 
 def _place(part: Tensor, domain: Domain, weights: Tensor, factor: int) -> Tensor:
-    """A weighted crop on an otherwise empty grid."""
+    """A weighted crop on an otherwise empty grid, in float32 at least, whose sums do not round twice."""
     top, bottom, left, right = (
         side * factor for side in (domain.top, domain.bottom, domain.left, domain.right)
     )
     height, width = weights.shape
-    inside = weights[top:bottom, left:right].to(part)
+    wide = torch.promote_types(part.dtype, torch.float32)
+    inside = weights[top:bottom, left:right].to(part.device, wide)
     padding = [left, width - right, top, height - bottom]
-    return nn.functional.pad(part * inside, padding)
+    return nn.functional.pad(part.to(wide) * inside, padding)
 
 
 def _unwrap_latent(output: Any, vae: nn.Module) -> tuple[Tensor, Any]:
