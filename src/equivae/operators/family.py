@@ -15,6 +15,7 @@ from equivae.autoencoder import Autoencoder, at_top_level
 from equivae.data.sources import ImageDataset
 from equivae.errors import InputError, first_line
 from equivae.files.writing import check_name, child, write_beside
+from equivae.operators.geometry import geometry_of
 from equivae.operators.options import FitOptions
 from equivae.operators.report import FitReport
 from equivae.operators.transform import FittedTransform, default_name, load_latent_op
@@ -73,11 +74,10 @@ class FittedFamily(RandomTransform):
         return with_members(self.base.draw(batch_size, generator), known)
 
     def at_factor(self, factor: int, time_factor: int | None = None) -> FittedFamily:
-        return FittedFamily(
-            self.base.at_factor(factor, time_factor),
-            [one.at_factor(factor, time_factor) for one in self.members],
-            self.name,
-        )
+        base = self.base.at_factor(factor, time_factor)
+        members = [one.at_factor(factor, time_factor) for one in self.members]
+        same = all(new is old for new, old in zip(members, self.members, strict=True))
+        return self if same and base is self.base else FittedFamily(base, members, self.name)
 
     def named(self, name: str) -> FittedFamily:
         """The same under another name."""
@@ -86,13 +86,15 @@ class FittedFamily(RandomTransform):
     def save(self, folder: str | Path) -> Path:
         """Write every op into a folder of its own, and which they are into `latent_family.json`."""
         folder = Path(folder)
-        for one in self.members:
-            one.save(child(folder, one.name))
+        # Numbered, since the letters of a name do not tell -1 from 1.
+        names = [f"{place:02d}_{one.name}" for place, one in enumerate(self.members)]
+        for one, place in zip(self.members, names, strict=True):
+            one.save(child(folder, place))
         content = {
             "version": 1,
             "name": self.name,
             "transform": self.base.name,
-            "members": [one.name for one in self.members],
+            "members": names,
         }
         text = json.dumps(content, indent=1) + "\n"
         write_beside(folder / _CONFIG, lambda path: _write(path, text))
@@ -162,6 +164,10 @@ def fit_family(
     not fit into memory together; the untouched images are encoded once.
     """
     members = [vae.place(member) for member in members_of(transform)]
+    for member in members:
+        geometry = geometry_of(member) if options.phases and images[0].ndim == 3 else None
+        if geometry is not None:  # refused here, not in the middle of the fits
+            geometry.size(*(side // vae.factor for side in images[0].shape[-2:]))
     moving = [member for member in members if isinstance(member, LatticeTransform)]
     others = [member for member in members if not isinstance(member, LatticeTransform)]
     view: Autoencoder = vae
