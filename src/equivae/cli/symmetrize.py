@@ -29,7 +29,7 @@ from equivae.cli.showing import console, plain
 from equivae.files.writing import check_claim
 from equivae.operators import FitOptions
 from equivae.options import at_least
-from equivae.symmetry import lattice_group
+from equivae.symmetry.domain import lattice_group
 
 __all__ = ["symmetrize"]
 
