@@ -138,11 +138,18 @@ BASES: dict[str, list[str]] = {
     "evaluate": ["--pretrained_model_name_or_path", "embedded", "--output_dir", "OUT"],
     "compare": ["embedded", "embedded", "--output_dir", "OUT"],
     "fit": ["--pretrained_model_name_or_path", "embedded", "--output_dir", "OUT"],
+    "symmetrize": ["--pretrained_model_name_or_path", "embedded", "--output_dir", "OUT"],
+    "fit-map": [
+        *("--pretrained_model_name_or_path", "embedded", "--output_dir", "OUT"),
+        *("--target_model_name_or_path", "embedded"),
+    ],
+    "fit-preview": ["--pretrained_model_name_or_path", "embedded", "--output_dir", "OUT"],
     "flip-cache": ["--cache_dir", "cache", "--latent_op", "hflip", "--unscaled", "--dry_run"],
     "export": ["--pretrained_model_name_or_path", "embedded", "--output_file", "OUT.safetensors"],
 }
 IMAGES = {"finetune": "train_data_dir", "fit": "train_data_dir", "evaluate": "data_dir"}
 IMAGES["compare"] = "data_dir"
+IMAGES |= dict.fromkeys(("symmetrize", "fit-map", "fit-preview"), "train_data_dir")
 NEEDS = {
     "hub_model_id": ["--push_to_hub"],
     "image_dir": ["--check", "1", "--pretrained_model_name_or_path", "embedded"],

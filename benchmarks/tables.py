@@ -150,6 +150,52 @@ def symmetrize(content: dict[str, Any]) -> list[str]:
     return [*rows(head, body), *origins(content, content["symmetrize"])]
 
 
+@table("symmetrize-seams", "symmetrize.json")
+def symmetrize_seams(content: dict[str, Any]) -> list[str]:
+    seams = sorted({row["seam"] for row in content["rows"]})
+    keys = ("group", "margin", "passes", "kernel_size", "magnitude")
+    found: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
+    for row in content["rows"]:
+        found.setdefault(tuple(row[key] for key in keys), {})[row["seam"]] = row
+    body = []
+    for (group, margin, passes, kernel, magnitude), widths in found.items():
+        any_row = next(iter(widths.values()))
+        size = f"{kernel}x{kernel}" + (f", |z| {magnitude}x{magnitude}" if magnitude else "")
+        losses = (f"{widths[seam]['loss']:+.2f}" if seam in widths else "" for seam in seams)
+        cost = (f"{any_row['cells']:.2f}x", f"{any_row['time']:.2f}x")
+        body.append([group, f"{margin}", size, f"{passes}", *losses, *cost])
+    head = ["group", "margin", "context", "passes"]
+    head += ["hard edge" if seam == 0 else f"seam {seam}" for seam in seams]
+    images = content["rows"][0]["images"]
+    start = (
+        f"Change of reconstruction in dB against the plain VAE's {content['plain_psnr']:.2f} dB, on {images} "
+        f"Kodak images; the context's ops are fitted on {content['photos']} photographs."
+    )
+    return [*rows([*head, "cells", "time"], body), "", start, *origin(content)]
+
+
+@table("latent-maps", "latent_maps.json")
+def latent_maps(content: dict[str, Any]) -> list[str]:
+    body = [
+        [f"{row['from']} to {row['to']}"]
+        + [f"{row[key]:.2f} dB" for key in ("mapped_psnr", "reencoded_psnr", "ceiling_psnr")]
+        for row in content["maps"]
+    ]
+    lines = rows(["latents", "mapped", "decoded and encoded again", "ceiling"], body)
+    body = [[row["vae"], f"{row['psnr']:.2f} dB"] for row in content["previews"]]
+    lines += ["", *rows(["preview of", "against the small image"], body)]
+    body = [
+        [f"`{row['transform']}`", f"{row['plain_psnr']:.2f} dB", f"{row['fitted_psnr']:.2f} dB"]
+        for row in content["family"]
+    ]
+    lines += ["", *rows(["member of a family, taef2", "plain", "fitted"], body)]
+    start = (
+        f"Fitted on {content['photos']} photographs at {content['resolution']} px, measured on "
+        f"{content['images']} Kodak images."
+    )
+    return [*lines, "", start, *origin(content)]
+
+
 def training_curves(content: dict[str, Any]) -> list[str]:
     from comparison import table as curves
 

@@ -49,6 +49,26 @@ def test_polarity_is_a_sign_in_both_spaces():
     assert torch.equal(t.inverse.latent(t.latent(latent)), latent)
 
 
+def test_gains_compose_and_are_undone():
+    wave, latent = torch.randn(2, 1, 64).double(), torch.randn(2, 8, 8).double()
+    twice = get("gain", factor=0.5) @ get("gain", factor=0.6)
+    torch.testing.assert_close(twice.pixel(wave), get("gain", factor=0.3).pixel(wave))
+    t = get("gain", factor=0.25)
+    torch.testing.assert_close(t.inverse.latent(t.latent(latent)), latent)
+    both = get("gain(factor=0.5)") @ get("polarity")
+    torch.testing.assert_close(both.pixel(wave), -0.5 * wave)
+    for factor in (0, -1, float("nan"), "loud"):
+        with pytest.raises(equivae.InputError, match="factor"):
+            get("gain", factor=factor)
+
+
+def test_mixing_adds_the_one_before():
+    wave = torch.randn(3, 1, 64)
+    mixed = get("mix", gain=0.5).pixel(wave)
+    torch.testing.assert_close(mixed, wave + 0.5 * wave[[2, 0, 1]])
+    assert get("mix").mixes_samples
+
+
 @pytest.mark.parametrize("name", ["time_reverse", "time_shift"])
 def test_images_have_no_time(name):
     with pytest.raises(equivae.InputError, match="time axis"):

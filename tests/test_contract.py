@@ -147,6 +147,19 @@ class HalfCell(Base):
         raise NotImplementedError
 
 
+class Affine(Base):
+    """Says that it is linear, and adds a little to the latent."""
+
+    linear = True
+
+    def latent(self, z):
+        return z.flip((-2, -1)) + 0.1
+
+    @property
+    def inverse(self):
+        raise NotImplementedError
+
+
 class GraphBreak(Base):
     def latent(self, z):
         if z.sum().item() > 1e9:
@@ -177,6 +190,7 @@ class Raises(Base):
         (Leaks, "batch independence", "one sample"),
         (OtherGrid, "factor", "its pixels go"),
         (HalfCell, "factor", "its pixels go"),
+        (Affine, "linearity", "latent op is not linear"),
         (GraphBreak, "compile", "breaks the graph of its latent op"),
         (Raises, "shape", "raises RuntimeError"),
     ],

@@ -140,3 +140,25 @@ def test_a_symmetrized_video_autoencoder_is_exact(group, with_images):
 def test_audio_has_no_grid_to_symmetrize():
     with pytest.raises(equivae.InputError, match="audio"):
         equivae.symmetrize(Audio(), "c2")
+
+
+@pytest.mark.parametrize("name", ["gain(factor=0.25)", "polarity", "mix(gain=0.5)"])
+def test_the_plain_op_suits_a_linear_codec_and_the_fitted_one_any_odd_one(name):
+    class Crooked(Audio):
+        """Its latent is linear, but for an offset, which a gain does not keep."""
+
+        def encode(self, x: Tensor) -> Tensor:
+            return super().encode(x) + 0.5
+
+        def decode(self, z: Tensor) -> Tensor:
+            return super().decode(z - 0.5)
+
+    waves, t = noise(8, 2, 64, seed=0), equivae.get_transform(name)
+    linear, crooked = Audio(), Crooked()
+    goal = linear.encode(t.pixel(waves))
+    torch.testing.assert_close(t.latent(linear.encode(waves)), goal, atol=1e-5, rtol=1e-4)
+    fitted = equivae.fit_latent_op(crooked, t, waves, 1, progress=False)
+    goal = crooked.encode(t.pixel(waves))
+    assert (t.latent(crooked.encode(waves)) - goal).abs().max() > 0.2
+    found = fitted.latent(crooked.encode(waves))
+    torch.testing.assert_close(found, goal, atol=1e-3, rtol=1e-3)

@@ -397,6 +397,50 @@ def test_the_divergence_of_the_posterior_and_its_spread_follow_the_law():
             torch.testing.assert_close(moved.mean + moved.std, t.latent(noise_of))
 
 
+def test_draws_of_the_posterior_follow_the_law_with_their_noise():
+    svae, x = SymmetrizedVAE(tiny_kl().double(), "d4", seam=4), noise(1, 3, 12, 12)
+    with torch.no_grad():
+        plain = svae.encode(x).latent_dist
+        for t in svae.group:
+            moved = svae.encode(t.pixel(x)).latent_dist
+            drawn = moved.sample(torch.Generator().manual_seed(0))
+            epsilon = (drawn - moved.mean) / moved.std
+            expected = plain.mean + plain.std * t.inverse.latent(epsilon)
+            torch.testing.assert_close(drawn, t.latent(expected))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_the_law_to_one_rounding(dtype):
+    vae = tiny_kl().to(dtype)
+    svae = SymmetrizedVAE(vae, "d4", margin=2, seam=6)
+    x = noise(1, 3, 16, 16).to(dtype)
+    z = equivae.Autoencoder(svae).encode(x)
+    size = max(float(z.abs().max()), float(svae.decode(z).sample.abs().max()))
+    assert max(law(svae, x)) <= 2 * torch.finfo(dtype).eps * size
+    # The weights of the seam sum to one before they are rounded.
+    flat = Constant().to(dtype)
+    decoded = SymmetrizedVAE(flat, "d4", margin=2, seam=6).decode(
+        torch.zeros(1, 4, 8, 8, dtype=dtype)
+    )
+    assert (decoded - 0.7).abs().max() <= torch.finfo(dtype).eps
+
+
+class Constant(ConvAE):
+    """Decodes everything to one grey."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return super().decode(latents) * 0 + 0.7
+
+
+def test_the_report_says_how_far_the_law_holds():
+    images = equivae.data.dead_leaves(3, 64)
+    for dtype, most in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
+        vae = equivae.zoo.load().to(dtype)
+        made = equivae.symmetrize(vae, "d2", images=images, kernel_size=1, margin=2, progress=False)
+        assert made.report.encoder_law_error <= most
+        assert made.report.decoder_law_error <= most
+
+
 def test_the_cost_is_that_of_the_cells_that_are_encoded():
     seen = []
 

@@ -35,7 +35,9 @@ from .losses import EquivarianceLoss as EquivarianceLoss
 from .losses import LossOutput as LossOutput
 from .operators import FittedTransform as FittedTransform
 from .operators import fit_latent_group as fit_latent_group
+from .operators import fit_latent_map as fit_latent_map
 from .operators import fit_latent_op as fit_latent_op
+from .operators import fit_preview as fit_preview
 from .operators import load_latent_op as load_latent_op
 from .reporting import Comparison as Comparison
 from .reporting import LatentAnalysis as LatentAnalysis

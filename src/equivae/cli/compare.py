@@ -19,6 +19,7 @@ from equivae.cli.options import (
     ImageColumn,
     Lpips,
     MaxSamples,
+    Panels,
     Reencode,
     ReportDir,
     Resolution,
@@ -53,6 +54,7 @@ def compare(
     features: Features = None,
     lpips: Lpips = None,
     seed: DrawSeed = 0,
+    panels: Panels = 3,
     image_column: ImageColumn = None,
     split: Split = None,
     background: Background = None,
@@ -76,6 +78,7 @@ def compare(
         features=features,  # type: ignore[arg-type]
         lpips=lpips,  # type: ignore[arg-type]
         seed=seed,
+        panels=panels,
         **given(image_column=image_column, split=split, background=background),
     )
     if not process_state().is_main_process:

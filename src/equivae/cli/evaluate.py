@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
+import typer
+
 import equivae
 from equivae.cli.inputs import given, images_from, load_model, transforms_of
 from equivae.cli.options import (
@@ -19,6 +21,7 @@ from equivae.cli.options import (
     MaxSamples,
     Model,
     ModelConfig,
+    Panels,
     Reencode,
     ReportDir,
     Resolution,
@@ -31,6 +34,7 @@ from equivae.cli.options import (
     opt,
 )
 from equivae.cli.showing import show
+from equivae.errors import InputError
 from equivae.processes import process_state
 
 __all__ = ["evaluate"]
@@ -44,6 +48,9 @@ def evaluate(
     latent_op: Annotated[
         Optional[Path], opt("latent_op", "A folder of `equivae fit`, measured beside the others.")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a latent op that was fitted to another VAE.")
+    ] = False,
     baseline: Annotated[Optional[str], opt("baseline", "Another VAE, shown as 'before'.")] = None,
     output_dir: ReportDir = None,
     resolution: Resolution = 256,
@@ -54,6 +61,7 @@ def evaluate(
     features: Features = None,
     lpips: Lpips = None,
     seed: DrawSeed = 0,
+    panels: Panels = 3,
     image_column: ImageColumn = None,
     split: Split = None,
     background: Background = None,
@@ -67,14 +75,17 @@ def evaluate(
 
     source = images_from(data_dir, dataset_name, "data_dir")
     wanted: list[Any] = [*transforms_of(transforms)]
-    if latent_op is not None:
-        wanted.append(equivae.load_latent_op(latent_op))
+    if strict and latent_op is None:
+        raise InputError("strict does nothing without latent_op; pass both or neither.")
     if output_dir is not None:
         check_claim(output_dir)
+    vae = load_model(
+        pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
+    )
+    if latent_op is not None:
+        wanted.append(equivae.load_latent_op(latent_op, vae=vae, strict=strict))
     report = equivae.evaluate(
-        load_model(
-            pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
-        ),
+        vae,
         source,
         wanted,
         baseline=baseline,
@@ -86,6 +97,7 @@ def evaluate(
         features=features,  # type: ignore[arg-type]
         lpips=lpips,  # type: ignore[arg-type]
         seed=seed,
+        panels=panels,
         **given(image_column=image_column, split=split, background=background),
     )
     if not process_state().is_main_process:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -10,11 +9,12 @@ import typer
 from rich.markdown import Markdown
 
 import equivae
-from equivae.cli.inputs import given, images_from, load_model, transforms_of
+from equivae.cli.inputs import given, images_from, load_model, number_or, transforms_of
 from equivae.cli.options import (
     Background,
     DatasetName,
     EvalBatchSize,
+    FewSamples,
     ImageColumn,
     Model,
     ModelConfig,
@@ -25,6 +25,7 @@ from equivae.cli.options import (
     Subfolder,
     TrainDataDir,
     Variant,
+    flag_of,
     opt,
     opt_of,
 )
@@ -57,18 +58,21 @@ def fit(
         Optional[str], opt("name", "Of the fitted transform.", check=check_name)
     ] = None,
     resolution: Resolution = 256,
-    max_samples: Annotated[
-        Optional[int], opt("max_samples", "Images used at most.", range=at_least(2))
-    ] = None,
+    max_samples: FewSamples = None,
     validation_split: Annotated[float, opt_of(FitOptions, "validation_split")] = 0.1,
     eval_batch_size: EvalBatchSize = 4,
     mixed_precision: Annotated[str, opt_of(FitOptions, "mixed_precision")] = "no",
     seed: Annotated[int, opt_of(FitOptions, "seed")] = 0,
     max_train_steps: Annotated[
-        int, opt("max_train_steps", "Of the network.", range=at_least(1))
+        int, opt("max_train_steps", "Of the network or the decoded objective.", range=at_least(1))
     ] = 300,
-    learning_rate: Annotated[float, opt("learning_rate", "Of the network.", range=above(0))] = 1e-3,
+    learning_rate: Annotated[float, opt("learning_rate", "Of these steps.", range=above(0))] = 1e-3,
     width: Annotated[int, opt_of(NetworkOptions, "width")] = 64,
+    layers: Annotated[int, opt_of(NetworkOptions, "layers")] = 3,
+    objective: Annotated[str, opt_of(FitOptions, "objective")] = "latent",
+    border: Annotated[bool, flag_of(FitOptions, "border")] = True,
+    magnitude: Annotated[int, opt_of(FitOptions, "magnitude")] = 0,
+    phases: Annotated[bool, flag_of(FitOptions, "phases")] = True,
     subfolder: Subfolder = None,
     variant: Variant = None,
     revision: Revision = None,
@@ -84,9 +88,7 @@ def fit(
         raise InputError(
             f"one transform is fitted at a time, got {quoted(transforms)}; pass one name."
         )
-    if kernel_size != "auto" and not re.fullmatch("[0-9]{1,9}", kernel_size):
-        raise InputError(f"kernel_size must be an odd number or 'auto', got {quoted(kernel_size)}.")
-    size: Any = "auto" if kernel_size == "auto" else int(kernel_size)
+    size: Any = number_or("kernel_size", kernel_size, "auto")
     options: dict[str, Any] = {
         "method": method,
         "padding": padding,
@@ -96,10 +98,14 @@ def fit(
         "eval_batch_size": eval_batch_size,
         "mixed_precision": mixed_precision,
         "seed": seed,
+        "objective": objective,
+        "border": border,
+        "magnitude": magnitude,
+        "phases": phases,
     }
     FitOptions(size, **options)
     check_claim(output_dir)
-    fitted = equivae.fit_latent_op(
+    fitted: Any = equivae.fit_latent_op(
         load_model(
             pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
         ),
@@ -112,10 +118,12 @@ def fit(
         max_train_steps=max_train_steps,
         learning_rate=learning_rate,
         width=width,
+        layers=layers,
         **given(image_column=image_column, split=split, background=background),
         **options,
     )
     fitted.save(output_dir)
-    if fitted.report is not None:
-        console.print(Markdown(fitted.report.to_markdown()))
+    reports = getattr(fitted, "reports", None) or {"": fitted.report}  # of a family, or of one op
+    for report in reports.values():
+        console.print(Markdown(report.to_markdown()))
     console.print(f"Written to [bold]{plain(output_dir)}[/].")

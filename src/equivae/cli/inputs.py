@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ from equivae.options import quoted
 from equivae.processes import process_state
 from equivae.transforms.groups import split_transforms
 
-__all__ = ["given", "images_from", "load_model", "transforms_of"]
+__all__ = ["given", "images_from", "load_model", "number_or", "transforms_of"]
+
+
+def number_or(name: str, value: str, word: str) -> int | str:
+    """A whole number, or the one word that may stand in its place."""
+    if value != word and not re.fullmatch("[0-9]{1,9}", value):
+        raise InputError(f"{name} must be a whole number or {word!r}, got {quoted(value)}.")
+    return word if value == word else int(value)
 
 
 def transforms_of(transforms: str) -> list[str]:

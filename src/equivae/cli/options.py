@@ -25,12 +25,14 @@ __all__ = [
     "DrawSeed",
     "EvalBatchSize",
     "Features",
+    "FewSamples",
     "ImageColumn",
     "Lpips",
     "MaxSamples",
     "Model",
     "ModelConfig",
     "OutputDir",
+    "Panels",
     "Reencode",
     "ReportDir",
     "Resolution",
@@ -42,6 +44,7 @@ __all__ = [
     "Transforms",
     "Variant",
     "check_folder",
+    "flag_of",
     "opt",
     "opt_of",
     "with_config",
@@ -65,6 +68,12 @@ def opt_of(options: type[Options], name: str) -> Any:
     (one,) = [one for one in dataclasses.fields(options) if one.name == name]
     rules = {key: one.metadata[key] for key in ("range", "check")}
     return opt(name, one.metadata["help"], **rules)
+
+
+def flag_of(options: type[Options], name: str) -> Any:
+    """`--name` and `--no_name` with the help of a field of a group of options."""
+    (one,) = [one for one in dataclasses.fields(options) if one.name == name]
+    return typer.Option(f"--{name}/--no_{name}", help=one.metadata["help"])
 
 
 def check_folder(name: str, path: Path) -> None:
@@ -115,6 +124,7 @@ Resolution = Annotated[
 ]
 EvalBatchSize = Annotated[int, opt("eval_batch_size", "Images per call.", range=BATCH)]
 MaxSamples = Annotated[Optional[int], opt("max_samples", "Images used at most.", range=at_least(1))]
+FewSamples = Annotated[Optional[int], opt("max_samples", "Images used at most.", range=at_least(2))]
 DataDir = Annotated[Optional[Path], opt("data_dir", "A folder of images.")]
 SweepSamples = Annotated[
     Optional[int],
@@ -142,6 +152,7 @@ Lpips = Annotated[
     Optional[str],
     opt("lpips", "alex, vgg or squeeze, for LPIPS; see equivae[metrics].", check=check_distance),
 ]
+Panels = Annotated[int, opt("panels", "Images that are pictured.", range=at_least(0, 1000))]
 DrawSeed = Annotated[int, opt("seed", "Of that draw.", range=SEED)]
 ImageColumn = Annotated[Optional[str], opt_of(ImageOptions, "image_column")]
 Split = Annotated[Optional[str], opt_of(ImageOptions, "split")]

@@ -21,8 +21,10 @@ from equivae.cli.evaluate import evaluate
 from equivae.cli.export import export
 from equivae.cli.finetune import finetune
 from equivae.cli.fit import fit
+from equivae.cli.fit_map import fit_map, fit_preview
 from equivae.cli.flip_cache import flip_cache
 from equivae.cli.recipes import recipes
+from equivae.cli.symmetrize import symmetrize
 from equivae.cli.transforms import transforms
 from equivae.cli.words import as_options, shortened
 from equivae.errors import (
@@ -66,9 +68,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, finetune, evaluate, compare, fit, export, transforms, recipes):
+for command in (demo, finetune, evaluate, compare, fit, symmetrize, export, transforms, recipes):
     app.command()(_passing_interrupts(command))
 app.command("flip-cache")(_passing_interrupts(flip_cache))
+app.command("fit-map")(_passing_interrupts(fit_map))
+app.command("fit-preview")(_passing_interrupts(fit_preview))
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy that typer brings
 

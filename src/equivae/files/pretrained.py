@@ -100,10 +100,12 @@ def origin_of(module: nn.Module) -> str | Path | None:
 
 def _load(model: str | Path, options: dict[str, Any]) -> nn.Module:
     path = EMBEDDED if model == "embedded" else Path(model)
+    places = [options["subfolder"]] if options.get("subfolder") else ["", "vae"]
     for config_name, loader in _LOADERS.items():
-        if (path / config_name).is_file():
-            module, _, function = loader.partition(":")
-            return getattr(import_module(module), function)(path, **options)  # type: ignore[no-any-return]
+        for place in places:
+            if (path / place / config_name).is_file():
+                module, _, function = loader.partition(":")
+                return getattr(import_module(module), function)(path / place, **options)  # type: ignore[no-any-return]
     if is_single_file(path) or path.is_file():
         return _pad_as_noted(load_single_file(path, options))
     if "config" in options:
@@ -237,10 +239,14 @@ def _save(module: nn.Module, folder: Path) -> None:
     from safetensors.torch import save_file, save_model
 
     save: Any = getattr(module, "save_pretrained", None)
+    of_diffusers = (
+        getattr(type(module), "save_pretrained", None) is diffusers.ModelMixin.save_pretrained
+    )
     if save is None:
         save_model(module, str(folder / "model.safetensors"))
-    elif isinstance(module, diffusers.ModelMixin) and _tied(module):
+    elif of_diffusers and _tied(module):
         # safetensors has no way to say that two weights are one: both are written.
+        assert isinstance(module, diffusers.ModelMixin)
         module.save_config(folder)
         weights = {name: t.detach().cpu().clone() for name, t in module.state_dict().items()}
         metadata = {"format": "pt"}

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from torch import nn
 
@@ -16,6 +16,7 @@ from equivae.errors import InputError
 from equivae.files.pretrained import load_vae
 from equivae.files.writing import check_name
 from equivae.operators.beside_plain import beside_plain
+from equivae.operators.family import fit_family
 from equivae.operators.fingerprint import Fingerprint
 from equivae.operators.modules import Padding
 from equivae.operators.options import (
@@ -33,6 +34,7 @@ from equivae.operators.solve import Solved, finished, solved
 from equivae.operators.transform import FittedTransform, inverse_consistency, is_involution
 from equivae.options import SIDE, at_least, check_value
 from equivae.transforms import Transform, resolve_transforms
+from equivae.transforms.members import is_random
 
 __all__ = ["fit_latent_op", "fit_operators"]
 
@@ -87,7 +89,8 @@ def fit_latent_op(
 
     Args:
         vae: a diffusers autoencoder or any module with the same calls, or where to load one from.
-        transform: a transform or its name; resampled ones are fitted inside their mask.
+        transform: a transform or its name; resampled ones are fitted inside their mask. Of a random one that
+            draws from finitely many, such as `"eqvae"`, every member is fitted.
         images: anything that `equivae.data.load_images` takes; a few hundred photographs are enough.
         kernel_size: odd number of latent cells along the axes that the transform moves, or `"auto"`: the
             smallest of 1, 3, 5 and 7 whose decoded PSNR on images that it was not fitted on is within
@@ -118,12 +121,15 @@ def fit_latent_op(
         phases: whether resampled transforms are fitted from the untouched latent, phase by phase.
         progress: show a progress bar.
 
-    Returns a `FittedTransform`, a transform like any other, with a `report`. Raises `InputError` for an
+    Returns a `FittedTransform`, a transform like any other, with a `report`; for a random transform a
+    `FittedFamily`, which draws as before and has `reports`. Raises `InputError` for an
     unknown transform, fewer than two images, images that the VAE cannot take, and, with `ridge=0`, for
     fewer cells than unknowns.
 
     The nearest published work fits maps between features of networks (Lenc and Vedaldi, arXiv 1411.5908)
-    and closed-form maps between latent spaces (Maiorca et al., 2311.00664).
+    and closed-form maps between latent spaces (Maiorca et al., 2311.00664); DecFormer (2512.05198) asks that
+    the op on the latent equal the op on the pixels after decoding. Ours: the closed form for pretrained
+    latent-diffusion autoencoders, judged by decoding.
 
     ```python
     import equivae
@@ -177,10 +183,12 @@ def fit_latent_op(
         split=split,
         background=background,
     )
-    fitted = fit_operators(autoencoder, wanted, dataset, options)[wanted[0].name]
-    if name is None:
-        return fitted
-    return fitted.named(name)
+    fitted: Any
+    if is_random(wanted[0]):
+        fitted = fit_family(autoencoder, wanted[0], dataset, options, fit_operators)
+    else:
+        fitted = fit_operators(autoencoder, wanted, dataset, options)[wanted[0].name]
+    return fitted if name is None else fitted.named(name)  # type: ignore[no-any-return]
 
 
 @at_top_level()

@@ -13,10 +13,13 @@ from equivae.errors import InputError, first_line
 from equivae.operators.build import build_operator
 from equivae.operators.modules import LatentOperator
 
-__all__ = ["FILE", "OLD_HEADER", "VERSION", "metadata_of", "read_op"]
+__all__ = ["FILE", "MAPS", "OLD_HEADER", "VERSION", "metadata_of", "read_op"]
 
 VERSION = 2
 FILE, OLD_HEADER = "latent_op.safetensors", "latent_op.json"
+MAPS = {"map": "LatentMap", "preview": "LatentPreview"}
+"""Kinds of files whose op is no transform's, and what stands for them."""
+
 _KEY, _KIND = "equivae", "latent_op"
 
 

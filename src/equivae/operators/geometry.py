@@ -81,12 +81,13 @@ def phase_operator(
     *,
     border: bool,
     magnitude: bool,
+    inputs: int | None = None,
 ) -> PhaseOperator | None:
     """An unfitted operator for latents of a size; `None` where there are too few cells for its phases.
 
     Args:
         geometry: where the new cells lie.
-        channels: of the latents.
+        channels: of the latents that it gives.
         size: their height and width.
         cells: how many cells of the result there are to fit on; a rotation gets as many phases as these
             can bear.
@@ -94,8 +95,9 @@ def phase_operator(
         most_entries: of a window, which is made smaller until it has no more.
         border: whether a channel of ones lies beside the latent.
         magnitude: whether `|z|` does.
+        inputs: channels of the latents that it takes; `channels` by default.
     """
-    planes = channels * (1 + magnitude) + border
+    planes = (inputs or channels) * (1 + magnitude) + border
     kernel: Kernel = ()
     for base in range(kernel_size, 0, -1):
         kernel = _window(geometry, size, base)
@@ -112,7 +114,14 @@ def phase_operator(
         axis = (torch.arange(bins, dtype=torch.float64) + 0.5) / bins - 0.5
         phases, spread = torch.cartesian_prod(axis, axis), 0.5 / bins
     return PhaseOperator(
-        channels, kernel, geometry, phases, spread, border=border, magnitude=magnitude
+        channels,
+        kernel,
+        geometry,
+        phases,
+        spread,
+        inputs=inputs,
+        border=border,
+        magnitude=magnitude,
     )
 
 

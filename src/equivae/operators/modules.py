@@ -63,6 +63,11 @@ class LatentOperator(nn.Module):
         """The largest side of the kernel, in latent cells."""
         return max(self.kernel)
 
+    @property
+    def takes(self) -> int:
+        """Channels of the latents that it is given; `channels` are those of what it returns."""
+        return self.channels
+
     def config(self) -> dict[str, Any]:
         """What `build_operator` needs to make it again."""
         raise NotImplementedError
@@ -77,9 +82,9 @@ class LatentOperator(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         axes = len(self.kernel) + 1
-        if latents.ndim < axes or latents.shape[-axes] != self.channels:
+        if latents.ndim < axes or latents.shape[-axes] != self.takes:
             raise InputError(
-                f"this operator was fitted on {self.channels} latent channels of {_GRIDS[axes - 1]} and "
+                f"this operator was fitted on {self.takes} latent channels of {_GRIDS[axes - 1]} and "
                 f"got latents of shape {tuple(latents.shape)}; fit one for this VAE."
             )
         moved = self.apply_batch(latents.reshape(-1, *latents.shape[-axes:]))

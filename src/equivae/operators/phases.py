@@ -152,6 +152,10 @@ class PhaseOperator(LatentOperator):
         self._plans: dict[tuple[int, int], tuple[Tensor, Tensor, tuple[int, int]]] = {}
 
     @property
+    def takes(self) -> int:
+        return self.inputs
+
+    @property
     def planes(self) -> int:
         """Channels that a window is cut from: the latent's, their magnitudes, and ones."""
         return self.inputs * (1 + self.magnitude) + self.border

@@ -68,7 +68,7 @@ class LatentOp:
     @property
     def channels(self) -> int:
         """Latent channels that it takes."""
-        return self.operator.channels
+        return self.operator.takes
 
     @torch.no_grad()
     def __call__(

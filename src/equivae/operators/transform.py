@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from equivae.autoencoder import Autoencoder
 from equivae.errors import InputError
-from equivae.files.writing import bounded_name, check_name, check_output, child, write_beside
+from equivae.files.writing import bounded_name, check_name, child
 from equivae.latent_scaling import (
     LatentScaling,
     apply_scaled,
     scaling_asked,
 )
 from equivae.operators.fingerprint import Fingerprint, check_vae
-from equivae.operators.format import FILE, OLD_HEADER, VERSION, metadata_of, read_op
+from equivae.operators.format import MAPS, VERSION, read_op
 from equivae.operators.hub import fetch_latent_op
 from equivae.operators.modules import ConvOperator, LatentOperator
 from equivae.operators.report import FitReport
+from equivae.operators.writing import SCALING, check_finite, write_op
 from equivae.options import check_path
 from equivae.transforms import (
     ComposedTransform,
@@ -43,7 +43,6 @@ __all__ = [
 ]
 
 _LAYOUTS = {1: "audio", 2: "image", 3: "video"}  # by the axes of the grid that an operator takes
-_SCALING = "none: latents as the VAE's encode returns them, before any scaling factor or shift"
 
 
 class FittedTransform(Transform):
@@ -176,13 +175,7 @@ class FittedTransform(Transform):
 
     def check_finite(self) -> None:
         """Raises `InputError` for weights that are NaN or infinite: a fit that diverged."""
-        for name, weight in self.module.state_dict().items():
-            if not weight.isfinite().all():
-                raise InputError(
-                    f"the latent op {self.name!r} holds NaN or infinite values in {name}, so its fit "
-                    "diverged: check that the VAE encodes these images to finite values, or pass a larger "
-                    "ridge."
-                )
+        check_finite(self.name, self.module)
 
     def save(self, folder: str | Path) -> Path:
         """Write `latent_op.safetensors` into a folder; `load_latent_op` reads it.
@@ -190,20 +183,7 @@ class FittedTransform(Transform):
         Its metadata hold a JSON header, so that `equivae.operators.runtime` and other programs need nothing
         but this one file. Raises `InputError` for weights that are NaN or infinite.
         """
-        self.check_finite()
-        folder = Path(folder)
-        check_output("output folder", folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {
-            key: value.detach().cpu().contiguous()
-            for key, value in self.module.state_dict().items()
-        }
-        metadata = metadata_of(self.header())
-        write_beside(folder / FILE, lambda path: save_file(weights, path, metadata))
-        (folder / OLD_HEADER).unlink(
-            missing_ok=True
-        )  # of an earlier version, which would contradict
-        return folder
+        return write_op(folder, self.name, self.module, self.header())
 
     def header(self) -> dict[str, Any]:
         """What its file says of it, of JSON types."""
@@ -225,7 +205,7 @@ class FittedTransform(Transform):
             "kernel": list(first.kernel),
             "padding": first.padding if isinstance(first, ConvOperator) else "zeros",
             "factor": None if self.vae is None else self.vae.factor,
-            "scaling": _SCALING,
+            "scaling": SCALING,
             "vae": None if self.vae is None else self.vae.to_dict(),
             "move": _move(self.base),
             "inverse_move": None if self.inverse_operator is None else _move(self.base.inverse),
@@ -270,6 +250,11 @@ def load_latent_op(
         raise InputError("strict=True compares the VAE with the one fitted to; pass it as `vae`.")
     check_path("the folder of a latent op", folder)
     header, operators = read_op(fetch_latent_op(folder))
+    if header.get("kind") in MAPS:
+        raise InputError(
+            f"{folder} holds no transform but a {header['kind']} of latents; load it with "
+            f"equivae.operators.{MAPS[header['kind']]}.load."
+        )
     forward = operators["forward_operator"]
     inverse = {"same": forward, "own": operators.get("inverse_operator"), "none": None}
     base = _named(header["transform"]) if transform is None else transform
@@ -355,3 +340,5 @@ def _fitted_parts(transforms: Iterable[Transform]) -> Iterator[FittedTransform]:
             yield transform
         elif isinstance(transform, ComposedTransform):
             yield from _fitted_parts((transform.inner, transform.outer))
+        else:  # a fitted family, or a choice of fitted transforms
+            yield from _fitted_parts(getattr(transform, "members", ()))

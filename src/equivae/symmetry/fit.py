@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from equivae.autoencoder import Autoencoder, at_top_level, check_images, check_transforms, measuring
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
@@ -35,6 +35,7 @@ def symmetrize(
     images: ImagesLike | None = None,
     *,
     kernel_size: KernelSize = 5,
+    magnitude: int = 0,
     margin: int | str | None = "auto",
     passes: int = 2,
     seam: int = 16,
@@ -62,7 +63,7 @@ def symmetrize(
             reconstruction, since the averaged latents disagree.
         images: what the latent ops for the context are fitted on and the margin is measured on, anything
             that `equivae.data.load_images` takes. Without them the context is the plain grid move.
-        kernel_size: of these latent ops, see `fit_latent_op`.
+        kernel_size: of these latent ops, as `magnitude`, see `fit_latent_op`.
         margin: cells around the domain that are encoded and decoded with it. `"auto"` measures which of
             4, 6 and 8 is enough (within 0.1 dB) on four of the images, and takes the whole grid when
             there are none; `None` takes the whole grid.
@@ -77,6 +78,12 @@ def symmetrize(
 
     Returns a `SymmetrizedVAE`; with images, its `report` states cost and effect. Raises `InputError` for
     what is no group of grid moves and for images that the VAE cannot take.
+
+    An equivariant map as one stabiliser-invariant map per orbit is the construction of Sannai, Takai and
+    Cordonnier (arXiv 1903.01939, 2409.16922); near it are frame averaging (Puny et al., 2110.03336),
+    canonicalisation (Kaba et al., 2211.06489) and fundamental-domain projection (Aslan, Platt, Sheard,
+    2202.02164); the soft seam is a weighted frame (Dym et al., 2402.16077). Ours: the frozen encoder and
+    decoder, fitted latent ops as context, and crops that keep the cost low.
 
     ```python
     import equivae
@@ -113,6 +120,7 @@ def symmetrize(
             group,
             dataset,
             kernel_size,
+            magnitude=magnitude,
             eval_batch_size=eval_batch_size,
             seed=seed,
             progress=progress,
@@ -161,6 +169,7 @@ def _measure(
         else:
             assert not isinstance(margin, str)
             made.margin = margin
+        encoder_law, decoder_law = _law_errors(symmetrized, made.group, some[:1])
         value = found[made.margin] if made.margin in found else reconstruction(symmetrized)
         return SymmetrizeReport(
             group=made.group.name,
@@ -171,4 +180,16 @@ def _measure(
             reconstruction_psnr=value,
             margins=found,
             seam=made.seam,
+            encoder_law_error=encoder_law,
+            decoder_law_error=decoder_law,
         )
+
+
+def _law_errors(vae: Autoencoder, group: Group, image: Tensor) -> tuple[float, float]:
+    """How far one element is from the law, which is exact but for the rounding of the dtype."""
+    x = image.to(vae.device, vae.dtype)
+    move = next(element for element in group if element.name != "identity")
+    z = vae.encode(x)
+    encoder = (vae.encode(move.pixel(x)) - move.latent(z)).abs().max() / z.abs().max()
+    decoder = (vae.decode(move.latent(z)) - move.pixel(vae.decode(z))).abs().max()
+    return float(encoder), float(decoder)

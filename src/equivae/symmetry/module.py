@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from diffusers import ModelMixin
 from diffusers.models.autoencoders.vae import DecoderOutput
 from torch import Tensor, nn
 
 from equivae.autoencoder import Autoencoder
-from equivae.errors import InputError, did_you_mean, first_line
-from equivae.files.pretrained import load_vae, save_vae
-from equivae.files.writing import child, write_beside
-from equivae.operators import FittedTransform, load_latent_op
+from equivae.errors import InputError, did_you_mean
+from equivae.operators import FittedTransform
 from equivae.symmetry.domain import Domain, Method, domain_weights, lattice_group, softened
+from equivae.symmetry.files import read_parts, write_parts
 from equivae.symmetry.report import SymmetrizeReport
-from equivae.transforms import Group, Transform, get_transform
+from equivae.transforms import Group, Transform
 
 __all__ = ["SymmetrizedVAE", "load_symmetrized"]
 
-_CONFIG, _VAE = "symmetrize.json", "wrapped"
-_SCHEMA = 1
 
-
-class SymmetrizedVAE(nn.Module):
+class SymmetrizedVAE(ModelMixin):  # type: ignore[misc]
     r"""An autoencoder that is exactly equivariant under plain moves of the latent grid.
 
     With weights `m` on the latent grid, `Σ_g S_g m = 1` (see `domain_weights`),
@@ -40,7 +37,9 @@ class SymmetrizedVAE(nn.Module):
     context map `C` keeps the cells of `F` and translates the others, which hold what the encoder says of
     another orientation, with fitted latent ops. With `m = 1 / |G|` this is averaging over the group.
 
-    It has the calls of the autoencoder inside, and its attributes (`config`, `dtype`, ...).
+    It has the calls of the autoencoder inside, and its attributes (`config`, `enable_tiling`, ...). It is a
+    diffusers model, so that pipelines take it, save it and load it: `from_pretrained(folder, vae=svae)`, and
+    after `import equivae.symmetry` `from_pretrained(folder)` of what the pipeline's `save_pretrained` wrote.
 
     Args:
         vae: the autoencoder inside; it is neither copied nor changed.
@@ -145,6 +144,7 @@ class SymmetrizedVAE(nn.Module):
                 placed = element.pixel(_place(part, domain, pixels, factor))
                 images = placed if images is None else images + placed
         assert images is not None
+        images = images.to(decoded.dtype)
         if not hasattr(self.vae, "config"):  # diffusers' autoencoders have one
             return images
         return DecoderOutput(sample=images) if return_dict else (images,)
@@ -180,7 +180,7 @@ class SymmetrizedVAE(nn.Module):
                 placed = element.latent(_place(part, domain, domain.weights, 1))
                 total = placed if total is None else total + placed
         assert total is not None
-        return total, wrap
+        return total.to(cells.dtype), wrap
 
     def _domains(self, height: int, width: int) -> dict[Transform, Domain]:
         """Per element that has something to do, the domain in its own orientation."""
@@ -242,64 +242,59 @@ class SymmetrizedVAE(nn.Module):
 
     # Files ---------------------------------------------------------------------------------------
 
-    def save_pretrained(self, folder: str | Path, safe_serialization: bool = True) -> None:
-        """Write `symmetrize.json`, the VAE (in `wrapped/`) and the latent ops into a folder."""
+    def save_pretrained(
+        self, folder: str | Path, safe_serialization: bool = True, **options: Any
+    ) -> None:
+        """Write `symmetrize.json`, the VAE (in `wrapped/`) and the latent ops into a folder.
+
+        Args:
+            folder: where to; a pipeline's `save_pretrained` makes it the pipeline's `vae`.
+            safe_serialization: only `True`, since only safetensors are written.
+            options: what pipelines pass to their models; without effect.
+        """
         if not safe_serialization:
             raise InputError("only safetensors are written; leave safe_serialization=True.")
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_vae(self.vae, folder / _VAE)
-        for name, transform in self.transforms.items():
-            if not isinstance(transform, FittedTransform):
-                raise InputError(
-                    f"the context's transform {name!r} is no fitted one and cannot be saved."
-                )
-            transform.save(child(folder, f"context_{name}"))
-        content = {
-            "schema": _SCHEMA,
+        settings = {
             "group": self.group.name,
             "elements": [element.name for element in self.group],
             "method": self.method,
             "margin": self.margin,
             "passes": self.passes,
             "seam": self.seam,
-            "context": list(self.transforms),
         }
-        text = json.dumps(content, indent=1) + "\n"
-        write_beside(folder / _CONFIG, lambda path: _write(path, text))
+        write_parts(Path(folder), self.vae, self.transforms, settings)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, vae: nn.Module | None = None) -> SymmetrizedVAE:
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        vae: nn.Module | None = None,
+        *,
+        subfolder: str | None = None,
+        torch_dtype: torch.dtype | None = None,
+        device_map: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> SymmetrizedVAE:
         """What `save_pretrained` wrote.
 
         Args:
             folder: where it lies.
             vae: for an autoencoder that is no diffusers class, a module of that class; it gets the weights.
+            subfolder: of the folder, such as `"vae"` in that of a pipeline.
+            torch_dtype: of the weights; that of the file by default.
+            device_map: as pipelines pass it, `{"": device}` for one device.
+            options: what pipelines pass to their models besides; without effect, but for `dtype`, the newer
+                name of `torch_dtype`.
 
-        Raises `InputError` when the folder holds none.
+        Raises `InputError` when the folder holds none, and for a map of several devices.
         """
-        folder = Path(folder)
-        if not (folder / _CONFIG).is_file():
+        inside, group, context, content = read_parts(Path(folder) / (subfolder or ""), vae)
+        if device_map is not None and set(device_map) != {""}:
             raise InputError(
-                f"{folder} holds no symmetrized VAE: {_CONFIG} is missing; pass a folder that its "
-                "save_pretrained wrote."
+                f"a symmetrized VAE lies on one device, got device_map={dict(device_map)}; leave it out."
             )
-        content = _read(folder / _CONFIG)
-        if vae is None:
-            vae = load_vae(folder / _VAE)
-        else:
-            from safetensors.torch import load_model
-
-            (weights,) = sorted((folder / _VAE).glob("*.safetensors"))
-            load_model(vae, str(weights))
-        context = {
-            name: load_latent_op(child(folder, f"context_{name}")) for name in content["context"]
-        }
-        group = content["group"]
-        if "elements" in content:  # a group of the user's own is known by nothing else
-            group = Group(group, tuple(get_transform(name) for name in content["elements"]))
-        return cls(
-            vae,
+        made = cls(
+            inside,
             group,
             content["method"],
             context,
@@ -307,11 +302,31 @@ class SymmetrizedVAE(nn.Module):
             content["passes"],
             content.get("seam", 0),
         )
+        made.training = inside.training
+        made.operators.train(inside.training)
+        made.to((device_map or {}).get(""), options.get("dtype", torch_dtype))
+        return made
+
+
+# What ModelMixin would do to its own parts is asked of the autoencoder inside, if it can do it.
+for _name in (
+    "enable_gradient_checkpointing",
+    "disable_gradient_checkpointing",
+    "enable_xformers_memory_efficient_attention",
+    "disable_xformers_memory_efficient_attention",
+    "set_attention_backend",
+    "reset_attention_backend",
+    "compile_repeated_blocks",
+):
+    setattr(SymmetrizedVAE, _name, property(attrgetter(f"vae.{_name}")))
+
+# A pipeline's model_index.json names the class by this path, which therefore stays.
+SymmetrizedVAE.__module__ = "equivae.symmetry"
 
 
 def load_symmetrized(folder: Path, **options: Any) -> SymmetrizedVAE:
     """What `load_vae` calls for a folder of a symmetrized VAE."""
-    return SymmetrizedVAE.from_pretrained(folder).to(options.get("torch_dtype"))
+    return SymmetrizedVAE.from_pretrained(folder, torch_dtype=options.get("torch_dtype"))
 
 
 def _by_shape(domains: Mapping[Transform, Domain]) -> list[tuple[Domain, list[Transform]]]:
@@ -324,14 +339,15 @@ def _by_shape(domains: Mapping[Transform, Domain]) -> list[tuple[Domain, list[Tr
 
 
 def _place(part: Tensor, domain: Domain, weights: Tensor, factor: int) -> Tensor:
-    """A weighted crop on an otherwise empty grid."""
+    """A weighted crop on an otherwise empty grid, in float32 at least, whose sums do not round twice."""
     top, bottom, left, right = (
         side * factor for side in (domain.top, domain.bottom, domain.left, domain.right)
     )
     height, width = weights.shape
-    inside = weights[top:bottom, left:right].to(part)
+    wide = torch.promote_types(part.dtype, torch.float32)
+    inside = weights[top:bottom, left:right].to(part.device, wide)
     padding = [left, width - right, top, height - bottom]
-    return nn.functional.pad(part * inside, padding)
+    return nn.functional.pad(part.to(wide) * inside, padding)
 
 
 def _unwrap_latent(output: Any, vae: nn.Module) -> tuple[Tensor, Any]:
@@ -353,23 +369,3 @@ def _unwrap_latent(output: Any, vae: nn.Module) -> tuple[Tensor, Any]:
         f"`encode` of {type(vae).__name__} returned {type(output).__name__}, which symmetrize cannot put "
         "together from parts; it takes tensors, `latents`, `latent` and Gaussian posteriors."
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The content of `symmetrize.json`; `InputError`, in one sentence, for what is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is no JSON: {first_line(error)}.") from error
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != _SCHEMA:
-        raise InputError(f"{path} has schema {schema!r}, this version reads {_SCHEMA}.")
-    keys = ("group", "method", "margin", "passes", "context")
-    missing = [key for key in keys if key not in content]
-    if missing:
-        raise InputError(f"{path} is incomplete: {', '.join(missing)} missing.")
-    return dict(content)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

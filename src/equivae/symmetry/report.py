@@ -21,6 +21,9 @@ class SymmetrizeReport:
         reconstruction_psnr: that of the symmetrized one.
         margins: margin to reconstruction PSNR, the evidence behind the choice.
         seam: pixels over which the decoded parts fade into one another.
+        encoder_law_error: `max |E'(T x) - S E'(x)|` over the largest latent, on one image and one element: 0
+            or the rounding of the dtype.
+        decoder_law_error: `max |D'(S z) - T D'(z)|`, in [-1, 1], on the same.
     """
 
     group: str
@@ -31,6 +34,8 @@ class SymmetrizeReport:
     reconstruction_psnr: float
     margins: dict[int, float] = field(default_factory=dict)
     seam: int = 0
+    encoder_law_error: float = 0.0
+    decoder_law_error: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, of JSON types."""

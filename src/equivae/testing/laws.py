@@ -219,6 +219,17 @@ def _middle(energy: Tensor) -> Tensor:
     return torch.stack([(energy * along).sum() / energy.sum() for along in grid])
 
 
+def _linearity(transform: Transform, case: Case) -> None:
+    fixed = case.drawn(transform)
+    if not fixed.linear:
+        return
+    for what, op, value in _both(fixed, case, torch.float64):
+        other = noise(value.shape, case.seed + 4, torch.float64)
+        expected = 0.3 * op(value) - 1.7 * op(other)
+        if not torch.allclose(op(0.3 * value - 1.7 * other), expected, rtol=0, atol=1e-9):
+            raise Broken(f"its {what} is not linear, which `linear` says it is")
+
+
 def _compile(transform: Transform, case: Case) -> None:
     fixed = transform.at_factor(case.factor, case.factor)
     if not transform.exact or fixed.draw(case.batch) is not fixed:
@@ -245,5 +256,6 @@ LAWS: dict[str, Callable[[Transform, Case], None]] = {
     "inverse": _inverse,
     "batch independence": _batch_independence,
     "factor": _factor,
+    "linearity": _linearity,
     "compile": _compile,
 }

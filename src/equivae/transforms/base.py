@@ -46,6 +46,7 @@ class Transform(ABC):
         swaps_axes: whether height and width are exchanged, as a quarter turn does.
         exact: whether values are only moved, never interpolated. The round trip through the inverse
             of an exact transform costs nothing; that of a resampled one costs sharpness.
+        linear: whether both ops claim to keep sums and multiples, `T(a x + b y) = a T(x) + b T(y)`.
         mixes_samples: whether a sample's result depends on the other samples, as blending's does.
         layouts: what it acts on: `"image"` `(B, C, H, W)`, `"video"` `(B, C, T, H, W)`, `"audio"`
             `(B, C, T)`.
@@ -78,6 +79,7 @@ class Transform(ABC):
     name: str = ""
     swaps_axes: bool = False
     exact: bool = True
+    linear: bool = False
     mixes_samples: bool = False
     layouts: tuple[str, ...] = ("image",)
 

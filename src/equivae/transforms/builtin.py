@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from equivae.transforms import combinators
+from equivae.transforms.audio import Gain, Mix
 from equivae.transforms.base import Transform
 from equivae.transforms.cells import Crop, Shift
 from equivae.transforms.families import (
@@ -96,7 +97,8 @@ _GROUPS: dict[str, dict[str, Callable[..., Transform]]] = {
         "signed_rot180": _signed("rot180", _HORIZONTAL + _VERTICAL),
     },
     "mixing": {"blend": Blend, "paste": Paste},
-    "time": {"time_reverse": TimeReverse, "time_shift": TimeShift, "polarity": Polarity},
+    "time": {"time_reverse": TimeReverse, "time_shift": TimeShift},
+    "audio": {"polarity": Polarity, "gain": Gain, "mix": Mix},
     "random": {
         "random_rot90": combinators.random_rot90,
         "random_flip": combinators.random_flip,

@@ -62,6 +62,7 @@ _ORDER = (
     "representation",
     "mixing",
     "time",
+    "audio",
     "random",
     "combinator",
     "plugin",

@@ -94,6 +94,7 @@ class Polarity(Transform):
     `with_representation`.
     """
 
+    linear = True
     layouts = ("audio",)
     name = "polarity"
 

@@ -31,6 +31,7 @@ class Blend(Transform):
 
     weight: Parameter = 0.5
     partner: Tensor | None = None
+    linear = True
     mixes_samples = True
     layouts = ("image", "video", "audio")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,9 +49,19 @@ class RandomScale(Family, CellTransform):
 
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
         sampler = Sampler(batch_size, generator, same_on_batch=True)
-        factors = self.factors or [s / 32 for s in range(8, 32)]
-        y = sampler.pick(factors)[0]
-        x = sampler.pick(factors)[0] if self.anisotropic else y
+        y = sampler.pick(self._factors)[0]
+        x = sampler.pick(self._factors)[0] if self.anisotropic else y
+        return self._scale(y, x)
+
+    def scales(self) -> list[Scale]:
+        """Every scaling that it draws from, where height and width are drawn as one."""
+        return [self._scale(factor, factor) for factor in self._factors]
+
+    @property
+    def _factors(self) -> Sequence[float]:
+        return self.factors or [s / 32 for s in range(8, 32)]
+
+    def _scale(self, y: float, x: float) -> Scale:
         return Scale(
             factor=y if x == y else (y, x),
             interpolation=self.interpolation,

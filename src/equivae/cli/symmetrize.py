@@ -1,0 +1,101 @@
+"""`equivae symmetrize`: an exactly equivariant VAE around another, without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import equivae
+from equivae.cli.inputs import given, images_from, load_model, number_or
+from equivae.cli.options import (
+    Background,
+    DatasetName,
+    EvalBatchSize,
+    FewSamples,
+    ImageColumn,
+    Model,
+    ModelConfig,
+    OutputDir,
+    Resolution,
+    Revision,
+    Split,
+    Subfolder,
+    TrainDataDir,
+    Variant,
+    opt,
+    opt_of,
+)
+from equivae.cli.showing import console, plain
+from equivae.files.writing import check_claim
+from equivae.operators import FitOptions
+from equivae.options import at_least
+from equivae.symmetry.domain import lattice_group
+
+__all__ = ["symmetrize"]
+
+
+def symmetrize(
+    pretrained_model_name_or_path: Model,
+    output_dir: OutputDir = Path("equivae-symmetrized"),
+    group: Annotated[str, opt("group", "c2, hflip, vflip, d2, c4 or d4.")] = "c2",
+    method: Annotated[str, opt("method", "fundamental-domain, or average.")] = "fundamental-domain",
+    train_data_dir: TrainDataDir = None,
+    dataset_name: DatasetName = None,
+    kernel_size: Annotated[str, opt("kernel_size", "Of the context's latent ops.")] = "5",
+    magnitude: Annotated[int, opt_of(FitOptions, "magnitude")] = 0,
+    margin: Annotated[
+        str, opt("margin", "Cells around the domain; auto measures it, all takes the whole grid.")
+    ] = "auto",
+    passes: Annotated[
+        int, opt("passes", "How often the context is translated.", range=at_least(0, 100))
+    ] = 2,
+    seam: Annotated[
+        int, opt("seam", "Pixels over which the parts fade; 0 for none.", range=at_least(0, 2**16))
+    ] = 16,
+    resolution: Resolution = 256,
+    max_samples: FewSamples = None,
+    eval_batch_size: EvalBatchSize = 4,
+    seed: Annotated[int, opt_of(FitOptions, "seed")] = 0,
+    subfolder: Subfolder = None,
+    variant: Variant = None,
+    revision: Revision = None,
+    model_config_name_or_path: ModelConfig = None,
+    image_column: ImageColumn = None,
+    split: Split = None,
+    background: Background = None,
+) -> None:
+    """Make a VAE exactly equivariant under flips and quarter turns of the latent, without training."""
+    lattice_group(group)
+    size: Any = number_or("kernel_size", kernel_size, "auto")
+    FitOptions(size, magnitude=magnitude)
+    cells = None if margin == "all" else number_or("margin", margin, "auto")
+    source = None
+    if train_data_dir is not None or dataset_name is not None:
+        source = images_from(train_data_dir, dataset_name, "train_data_dir")
+    check_claim(output_dir)
+    made = equivae.symmetrize(
+        load_model(
+            pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
+        ),
+        group,
+        method,  # type: ignore[arg-type]
+        source,
+        kernel_size=size,
+        magnitude=magnitude,
+        margin=cells,
+        passes=passes,
+        seam=seam,
+        resolution=resolution,
+        max_samples=max_samples,
+        eval_batch_size=eval_batch_size,
+        seed=seed,
+        **given(image_column=image_column, split=split, background=background),
+    )
+    made.save_pretrained(output_dir)
+    if made.report is not None:
+        found = made.report
+        console.print(
+            f"reconstruction {found.plain_psnr:.2f} -> {found.reconstruction_psnr:.2f} dB, margin "
+            f"{found.margin}, {found.cost:.2f} times the cells."
+        )
+    console.print(f"Written to [bold]{plain(output_dir)}[/].")
