@@ -16,7 +16,7 @@ from equivae.errors import InputError
 from equivae.operators.geometry import geometry_of, phase_operator
 from equivae.operators.modules import Kernel, LatentOperator
 from equivae.operators.options import FitOptions
-from equivae.operators.pairs import Pair, check_transform_fits, latent_pairs
+from equivae.operators.pairs import Pair, check_crop, check_transform_fits, latent_pairs
 from equivae.operators.phases import PhaseOperator
 from equivae.operators.regression import PatchRegression, PhaseRegression, Regression
 from equivae.transforms import Transform
@@ -121,6 +121,8 @@ def gather(
     transforms = [vae.place(transform) for transform in transforms]
     for transform in transforms:
         check_transform_fits(transform, images[0], vae)
+        if options.trained and options.network.crop is not None:
+            check_crop(options.network.crop, transform, images[0], vae)
     wanted = {transform.name for transform in transforms}
     training, held_out = images.split(options.validation_split, options.seed)
     problems: dict[str, Problem] = {}
@@ -131,6 +133,7 @@ def gather(
             transforms,
             batch_size=options.eval_batch_size,
             mixed_precision=options.mixed_precision,
+            inverse=options.inverse,
             progress=options.progress,
         )
         for batch in pairs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,12 +10,13 @@ from torch import Tensor
 
 from equivae.autoencoder import Autoencoder
 from equivae.operators.decoding import decoded_psnr
+from equivae.operators.learning import Crops, Examples, Images, Source, decoded_loss, latent_loss
 from equivae.operators.modules import ConvOperator, Kernel, LatentOperator, ResidualOperator
 from equivae.operators.moments import RIDGES
 from equivae.operators.options import FitOptions
 from equivae.operators.pairs import Pair
 from equivae.operators.problems import Problem, squares
-from equivae.operators.refine import Examples, Images, decoded_loss, latent_loss, refine
+from equivae.operators.refine import refine
 from equivae.operators.report import Candidate
 from equivae.operators.structure import nearest_involution
 
@@ -129,27 +129,16 @@ def _trained(
     if options.method == "network":
         network = options.network
         operator = ResidualOperator(operator, network.width, network.layers, network.seed)
-    examples = Examples.of(
-        [problem.inputs(pair) for pair in problem.training],
-        [pair.target for pair in problem.training],
-        problem.training[0].mask,
-    )
-    score: Callable[[LatentOperator], float]
+    source = _source(problem, vae, training, options)
+    loss = latent_loss(source)
     if options.objective == "decoded":
-        loss = decoded_loss(examples, vae, problem.transform, training)
+        loss = decoded_loss(source, vae, problem.transform, options.mixed_precision)
 
-        def score(one: LatentOperator) -> float:
-            return operator_psnr(problem, vae, one)
+    def score(one: LatentOperator) -> float:
+        return operator_psnr(problem, vae, one)
 
-    else:
-        loss = latent_loss(examples)
-
-        def score(one: LatentOperator) -> float:
-            return -latent_error(problem, one)
-
-    operator = refine(
-        operator, loss, len(examples.inputs), vae, score, options.network, options.progress
-    )
+    rows = sum(len(pair.latent) for pair in problem.training)
+    operator = refine(operator, loss, rows, vae, score, options.network, options.progress)
     found = replace(
         start,
         operator=operator,
@@ -159,6 +148,22 @@ def _trained(
     before = chosen.candidates or [start.candidate()]
     label = "network" if options.method == "network" else "decoded"
     return replace(found, candidates=[*before, found.candidate(label)])
+
+
+def _source(problem: Problem, vae: Autoencoder, training: Images, options: FitOptions) -> Source:
+    """What the steps learn from."""
+    if options.network.crop is not None:
+        return Crops(
+            training,
+            options.network.crop,
+            vae,
+            problem.transform,
+            problem.moves_grid,
+            options.mixed_precision,
+        )
+    pairs = problem.training
+    inputs, targets = [problem.inputs(pair) for pair in pairs], [pair.target for pair in pairs]
+    return Examples.of(inputs, targets, training, pairs[0].mask)
 
 
 @torch.no_grad()

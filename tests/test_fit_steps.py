@@ -1,0 +1,127 @@
+"""Gradient steps that go on from the closed form, and the convolutions that they are taken through."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import pytest
+import torch
+from torch import Tensor
+
+from equivae.errors import InputError
+from equivae.operators.geometry import phase_operator
+from equivae.operators.phases import Geometry
+from models import ConvAE
+from test_fit import PatchAE, fit, noise
+
+LEARNT = [
+    "rot180",
+    "scale(factor=2)",
+    "scale(factor=0.5)",
+    "scale(factor=1.5)",
+    "exposure(factor=0.6)",
+]
+
+
+@pytest.mark.parametrize("transform", LEARNT)
+def test_a_network_of_every_head_goes_on_from_the_closed_form(transform):
+    vae, images = ConvAE(), noise(16, 3, 16, 16)
+    options = {"validation_split": 0.25, "max_train_steps": 12, "learning_rate": 3e-3}
+    t = fit(
+        vae, transform, images, kernel_size=3, network="small", objective="decoded",
+        inverse=False, **options,
+    )  # fmt: skip
+    linear, network = t.report.candidates
+    assert (t.operator.width, len(t.operator.network)) == (32, 3)
+    assert network.decoded_psnr > linear.decoded_psnr
+
+
+def test_a_network_is_seeded():
+    def weights(seed: int) -> Tensor:
+        made = fit(
+            ConvAE(), "rot180", noise(8, 3, 16, 16), kernel_size=1, network="small",
+            max_train_steps=4, crop=8, seed=seed,
+        )  # fmt: skip
+        return torch.cat([p.flatten() for p in made.operator.parameters()])
+
+    assert weights(0).equal(weights(0))
+    assert not weights(0).equal(weights(1))
+
+
+@pytest.mark.parametrize("objective", ["latent", "decoded"])
+@pytest.mark.parametrize("transform", ["rot90", "scale(factor=0.5)", "zoom(factor=1.25)"])
+def test_steps_learn_from_random_crops(transform, objective):
+    vae = ConvAE()
+    seen: list[int] = []
+    inner = vae.encode
+    vae.encode = lambda x: seen.append(x.shape[-1]) or inner(x)
+    t = fit(
+        vae, transform, noise(8, 3, 24, 40), kernel_size=1, objective=objective, crop=16,
+        method="network", width=4, max_train_steps=3, inverse=False, phases=False,
+    )  # fmt: skip
+    assert seen.count(16) >= 3
+    assert t.latent(torch.zeros(1, 4, 8, 8)).isfinite().all()
+
+
+def test_seconds_end_the_steps():
+    began = time.monotonic()
+    fit(
+        ConvAE(), "rot180", noise(8, 3, 16, 16), kernel_size=1, objective="decoded",
+        max_train_steps=10**6, max_seconds=0.5,
+    )  # fmt: skip
+    assert time.monotonic() - began < 20
+
+
+def test_an_early_stop_looks_at_decodes_of_held_out_images():
+    """Steps that do harm are given back: what is kept is never worse than the closed form."""
+    t = fit(
+        ConvAE(), "rot180", noise(8, 3, 16, 16), kernel_size=3, objective="decoded",
+        max_train_steps=20, learning_rate=10.0,
+    )  # fmt: skip
+    linear, decoded = t.report.candidates
+    assert decoded.decoded_psnr == pytest.approx(linear.decoded_psnr, abs=1e-4)
+
+
+def test_the_inverse_is_left_out_when_it_is_not_wanted():
+    images = noise(6, 3, 16, 16)
+    assert fit(PatchAE(), "rot90", images, kernel_size=1, inverse=False).inverse_operator is None
+    assert (
+        fit(PatchAE(), "rot180", images, kernel_size=1, inverse=False).inverse.name
+        == "rot180_fitted"
+    )
+
+
+def test_convolutions_are_what_the_windows_say():
+    """Where windows repeat they are computed as strided convolutions; the two agree."""
+    torch.manual_seed(0)
+    ratios = [((1, 2), (1, 2)), ((3, 4), (3, 2)), ((2, 1), (2, 1)), ((1, 4), (4, 1))]
+    geometries = [Geometry("scale", ratio=ratio) for ratio in ratios]
+    geometries += [Geometry("shift", cells=cells) for cells in ((0.5, -1.25), (9.0, 0.0))]
+    for geometry, side in itertools.product(geometries, (3, 4)):
+        op = phase_operator(
+            geometry, 3, (8, 8), 10**6, side, 5000, border=True, magnitude=True
+        )  # fmt: skip
+        op.weight.normal_()
+        op.bias.normal_()
+        z = torch.randn(2, 3, 8, 12)
+        windows, phase, size = op.windows(z)
+        expected = torch.einsum("bne,nce->bcn", windows, op.weight[phase]) + op.bias[phase].T
+        torch.testing.assert_close(op(z), expected.reshape(2, 3, *size), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"crop": 32}, "at most as large"),
+        ({"crop": 7}, "factor 2"),
+        ({"crop": 8, "transform": "scale(factor=0.5)"}, "choose larger crops"),
+        ({"crop": 10, "transform": "scale(factor=0.5)"}, "do not divide"),
+        ({"network": "huge"}, "small"),
+        ({"max_seconds": 0}, "max_seconds"),
+    ],
+)
+def test_bad_input_of_the_steps(options, word):
+    given = {"transform": "rot180", "objective": "decoded", **options}
+    with pytest.raises(InputError, match=word):
+        fit(ConvAE(), given.pop("transform"), noise(4, 3, 16, 16), kernel_size=1, **given)
