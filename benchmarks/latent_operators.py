@@ -22,7 +22,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import torch
 import typer
@@ -151,6 +151,7 @@ def table_row(
     test: Tensor,
     transform: str,
     steps: operator_table.Steps,
+    kept: Path | None,
 ) -> None:
     """Measure a row of the table, unless one of the same settings is there."""
     row = operator_table.ROWS[transform]
@@ -159,7 +160,8 @@ def table_row(
     if any({**one, **asked} == one for one in _rows()):
         return
     photos = evenly(images(str(data / "photos"), row.resolution), count)
-    found = operator_table.measure_row(model, photos, test, transform, steps, row)
+    folder = None if kept is None else kept / vae / transform
+    found = operator_table.measure_row(model, photos, test, transform, steps, row, folder)
     found |= {"vae": vae, **_origin()}
     key = (vae, transform)
     rows = [one for one in _rows() if (one["vae"], one["transform"]) != key]
@@ -218,6 +220,9 @@ def main(
     network: Annotated[str, option("network", "small, medium or large")] = "medium",
     steps: Annotated[int, option("steps", "of the networks, on the decoded error")] = 110,
     seconds: Annotated[float, option("seconds", "that end the steps of a network")] = 300.0,
+    ops: Annotated[
+        Optional[Path], option("ops", "a folder to keep the table's latent ops in")
+    ] = None,
     resolution: Annotated[int, option("resolution", "of the photographs of --fit")] = 256,
     every: Annotated[int, option("every", "test on every so many-th Kodak image")] = 1,
     groups: Annotated[str, option("symmetrize", "groups, such as c2,hflip,d2,c4,d4")] = "",
@@ -239,7 +244,7 @@ def main(
     if do_table:
         settings = operator_table.Steps(network, steps, seconds)
         for transform in rows.split(";"):
-            table_row(vae, model, data, count, test, transform, settings)
+            table_row(vae, model, data, count, test, transform, settings, ops)
     photos = images(str(data / "photos"), resolution) if do_fit or groups or finetune else test
     some = evenly(photos, count)
     if do_fit:

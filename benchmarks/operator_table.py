@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ class Steps:
     size: str = "medium"
     count: int = 110
     seconds: float = 300.0
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
 
 
 def fit_both(
@@ -117,7 +118,13 @@ def fit_both(
 
 
 def measure_row(
-    vae: nn.Module, photos: Tensor, test: Tensor, name: str, steps: Steps, row: Row
+    vae: nn.Module,
+    photos: Tensor,
+    test: Tensor,
+    name: str,
+    steps: Steps,
+    row: Row,
+    kept: Path | None = None,
 ) -> dict[str, Any]:
     """Decoded PSNR in dB of everything that can stand for a transform, with processor seconds.
 
@@ -128,10 +135,14 @@ def measure_row(
         name: of the transform.
         steps: of the network.
         row: how the transform is fitted.
+        kept: a folder for the latent ops themselves, `fitted` and `network`.
     """
     view = equivae.Autoencoder(vae)
     transform = view.place(equivae.get_transform(name))
     ops, seconds = fit_both(vae, name, photos, steps, row)
+    for label, op in ops.items():
+        if kept is not None:
+            op.named(label).save(kept / label)
     with measuring(vae):
         latents = torch.cat([view.encode(x) for x in test.split(_BATCH)])
         seen = torch.cat([view.decode(z) for z in latents.split(_BATCH)]).clamp(-1, 1)

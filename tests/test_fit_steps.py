@@ -116,7 +116,7 @@ def test_convolutions_are_what_the_windows_say():
         ({"crop": 32}, "at most as large"),
         ({"crop": 7}, "factor 2"),
         ({"crop": 8, "transform": "scale(factor=0.5)"}, "choose larger crops"),
-        ({"crop": 10, "transform": "scale(factor=0.5)"}, "do not divide"),
+        ({"crop": 10, "transform": "scale(factor=0.5)"}, "divide by 2"),
         ({"network": "huge"}, "small"),
         ({"max_seconds": 0}, "max_seconds"),
     ],

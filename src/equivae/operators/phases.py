@@ -265,8 +265,8 @@ class PhaseOperator(LatentOperator):
         below = max(0, down * (rows - 1) + high[0] + tall - height)
         behind = max(0, left * (columns - 1) + high[1] + wide - width)
         padded = F.pad(self._beside(cells), [before, behind, above, below])
-        weight = self.weight.to(cells).unflatten(2, (self.planes, tall, wide))
-        bias = self.bias.to(cells)
+        weight, bias = self.weight.to(cells), self.bias.to(cells)
+        weight = weight.reshape(*weight.shape[:2], self.planes, tall, wide)
         parts = []
         for (y, x), one in zip(starts.tolist(), phase.tolist(), strict=True):
             part = padded[
@@ -275,5 +275,5 @@ class PhaseOperator(LatentOperator):
                 x + before : x + before + left * (columns - 1) + wide,
             ]
             parts.append(F.conv2d(part, weight[one], bias[one], stride=(down, left)))
-        moved = torch.stack(parts, -1).unflatten(-1, (up, right))
+        moved = torch.stack(parts, -1).reshape(*parts[0].shape, up, right)
         return moved.permute(0, 1, 2, 4, 3, 5).reshape(len(cells), -1, *new)

@@ -120,9 +120,7 @@ def gather(
         )
     transforms = [vae.place(transform) for transform in transforms]
     for transform in transforms:
-        check_transform_fits(transform, images[0], vae)
-        if options.trained and options.network.crop is not None:
-            check_crop(options.network.crop, transform, images[0], vae)
+        _check(transform, images[0], vae, options)
     wanted = {transform.name for transform in transforms}
     training, held_out = images.split(options.validation_split, options.seed)
     problems: dict[str, Problem] = {}
@@ -146,6 +144,19 @@ def gather(
     for problem in problems.values():
         _check_enough(problem, len(training), options)
     return problems, len(held_out)
+
+
+def _check(transform: Transform, image: Tensor, vae: Autoencoder, options: FitOptions) -> None:
+    """`InputError` unless images such as this one, and crops of it, can be fitted on."""
+    check_transform_fits(transform, image, vae)
+    sides = [tuple(image.shape[1:])]
+    if options.trained and options.network.crop is not None:
+        check_crop(options.network.crop, transform, image, vae)
+        sides.append((options.network.crop, options.network.crop))
+    geometry = geometry_of(transform) if options.phases and image.ndim == 3 else None
+    if geometry is not None:
+        for height, width in sides:
+            geometry.size(height // vae.factor, width // vae.factor)
 
 
 def _problem(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> Problem:

@@ -51,7 +51,8 @@ def refine(
 
     operator = operator.to(vae.device).requires_grad_(True)
     parameters = list(operator.parameters())
-    optimizer = torch.optim.Adam(parameters, options.learning_rate)
+    groups = operator.parameter_groups()
+    optimizer = torch.optim.Adam([{"params": params} for params, _ in groups])
     watched = _Watched(operator, score)
     generator = torch.Generator().manual_seed(options.seed)
     clock = _Clock(options.max_train_steps, options.max_seconds)
@@ -59,8 +60,9 @@ def refine(
         for step in tqdm(
             range(options.max_train_steps), desc="refine", disable=not progress, leave=False
         ):
-            for group in optimizer.param_groups:
-                group["lr"] = options.learning_rate * _rate(clock.share(step))
+            rate = options.learning_rate * _rate(clock.share(step))
+            for group, (_, relative) in zip(optimizer.param_groups, groups, strict=True):
+                group["lr"] = rate * relative
             rows = torch.randperm(count, generator=generator)[: options.train_batch_size]
             with torch.enable_grad():
                 value = loss(operator, rows, generator)
