@@ -70,7 +70,7 @@ class Steps:
     size: str = "medium"
     count: int = 110
     seconds: float = 300.0
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
 
 
 def fit_both(

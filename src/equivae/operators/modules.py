@@ -29,7 +29,7 @@ Kernel = tuple[int, ...]
 """Numbers of latent cells, one for every axis of the grid: `(k, k)` for images."""
 
 Padding = Literal["replicate", "zeros", "reflect"]
-_BASE_RATE = 0.3  # of a network's, relative to that of its own layers
+_NETWORK_RATE = 3.0  # of a network's own layers, relative to that of its base
 _MODES = {"replicate": "replicate", "zeros": "constant", "reflect": "reflect"}
 
 LARGEST_KERNEL = 99
@@ -211,8 +211,8 @@ class ResidualOperator(LatentOperator):
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
         # The base was solved for; a network whose last layer starts at zero bears longer steps.
         return [
-            (list(self.base.parameters()), _BASE_RATE),
-            (list(self.network.parameters()), 1.0),
+            (list(self.base.parameters()), 1.0),
+            (list(self.network.parameters()), _NETWORK_RATE),
         ]
 
     def apply_batch(self, cells: Tensor) -> Tensor:
