@@ -17,6 +17,7 @@ are processor seconds on one thread; a fit's wall time is given too.
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 import sys
@@ -159,7 +160,7 @@ def table_row(
     asked |= {"fit_images": count, "test_images": len(test)}
     if any({**one, **asked} == one for one in _rows()):
         return
-    photos = evenly(images(str(data / "photos"), row.resolution), count)
+    photos = evenly(_photographs(str(data / "photos"), row.resolution), count)
     folder = None if kept is None else kept / vae / transform
     found = operator_table.measure_row(model, photos, test, transform, steps, row, folder)
     found |= {"vae": vae, **_origin()}
@@ -169,6 +170,11 @@ def table_row(
     rows = sorted([*rows, found], key=lambda one: (one["vae"] != "taef2", order[one["transform"]]))
     record.save(TABLE.stem, {"rows": rows})
     print(json.dumps(found), flush=True)
+
+
+@functools.cache
+def _photographs(folder: str, resolution: int) -> Tensor:
+    return images(folder, resolution)
 
 
 def _rows() -> list[dict[str, Any]]:

@@ -207,7 +207,7 @@ def as_text(rows: list[dict[str, Any]]) -> list[list[str]]:
                 f"{row['vae']}, {row['transform']}",
                 *numbers,
                 *(f"{row[key]:.2f}" for key in ("reencoded", "ceiling")),
-                f"{row['fitted_seconds']:.0f}, then {row['network_seconds']:.0f}",
+                f"{row['fitted_seconds']:.0f}, {row['steps']['count']} steps {row['network_seconds']:.0f}",
                 f"{row['fitted_ms']:.1f}, {row['network_ms']:.1f}, re-encoding {row['reencode_ms']:.0f}",
             ]
         )

@@ -125,3 +125,36 @@ def test_bad_input_of_the_steps(options, word):
     given = {"transform": "rot180", "objective": "decoded", **options}
     with pytest.raises(InputError, match=word):
         fit(ConvAE(), given.pop("transform"), noise(4, 3, 16, 16), kernel_size=1, **given)
+
+
+def test_the_report_says_how_far_the_law_holds():
+    """An exact involution is one; a network on latents that have none is not, and never said to be."""
+    images = noise(12, 3, 16, 16)
+    exact = fit(PatchAE(), "rot180", images, kernel_size=1, ridge=1e-9).report
+    assert exact.inverse_consistency < 1e-4
+    t = fit(ConvAE(), "rot180", images, kernel_size=1, network="small", max_train_steps=2)
+    z = noise(2, 4, 8, 8)
+    assert (t.latent(t.latent(z)) - z).norm() / z.norm() > 0.01
+    assert t.report.inverse_consistency > 0.01
+    assert f"changes latents by {t.report.inverse_consistency:.2g}" in t.report.to_markdown()
+
+
+@pytest.mark.parametrize(
+    ("transform", "side", "options", "word"),
+    [
+        ("scale(factor=0.5)", 10, {}, "divide by 2"),
+        ("scale(factor=0.75)", 12, {}, "divide by 4"),
+        ("scale(factor=0.5)", 16, {"objective": "decoded", "crop": 10}, "divide by 2"),
+        ("rot90", 16, {"objective": "decoded", "crop": 32}, "at most as large"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_before_anything_is_encoded(
+    transform, side, options, word
+):
+    vae = ConvAE()
+    seen: list[int] = []
+    inner = vae.encode
+    vae.encode = lambda x: seen.append(len(x)) or inner(x)
+    with pytest.raises(InputError, match=word):
+        fit(vae, transform, noise(4, 3, side, side), kernel_size=1, **options)
+    assert sum(seen) <= 1  # the look at what the VAE's latents are
