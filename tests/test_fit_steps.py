@@ -9,8 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+import equivae
+from equivae.data import load_images
 from equivae.errors import InputError
+from equivae.operators import FitOptions, fit_operators
 from equivae.operators.geometry import phase_operator
+from equivae.operators.options import NetworkOptions
 from equivae.operators.phases import Geometry
 from models import ConvAE
 from test_fit import PatchAE, fit, noise
@@ -158,3 +162,22 @@ def test_what_cannot_be_fitted_is_refused_before_anything_is_encoded(
     with pytest.raises(InputError, match=word):
         fit(vae, transform, noise(4, 3, side, side), kernel_size=1, **options)
     assert sum(seen) <= 1  # the look at what the VAE's latents are
+
+
+def test_several_transforms_learn_from_one_pass_of_encodes():
+    """Every image is encoded once, and once more under each transform."""
+    vae, images = ConvAE(), noise(6, 3, 16, 16)
+    view = equivae.Autoencoder(vae)
+    assert view.latent_channels == 4
+    seen: list[int] = []
+    inner = vae.encode
+    vae.encode = lambda x: seen.append(len(x)) or inner(x)
+    network = NetworkOptions(2, width=4, layers=2)
+    options = FitOptions(
+        3, "network", objective="decoded", network=network, inverse=False, progress=False
+    )
+    names = ["rot180", "scale(factor=0.5)", "exposure(factor=0.6)"]
+    transforms = [equivae.get_transform(name) for name in names]
+    made = fit_operators(view, transforms, load_images(images), options)
+    assert sum(seen) - 1 == len(images) * (1 + len(transforms))  # one more for the fingerprint
+    assert [one.operator.kind for one in made.values()] == ["network"] * 3
