@@ -35,6 +35,7 @@ class Row:
         kernel_size: of the closed form.
         magnitude: side of its kernel over `|z|`.
         batch: photographs per step; growing ones cost more to decode.
+        learning_rate: of the steps.
     """
 
     resolution: int = 128
@@ -42,6 +43,7 @@ class Row:
     kernel_size: int = 7
     magnitude: int = 3
     batch: int = 8
+    learning_rate: float = 1e-3
 
 
 _RESAMPLED = {"kernel_size": 5, "magnitude": 0}
@@ -53,8 +55,8 @@ ROWS: dict[str, Row] = {
     "transpose": Row(),
     "scale(factor=0.5)": Row(256, **_RESAMPLED),
     "scale(factor=0.75)": Row(256, 128, **_RESAMPLED),
-    "scale(factor=1.5)": Row(128, **_RESAMPLED, batch=4),
-    "scale(factor=2)": Row(128, **_RESAMPLED, batch=2),
+    "scale(factor=1.5)": Row(128, **_RESAMPLED, batch=4, learning_rate=5e-4),
+    "scale(factor=2)": Row(128, 96, **_RESAMPLED, batch=4, learning_rate=5e-4),
     "rotate(angle=15)": Row(256, 128, **_RESAMPLED),
     "fractional_shift(y=0.5,x=0.5)": Row(**_RESAMPLED),
     "exposure(factor=0.6)": Row(),
@@ -70,7 +72,6 @@ class Steps:
     size: str = "medium"
     count: int = 110
     seconds: float = 300.0
-    learning_rate: float = 1e-3
 
 
 def fit_both(
@@ -85,7 +86,7 @@ def fit_both(
     width, layers = NETWORK_SIZES[steps.size]
     network = NetworkOptions(
         steps.count,
-        steps.learning_rate,
+        row.learning_rate,
         row.batch,
         width,
         layers=layers,

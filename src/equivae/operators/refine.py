@@ -17,7 +17,7 @@ from equivae.operators.options import NetworkOptions
 
 __all__ = ["Loss", "refine"]
 
-_WARM_UP, _DECAY, _CHECKS, _PATIENCE = 0.05, 0.98, 10, 4
+_WARM_UP, _DECAY, _CHECKS, _PATIENCE = 0.05, 0.98, 10, 6
 
 Loss = Callable[[LatentOperator, Tensor, torch.Generator], Tensor]
 """Of an operator, on some rows of what it learns from, with what draws crops."""
@@ -35,7 +35,7 @@ def refine(
     """Train an operator, nothing else, and give back the best average of its weights.
 
     Adam with a warm-up and a cosine, an average of the weights that follows them, and ten looks at how
-    that does on held-out images: the best is kept, and four without a better one end it. It ends too when
+    that does on held-out images: the best is kept, and six without a better one end it (what long steps lose, short ones win back). It ends too when
     its seconds are over, which the cosine knows; a run that they end is not repeated to the bit.
 
     Args:
