@@ -35,8 +35,9 @@ def refine(
     """Train an operator, nothing else, and give back the best average of its weights.
 
     Adam with a warm-up and a cosine, an average of the weights that follows them, and ten looks at how
-    that does on held-out images: the best is kept, and six without a better one end it (what long steps lose, short ones win back). It ends too when
-    its seconds are over, which the cosine knows; a run that they end is not repeated to the bit.
+    that does on held-out images: the best is kept, and six without a better one end it, since short steps
+    often win back what long ones lost. It ends too when its seconds are over, which the cosine knows; a run
+    that they end is not repeated to the bit.
 
     Args:
         operator: where to start; it is trained itself.
