@@ -101,7 +101,9 @@ def test_convolutions_are_what_the_windows_say():
     torch.manual_seed(0)
     ratios = [((1, 2), (1, 2)), ((3, 4), (3, 2)), ((2, 1), (2, 1)), ((1, 4), (4, 1))]
     geometries = [Geometry("scale", ratio=ratio) for ratio in ratios]
-    geometries += [Geometry("shift", cells=cells) for cells in ((0.5, -1.25), (9.0, 0.0))]
+    geometries += [
+        Geometry("shift", cells=cells) for cells in ((0.5, -1.25), (9.0, 0.0), (-30.5, 1e5))
+    ]
     for geometry, side in itertools.product(geometries, (3, 4)):
         op = phase_operator(
             geometry, 3, (8, 8), 10**6, side, 5000, border=True, magnitude=True
@@ -121,6 +123,7 @@ def test_convolutions_are_what_the_windows_say():
         ({"crop": 7}, "factor 2"),
         ({"crop": 8, "transform": "scale(factor=0.5)"}, "choose larger crops"),
         ({"crop": 10, "transform": "scale(factor=0.5)"}, "divide by 2"),
+        ({"crop": 8, "objective": "latent"}, "takes none"),
         ({"network": "huge"}, "small"),
         ({"max_seconds": 0}, "max_seconds"),
     ],

@@ -109,11 +109,11 @@ def fit_latent_op(
         image_column: as `split` and `background`, see `equivae.data.load_images`.
         validation_split: share of the images held out.
         eval_batch_size: images per encoder call.
-        mixed_precision: encode, and decode for gradient steps, under autocast: `"no"`, `"fp16"` or
-            `"bf16"`.
+        mixed_precision: encode under autocast: `"no"`, `"fp16"` or `"bf16"`, under which gradient steps
+            decode too.
         seed: of the split and of the network.
         max_train_steps: of the network, or of the decoded objective.
-        learning_rate: of these steps.
+        learning_rate: of these steps; a network's own layers take three times as much.
         width: channels inside the network.
         layers: of the network.
         objective: `"latent"`, or `"decoded"`: gradient steps on the decoded error follow, and the best on
@@ -122,7 +122,7 @@ def fit_latent_op(
             where the border is.
         magnitude: side of a kernel over `|z|` beside that over `z`, such as 3; 0 for none.
         phases: whether resampled transforms are fitted from the untouched latent, phase by phase.
-        network: `"small"`, `"medium"` or `"large"` stands for `method="network"` with a width and layers of
+        network: `"small"`, `"medium"` or `"large"`, instead of `method="network"` with a width and layers:
             32 and 3, 64 and 3, or 128 and 4.
         max_seconds: of the steps of each operator; the cosine ends with them.
         crop: side in pixels of random crops of the images that the steps learn from, encoded anew each

@@ -12,12 +12,7 @@ from torch import Tensor
 from equivae.autoencoder import Autoencoder
 from equivae.operators.decoding import squared_error
 from equivae.operators.modules import LatentOperator
-from equivae.operators.pairs import (
-    Precision,
-    cells_inside,
-    encoded,
-    lowered,
-)
+from equivae.operators.pairs import Precision, cells_inside, encoded, lowered
 from equivae.operators.refine import Loss
 from equivae.transforms import Transform
 
@@ -158,13 +153,15 @@ def latent_loss(source: Source) -> Loss:
 def decoded_loss(
     source: Source, vae: Autoencoder, transform: Transform, precision: Precision = "no"
 ) -> Loss:
-    """`‖D(ρ E(x)) - T(x)‖²`, mean over the pixels that count; decoded under autocast if asked for."""
+    """`‖D(ρ E(x)) - T(x)‖²`, mean over the pixels that count; decoded under autocast to bf16 if asked for."""
+    # Gradients of a mean over so many pixels would vanish in float16.
+    decoding: Precision = "bf16" if precision == "bf16" else "no"
 
     def loss(operator: LatentOperator, rows: Tensor, generator: torch.Generator) -> Tensor:
         batch = source.draw(rows, generator, targets=False)
         x = batch.images.to(vae.device, vae.dtype)
         moved = operator(batch.inputs.to(vae.device)).to(vae.dtype)
-        with lowered(vae, precision):
+        with lowered(vae, decoding):
             decoded = vae.decode(moved)
         squares, count = squared_error(decoded, transform.pixel(x), transform.mask(x))
         return squares / count

@@ -97,7 +97,7 @@ class FitOptions(Options):
     )
     eval_batch_size: int = option(4, "Images per encoder call.", range=BATCH)
     mixed_precision: Precision = option(
-        "no", "Of encodes and of the decodes that steps are taken on: no, fp16 or bf16."
+        "no", "Of encodes, no, fp16 or bf16; under bf16 gradient steps decode in it too."
     )
     seed: int = option(0, "Of the split and of the network.", range=SEED)
     network: NetworkOptions = field(default_factory=NetworkOptions)
@@ -116,6 +116,11 @@ class FitOptions(Options):
         return self.method == "network" or self.objective == "decoded"
 
     def check(self) -> None:
+        if self.network.crop is not None and not self.trained:
+            raise InputError(
+                "crop is for the gradient steps of a network or a decoded objective, and this fit takes "
+                "none; leave it out, or pass method='network' or objective='decoded'."
+            )
         plain = self.kernel_size == 1 and not self.trained and not self.magnitude
         if self.involution and not plain:
             raise InputError(

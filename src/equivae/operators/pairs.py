@@ -166,8 +166,8 @@ def check_crop(side: int, transform: Transform, image: Tensor, vae: Autoencoder)
         raise InputError("crop takes parts of images; leave it out for video and audio.")
     if side > min(image.shape[-2:]) or side % vae.factor:
         raise InputError(
-            f"crop must be at most as large as the images, {tuple(image.shape[-2:])} pixels, and divide by "
-            f"the VAE's factor {vae.factor}, got {side}."
+            f"crop must divide by the VAE's factor {vae.factor} and be at most as large as the images that "
+            f"transform {transform.name!r} is fitted on, {tuple(image.shape[-2:])} pixels, got {side}."
         )
     part = image[None, :, :side, :side]
     check_transform_fits(transform, part[0], vae)

@@ -260,10 +260,15 @@ class PhaseOperator(LatentOperator):
         places = self.geometry.places(down, left).flatten(0, 1)
         starts, offsets = window_of(places, self.kernel)
         phase = self._nearest(offsets, height, width)
+        # Windows that see nothing need not see it from afar.
+        reach = (down * (rows - 1) + tall, left * (columns - 1) + wide)
+        starts = torch.stack(
+            [starts[:, 0].clamp(-reach[0], height), starts[:, 1].clamp(-reach[1], width)], 1
+        )
         low, high = starts.amin(0).tolist(), starts.amax(0).tolist()
         above, before = max(0, -low[0]), max(0, -low[1])
-        below = max(0, down * (rows - 1) + high[0] + tall - height)
-        behind = max(0, left * (columns - 1) + high[1] + wide - width)
+        below = max(0, high[0] + reach[0] - height)
+        behind = max(0, high[1] + reach[1] - width)
         padded = F.pad(self._beside(cells), [before, behind, above, below])
         weight, bias = self.weight.to(cells), self.bias.to(cells)
         weight = weight.reshape(*weight.shape[:2], self.planes, tall, wide)
@@ -271,8 +276,8 @@ class PhaseOperator(LatentOperator):
         for (y, x), one in zip(starts.tolist(), phase.tolist(), strict=True):
             part = padded[
                 ...,
-                y + above : y + above + down * (rows - 1) + tall,
-                x + before : x + before + left * (columns - 1) + wide,
+                y + above : y + above + reach[0],
+                x + before : x + before + reach[1],
             ]
             parts.append(F.conv2d(part, weight[one], bias[one], stride=(down, left)))
         moved = torch.stack(parts, -1).reshape(*parts[0].shape, up, right)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -149,14 +150,23 @@ def gather(
 def _check(transform: Transform, image: Tensor, vae: Autoencoder, options: FitOptions) -> None:
     """`InputError` unless images such as this one, and crops of it, can be fitted on."""
     check_transform_fits(transform, image, vae)
-    sides = [tuple(image.shape[1:])]
-    if options.trained and options.network.crop is not None:
-        check_crop(options.network.crop, transform, image, vae)
-        sides.append((options.network.crop, options.network.crop))
+    _check_grid(transform, image, vae, options)
+    crop = options.network.crop
+    if crop is None:
+        return
+    ways = [(transform, image)]
+    if options.inverse:
+        with contextlib.suppress(NotImplementedError):
+            ways.append((transform.inverse, transform.pixel(image[None])[0]))
+    for way, start in ways:
+        check_crop(crop, way, start, vae)
+        _check_grid(way, start[:, :crop, :crop], vae, options)
+
+
+def _check_grid(transform: Transform, image: Tensor, vae: Autoencoder, options: FitOptions) -> None:
     geometry = geometry_of(transform) if options.phases and image.ndim == 3 else None
     if geometry is not None:
-        for height, width in sides:
-            geometry.size(height // vae.factor, width // vae.factor)
+        geometry.size(*(length // vae.factor for length in image.shape[1:]))
 
 
 def _problem(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> Problem:
