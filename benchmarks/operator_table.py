@@ -55,7 +55,7 @@ ROWS: dict[str, Row] = {
     "transpose": Row(),
     "scale(factor=0.5)": Row(256, **_RESAMPLED),
     "scale(factor=0.75)": Row(256, 128, **_RESAMPLED),
-    "scale(factor=1.5)": Row(128, **_RESAMPLED, batch=4, learning_rate=5e-4),
+    "scale(factor=1.5)": Row(128, 96, **_RESAMPLED, batch=4, learning_rate=5e-4),
     "scale(factor=2)": Row(128, 96, **_RESAMPLED, batch=4, learning_rate=5e-4),
     "rotate(angle=15)": Row(256, 128, **_RESAMPLED),
     "fractional_shift(y=0.5,x=0.5)": Row(**_RESAMPLED),
