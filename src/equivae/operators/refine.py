@@ -31,13 +31,13 @@ def refine(
     score: Callable[[LatentOperator], float],
     options: NetworkOptions,
     progress: bool = True,
-) -> LatentOperator:
+) -> LatentOperator | None:
     """Train an operator, nothing else, and give back the best average of its weights.
 
     Adam with a warm-up and a cosine, an average of the weights that follows them, and ten looks at how
     that does on held-out images: the best is kept, and six without a better one end it, since short steps
     often win back what long ones lost. It ends too when its seconds are over, which the cosine knows; a run
-    that they end is not repeated to the bit.
+    that they end is not repeated to the bit. `None` says that nothing was better than the start.
 
     Args:
         operator: where to start; it is trained itself.
@@ -77,7 +77,7 @@ def refine(
                 break
             if clock.share(step + 1) >= 1:
                 break
-    return watched.best
+    return watched.best if watched.improved else None
 
 
 def _rate(share: float) -> float:
@@ -120,6 +120,7 @@ class _Watched:
     best: LatentOperator = field(init=False)
     best_score: float = field(init=False)
     without: int = 0
+    improved: bool = False
 
     def __post_init__(self) -> None:
         self.averaged = copy.deepcopy(self.operator).requires_grad_(False)
@@ -137,4 +138,5 @@ class _Watched:
         self.without = 0 if found > self.best_score else self.without + 1
         if found > self.best_score:
             self.best, self.best_score = copy.deepcopy(self.averaged), found
+            self.improved = True
         return self.without

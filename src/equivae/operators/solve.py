@@ -125,10 +125,7 @@ def _trained(
 ) -> Solved:
     """Gradient steps from the candidate; its equations stay those of training images."""
     start = replace(chosen, decoded_psnr=operator_psnr(problem, vae, chosen.operator))
-    operator = start.operator
-    if options.method == "network":
-        network = options.network
-        operator = ResidualOperator(operator, network.width, network.layers, network.seed)
+    operator = _with_network(start.operator, options)
     source = _source(problem, vae, training, options)
     loss = latent_loss(source)
     if options.objective == "decoded":
@@ -138,16 +135,30 @@ def _trained(
         return operator_psnr(problem, vae, one)
 
     rows = sum(len(pair.latent) for pair in problem.training)
-    operator = refine(operator, loss, rows, vae, score, options.network, options.progress)
-    found = replace(
-        start,
-        operator=operator,
-        latent_error=latent_error(problem, operator),
-        decoded_psnr=operator_psnr(problem, vae, operator),
-    )
+    better = refine(operator, loss, rows, vae, score, options.network, options.progress)
+    if better is None:  # then all images have a say, as they have in a closed form
+        refitted = problem.equations.refit(chosen.ridge, chosen.kernel).to(vae.device)
+        found = replace(start, operator=_with_network(refitted, options))
+    else:
+        found = replace(
+            start,
+            operator=better,
+            latent_error=latent_error(problem, better),
+            decoded_psnr=operator_psnr(problem, vae, better),
+        )
     before = chosen.candidates or [start.candidate()]
     label = "network" if options.method == "network" else "decoded"
     return replace(found, candidates=[*before, found.candidate(label)])
+
+
+def _with_network(operator: LatentOperator, options: FitOptions) -> LatentOperator:
+    """The same map, with a network on top if there is to be one."""
+    if options.method != "network":
+        return operator
+    network = options.network
+    return ResidualOperator(operator, network.width, network.layers, network.seed).to(
+        next(operator.parameters()).device
+    )
 
 
 def _source(problem: Problem, vae: Autoencoder, training: Images, options: FitOptions) -> Source:
