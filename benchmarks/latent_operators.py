@@ -1,26 +1,29 @@
 """Fitted latent operators, symmetrized autoencoders and fine-tuning from a fit, on TAEF2 or the embedded VAE.
 
-    python benchmarks/latent_operators.py --table --images 128 --resolution 128 --decoded_steps 60
+    python benchmarks/latent_operators.py --threads 1 --table --images 160 --every 2
+    python benchmarks/latent_operators.py --threads 1 --table --vae embedded --images 160 --every 2
     python benchmarks/latent_operators.py --fit
     python benchmarks/latent_operators.py --fit --only rot180 --kernel_sizes 1,3,7,9 --images 300
     python benchmarks/latent_operators.py --symmetrize c2,hflip,d2,d4
     python benchmarks/latent_operators.py --finetune 240 --published 720
 
-Every row is kept in `benchmarks/results/latent_operators.json` with the command that made it, and the table
-of all of them is printed. Fine-tunes run through `sotemix_rot180.py`, beside the published loop. The data lie
-in `shared/data` beside the repository: TAEF2's weights, BSDS500 photographs to fit on, and the 24 Kodak
-images, centre-cropped at 256 px, to test on. Seconds are processor seconds on one thread; a fit's wall time
-is given too.
+Every row is kept in `benchmarks/results/latent_operators.json`, those of `--table` in
+`latent_operators_table.json`, with the command that made it, and the table of all of them is printed; rows of
+`--table` that are there with the same settings are not measured again. Fine-tunes run through
+`sotemix_rot180.py`, beside the published loop. The data lie in `shared/data` beside the repository: TAEF2's
+weights, BSDS500 photographs to fit on, and the 24 Kodak images, centre-cropped at 256 px, to test on. Seconds
+are processor seconds on one thread; a fit's wall time is given too.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import torch
 import typer
@@ -37,6 +40,7 @@ from equivae.evaluation.metrics import MeasureOptions, measure
 from sotemix_rot180 import DATA, images, load, option
 
 RESULTS = record.RESULTS / "latent_operators.json"
+TABLE = record.RESULTS / "latent_operators_table.json"
 TRANSFORMS = ("rot180", "hflip", "rot90")
 
 
@@ -135,19 +139,65 @@ def _seconds(vae: nn.Module, test: Tensor) -> float:
     return min(found)
 
 
+def evenly(photos: Tensor, count: int) -> Tensor:
+    """So many photographs of all, evenly spaced."""
+    return photos[:: max(1, len(photos) // count)][:count]
+
+
+def table_row(
+    vae: str,
+    model: nn.Module,
+    data: Path,
+    count: int,
+    test: Tensor,
+    transform: str,
+    steps: operator_table.Steps,
+    kept: Path | None,
+) -> None:
+    """Measure a row of the table, unless one of the same settings is there."""
+    row = operator_table.ROWS[transform]
+    asked = {"vae": vae, "transform": transform, "row": vars(row), "steps": vars(steps)}
+    asked |= {"fit_images": count, "test_images": len(test)}
+    if any({**one, **asked} == one for one in _rows()):
+        return
+    photos = evenly(_photographs(str(data / "photos"), row.resolution), count)
+    folder = None if kept is None else kept / vae / transform
+    found = operator_table.measure_row(model, photos, test, transform, steps, row, folder)
+    found |= {"vae": vae, **_origin()}
+    key = (vae, transform)
+    rows = [one for one in _rows() if (one["vae"], one["transform"]) != key]
+    order = {name: i for i, name in enumerate(operator_table.ROWS)}
+    rows = sorted([*rows, found], key=lambda one: (one["vae"] != "taef2", order[one["transform"]]))
+    record.save(TABLE.stem, {"rows": rows})
+    print(json.dumps(found), flush=True)
+
+
+@functools.cache
+def _photographs(folder: str, resolution: int) -> Tensor:
+    return images(folder, resolution)
+
+
+def _rows() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(TABLE.read_text())["rows"] if TABLE.is_file() else []
+    return rows
+
+
+def _origin() -> dict[str, str]:
+    command = shlex.join(["python", "benchmarks/latent_operators.py", *sys.argv[1:]])
+    return {"command": command, "date": record.today()}
+
+
 def keep(part: str, row: dict[str, Any], keys: tuple[str, ...]) -> None:
     """Put a row into the results, in place of an earlier one of the same keys."""
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    row["command"] = shlex.join(["python", "benchmarks/latent_operators.py", *sys.argv[1:]])
-    row["date"] = record.today()
+    row |= _origin()
     rows = [old for old in results.get(part, []) if any(old.get(key) != row[key] for key in keys)]
-    parts = {name: results.get(name, []) for name in ("table", "fit", "symmetrize")}
+    parts = {name: results.get(name, []) for name in ("fit", "symmetrize")}
     record.save("latent_operators", {**parts, part: [*rows, row]})
     print(json.dumps(row), flush=True)
 
 
 def print_table(results: dict[str, Any]) -> None:
-    print(operator_table.as_text(results.get("table", [])))
     for row in results.get("fit", []):
         print(
             f"{row['vae']:8} {row['transform']:7} {row['method']} {row['kernel_size']}x"
@@ -173,9 +223,13 @@ def main(
     rows: Annotated[str, option("rows", "transforms of the table, separated by ;")] = ";".join(
         operator_table.ROWS
     ),
-    decoded_steps: Annotated[int, option("decoded_steps", "steps on the decoded error")] = 0,
-    network: Annotated[str, option("network", "small, medium or large: steps of a network")] = "",
-    resolution: Annotated[int, option("resolution", "of the photographs that are fitted on")] = 256,
+    network: Annotated[str, option("network", "small, medium or large")] = "medium",
+    steps: Annotated[int, option("steps", "of the networks, on the decoded error")] = 110,
+    seconds: Annotated[float, option("seconds", "that end the steps of a network")] = 300.0,
+    ops: Annotated[
+        Optional[Path], option("ops", "a folder to keep the table's latent ops in")
+    ] = None,
+    resolution: Annotated[int, option("resolution", "of the photographs of --fit")] = 256,
     every: Annotated[int, option("every", "test on every so many-th Kodak image")] = 1,
     groups: Annotated[str, option("symmetrize", "groups, such as c2,hflip,d2,c4,d4")] = "",
     finetune: Annotated[float, option("finetune", "seconds of the fine-tune from a fit")] = 0.0,
@@ -192,12 +246,13 @@ def main(
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = load(vae, data)
-    photos = images(str(data / "photos"), resolution)
     test = images(str(data / "kodak"), 256)[::every]
-    some = photos[:: max(1, len(photos) // count)][:count]
-    for transform in rows.split(";") if do_table else []:
-        found = operator_table.measure_row(model, some, test, transform, decoded_steps, network)
-        keep("table", {"vae": vae, **found}, ("vae", "transform"))
+    if do_table:
+        settings = operator_table.Steps(network, steps, seconds)
+        for transform in rows.split(";"):
+            table_row(vae, model, data, count, test, transform, settings, ops)
+    photos = images(str(data / "photos"), resolution) if do_fit or groups or finetune else test
+    some = evenly(photos, count)
     if do_fit:
         for transform in only.split(","):
             for size in kernel_sizes.split(","):
@@ -213,6 +268,10 @@ def main(
         if published:
             budgets |= {"published": published, "published_best": published}
         print(comparison.table(sotemix_rot180.compare(model, vae, setting, budgets)))
+    if do_table:
+        print(
+            *("| " + " | ".join(line) + " |" for line in operator_table.as_text(_rows())), sep="\n"
+        )
     if RESULTS.is_file():
         print_table(json.loads(RESULTS.read_text()))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,27 +13,110 @@ from torch import Tensor, nn
 
 import equivae
 from equivae.autoencoder import measuring
+from equivae.data.sources import load_images
+from equivae.operators import FitOptions, LatentOperator
 from equivae.operators.decoding import decoded_psnr
+from equivae.operators.options import NETWORK_SIZES, NetworkOptions
+from equivae.operators.problems import gather
+from equivae.operators.solve import finished, solved
 
-__all__ = ["ROWS", "as_text", "measure_row"]
+__all__ = ["ROWS", "Row", "Steps", "as_text", "fit_both", "measure_row"]
 
-ROWS = (
-    "rot180",
-    "hflip",
-    "vflip",
-    "rot90",
-    "transpose",
-    "scale(factor=0.5)",
-    "scale(factor=0.75)",
-    "scale(factor=1.5)",
-    "scale(factor=2)",
-    "rotate(angle=15)",
-    "fractional_shift(y=0.5,x=0.5)",
-    "exposure(factor=0.6)",
-    "greyscale",
-    "saturation(factor=0.5)",
-)
 _BATCH = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one transform is fitted.
+
+    Attributes:
+        resolution: of the photographs, in pixels; shrinking and turning need more cells than flips do.
+        crop: side of the crops that the steps learn from, in pixels; `None` for the whole photographs.
+        kernel_size: of the closed form.
+        magnitude: side of its kernel over `|z|`.
+        batch: photographs per step; growing ones cost more to decode.
+        learning_rate: of the steps.
+    """
+
+    resolution: int = 128
+    crop: int | None = None
+    kernel_size: int = 7
+    magnitude: int = 3
+    batch: int = 8
+    learning_rate: float = 1e-3
+
+
+_RESAMPLED = {"kernel_size": 5, "magnitude": 0}
+_CAREFUL = {"learning_rate": 4e-4}  # where the closed form is near the ceiling
+ROWS: dict[str, Row] = {
+    "rot180": Row(),
+    "hflip": Row(),
+    "vflip": Row(**_CAREFUL),
+    "rot90": Row(),
+    "transpose": Row(**_CAREFUL),
+    "scale(factor=0.5)": Row(256, **_RESAMPLED),
+    "scale(factor=0.75)": Row(256, 128, **_RESAMPLED),
+    "scale(factor=1.5)": Row(128, 96, **_RESAMPLED, batch=4, learning_rate=5e-4),
+    "scale(factor=2)": Row(128, 96, **_RESAMPLED, batch=4, learning_rate=5e-4),
+    "rotate(angle=15)": Row(256, 128, **_RESAMPLED),
+    "fractional_shift(y=0.5,x=0.5)": Row(**_RESAMPLED, **_CAREFUL),
+    "exposure(factor=0.6)": Row(**_CAREFUL),
+    "greyscale": Row(**_CAREFUL),
+    "saturation(factor=0.5)": Row(**_CAREFUL),
+}
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Of the networks: their size, the steps on the decoded error and the seconds that end them."""
+
+    size: str = "medium"
+    count: int = 110
+    seconds: float = 300.0
+
+
+def fit_both(
+    vae: nn.Module, name: str, photos: Tensor, steps: Steps, row: Row
+) -> tuple[dict[str, equivae.FittedTransform], dict[str, float]]:
+    """A closed form and a network that starts there, from the same encodes; and the seconds of each.
+
+    Seconds are processor seconds; those of the network are of its steps alone.
+    """
+    view, dataset = equivae.Autoencoder(vae), load_images(photos)
+    transform = view.place(equivae.get_transform(name))
+    width, layers = NETWORK_SIZES[steps.size]
+    network = NetworkOptions(
+        steps.count,
+        row.learning_rate,
+        row.batch,
+        width,
+        layers=layers,
+        max_seconds=steps.seconds,
+        crop=row.crop,
+    )
+    trained = FitOptions(
+        row.kernel_size,
+        "network",
+        mixed_precision="bf16",
+        network=network,
+        progress=False,
+        objective="decoded",
+        magnitude=row.magnitude,
+        inverse=False,
+    )
+    linear = replace(trained, method="linear", objective="latent", network=NetworkOptions())
+    training = dataset.split(trained.validation_split, trained.seed)[0]
+
+    def closed_form() -> Any:
+        problem = gather(view, [transform], dataset, trained)[0][transform.name]
+        chosen = solved(problem, view, linear)
+        return problem, chosen, finished(problem, chosen, view, training, linear).operator
+
+    (problem, chosen, fitted), closed = _busy(closed_form)
+    better, stepped = _busy(lambda: finished(problem, chosen, view, training, trained).operator)
+    made: dict[str, LatentOperator] = {"fitted": fitted, "network": better}
+    ops = {label: equivae.FittedTransform(transform, one) for label, one in made.items()}
+    return ops, {"fitted": closed, "network": stepped}
 
 
 def measure_row(
@@ -39,8 +124,9 @@ def measure_row(
     photos: Tensor,
     test: Tensor,
     name: str,
-    decoded_steps: int = 0,
-    network: str = "",
+    steps: Steps,
+    row: Row,
+    kept: Path | None = None,
 ) -> dict[str, Any]:
     """Decoded PSNR in dB of everything that can stand for a transform, with processor seconds.
 
@@ -49,15 +135,16 @@ def measure_row(
         photos: `(N, 3, H, W)`, to fit on.
         test: the same, to measure on.
         name: of the transform.
-        decoded_steps: gradient steps on the decoded error that follow the closed form; 0 for none.
-        network: `"small"`, `"medium"` or `"large"`: a residual network takes these steps too.
+        steps: of the network.
+        row: how the transform is fitted.
+        kept: a folder for the latent ops themselves, `fitted` and `network`.
     """
     view = equivae.Autoencoder(vae)
     transform = view.place(equivae.get_transform(name))
-    moves = getattr(transform, "keeps_grid", False) or name in ROWS[:5]
-    options: dict[str, Any] = {"kernel_size": 7, "magnitude": 3} if moves else {"kernel_size": 5}
-    fitted, seconds = _busy(lambda: _fit(vae, name, photos, **options))
-    row: dict[str, Any] = {"transform": name, "fit_images": len(photos), "test_images": len(test)}
+    ops, seconds = fit_both(vae, name, photos, steps, row)
+    for label, op in ops.items():
+        if kept is not None:
+            op.named(label).save(kept / label)
     with measuring(vae):
         latents = torch.cat([view.encode(x) for x in test.split(_BATCH)])
         seen = torch.cat([view.decode(z) for z in latents.split(_BATCH)]).clamp(-1, 1)
@@ -69,29 +156,28 @@ def measure_row(
         )
         return round(decoded_psnr(view, batches), 2)
 
-    row["plain"] = score(lambda i, j: transform.latent(latents[i:j]))
-    row["fitted"] = score(lambda i, j: fitted.latent(latents[i:j]))
-    row["fit_seconds"] = round(seconds, 1)
-    row["kernel"] = list(fitted.operator.kernel)
-    if decoded_steps:
-        more = {"objective": "decoded", "max_train_steps": decoded_steps}
-        if network:
-            width, layers = equivae.operators.options.NETWORK_SIZES[network]
-            more |= {"method": "network", "width": width, "layers": layers}
-        better, seconds = _busy(lambda: _fit(vae, name, photos, **options, **more))
-        row["decoded"] = score(lambda i, j: better.latent(latents[i:j]))
-        row["decoded_seconds"], row["network"] = round(seconds, 1), network or None
-    row["reencoded"] = score(lambda i, j: view.encode(transform.pixel(seen[i:j])))
-    row["ceiling"] = score(lambda i, j: view.encode(transform.pixel(test[i:j])))
-    row["apply_ms"] = _milliseconds(lambda: fitted.latent(latents[:1]))
-    row["reencode_ms"] = _milliseconds(
-        lambda: view.encode(transform.pixel(view.decode(latents[:1]))), vae
+    def moved(op: equivae.Transform) -> float:
+        return score(lambda i, j: op.latent(latents[i:j]))
+
+    found: dict[str, Any] = {
+        "transform": name,
+        "fit_images": len(photos),
+        "test_images": len(test),
+        "row": vars(row),
+        "steps": vars(steps),
+        "kernel": list(ops["fitted"].operator.kernel),
+        "plain": moved(transform),
+        **{label: moved(op) for label, op in ops.items()},
+        "reencoded": score(lambda i, j: view.encode(transform.pixel(seen[i:j]))),
+        "ceiling": score(lambda i, j: view.encode(transform.pixel(test[i:j]))),
+        **{f"{label}_seconds": round(value, 1) for label, value in seconds.items()},
+    }
+    for label, op in ops.items():
+        found[f"{label}_ms"] = _milliseconds(lambda op=op: op.latent(latents[:1]))
+    found["reencode_ms"] = _milliseconds(
+        lambda: view.encode(transform.pixel(view.decode(latents[:1])))
     )
-    return row
-
-
-def _fit(vae: nn.Module, name: str, photos: Tensor, **options: Any) -> equivae.FittedTransform:
-    return equivae.fit_latent_op(vae, name, photos, progress=False, **options)
+    return found
 
 
 def _busy(call: Callable[[], Any]) -> tuple[Any, float]:
@@ -100,40 +186,31 @@ def _busy(call: Callable[[], Any]) -> tuple[Any, float]:
     return made, time.process_time() - began
 
 
-def _milliseconds(call: Callable[[], Tensor], vae: nn.Module | None = None) -> float:
+def _milliseconds(call: Callable[[], Tensor]) -> float:
     """Processor time of one image, the least of three."""
     with torch.no_grad():
         call()
         return round(min(_busy(call)[1] for _ in range(3)) * 1e3, 1)
 
 
-def as_text(rows: list[dict[str, Any]]) -> str:
-    """The rows as a Markdown table."""
-    head = (
-        "transform",
-        "plain",
-        "fitted",
-        "decoded",
-        "re-encoded",
-        "ceiling",
-        "fit",
-        "apply, re-encode",
-    )
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+def as_text(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """The rows of the table as cells, the head first."""
+    head = ["transform", "plain", "fitted", "network", "re-encoded", "ceiling"]
+    lines = [[*head, "seconds to fit", "ms to apply"]]
     for row in rows:
-        decoded = f"{row['decoded']:.2f}" if "decoded" in row else ""
-        seconds = f"{row['fit_seconds']:.0f} s"
-        if decoded:
-            seconds += f", {row['decoded_seconds']:.0f} s"
-        cells = [
-            f"{row['vae']} {row['transform']}",
-            f"{row['plain']:.2f}",
-            f"{row['fitted']:.2f}",
-            decoded,
-            f"{row['reencoded']:.2f}",
-            f"{row['ceiling']:.2f}",
-            seconds,
-            f"{row['apply_ms']:.1f} ms, {row['reencode_ms']:.0f} ms",
+        numbers = [f"{row[key]:.2f}" for key in ("plain", "fitted", "network")]
+        best = max(row["fitted"], row["network"])
+        numbers = [
+            f"**{one}**" if i and float(one) == best and best > row["reencoded"] else one
+            for i, one in enumerate(numbers)
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(
+            [
+                f"{row['vae']}, {row['transform']}",
+                *numbers,
+                *(f"{row[key]:.2f}" for key in ("reencoded", "ceiling")),
+                f"{row['fitted_seconds']:.0f}, {row['steps']['count']} steps {row['network_seconds']:.0f}",
+                f"{row['fitted_ms']:.1f}, {row['network_ms']:.1f}, re-encoding {row['reencode_ms']:.0f}",
+            ]
+        )
+    return lines

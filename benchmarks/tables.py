@@ -133,6 +133,14 @@ def latent_operators_fit(content: dict[str, Any]) -> list[str]:
     return [*rows(head, body), *origins(content, content["fit"])]
 
 
+@table("latent-operators", "latent_operators_table.json")
+def latent_operators(content: dict[str, Any]) -> list[str]:
+    from operator_table import as_text
+
+    head, *body = as_text(content["rows"])
+    return [*rows(head, body), *origins(content, content["rows"])]
+
+
 @table("symmetrize", "latent_operators.json")
 def symmetrize(content: dict[str, Any]) -> list[str]:
     body = [

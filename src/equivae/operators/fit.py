@@ -18,17 +18,19 @@ from equivae.files.writing import check_name
 from equivae.operators.beside_plain import beside_plain
 from equivae.operators.family import fit_family
 from equivae.operators.fingerprint import Fingerprint
+from equivae.operators.learning import Images, MovedImages
 from equivae.operators.modules import Padding
 from equivae.operators.options import (
     FitOptions,
     KernelSize,
     Method,
     NetworkOptions,
+    NetworkSize,
     Objective,
+    network_shape,
 )
 from equivae.operators.pairs import Precision
 from equivae.operators.problems import Problem, gather
-from equivae.operators.refine import Images, MovedImages
 from equivae.operators.report import FitReport
 from equivae.operators.solve import Solved, finished, solved
 from equivae.operators.transform import FittedTransform, inverse_consistency, is_involution
@@ -67,6 +69,10 @@ def fit_latent_op(
     border: bool = True,
     magnitude: int = 0,
     phases: bool = True,
+    network: NetworkSize | None = None,
+    max_seconds: float = 300.0,
+    crop: int | None = None,
+    inverse: bool = True,
     progress: bool = True,
 ) -> FittedTransform:
     r"""Fit the latent op of a transform in closed form; the VAE stays bit for bit as it is.
@@ -107,18 +113,25 @@ def fit_latent_op(
         image_column: as `split` and `background`, see `equivae.data.load_images`.
         validation_split: share of the images held out.
         eval_batch_size: images per encoder call.
-        mixed_precision: encode under autocast: `"no"`, `"fp16"` or `"bf16"`.
+        mixed_precision: encode under autocast: `"no"`, `"fp16"` or `"bf16"`, under which gradient steps
+            decode too.
         seed: of the split and of the network.
         max_train_steps: of the network, or of the decoded objective.
-        learning_rate: of these steps.
+        learning_rate: of these steps; a network's own layers take three times as much.
         width: channels inside the network.
-        layers: of the network. `NETWORK_SIZES` names widths and layers of three sizes.
+        layers: of the network.
         objective: `"latent"`, or `"decoded"`: gradient steps on the decoded error follow, and the best on
             held-out images is kept. The VAE has to let gradients through its decoder.
         border: whether a channel of ones lies beside the zero-padded latent, which tells the operator
             where the border is.
         magnitude: side of a kernel over `|z|` beside that over `z`, such as 3; 0 for none.
         phases: whether resampled transforms are fitted from the untouched latent, phase by phase.
+        network: `"small"`, `"medium"` or `"large"`, instead of `method="network"` with a width and layers:
+            32 and 3, 64 and 3, or 128 and 4.
+        max_seconds: of the steps of each operator; the cosine ends with them.
+        crop: side in pixels of random crops of the images that the steps learn from, encoded anew each
+            time; `None` for the whole images, which are encoded once.
+        inverse: whether the inverse is fitted too. Its steps take as long again; an involution is its own.
         progress: show a progress bar.
 
     Returns a `FittedTransform`, a transform like any other, with a `report`; for a random transform a
@@ -144,6 +157,8 @@ def fit_latent_op(
         check_name("name", name)
     check_value("resolution", resolution, Optional[int], range=SIDE)
     check_value("max_samples", max_samples, Optional[int], range=at_least(2))
+    if network is not None:
+        method, (width, layers) = "network", network_shape(network)
     options = FitOptions(
         kernel_size=kernel_size,
         method=method,
@@ -155,13 +170,20 @@ def fit_latent_op(
         mixed_precision=mixed_precision,
         seed=seed,
         network=NetworkOptions(
-            max_train_steps, learning_rate, width=width, seed=seed, layers=layers
+            max_train_steps,
+            learning_rate,
+            width=width,
+            seed=seed,
+            layers=layers,
+            max_seconds=max_seconds,
+            crop=crop,
         ),
         progress=progress,
         objective=objective,
         border=border,
         magnitude=magnitude,
         phases=phases,
+        inverse=inverse,
     )
     wanted = resolve_transforms(transform)
     if len(wanted) != 1:

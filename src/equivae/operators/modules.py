@@ -29,6 +29,7 @@ Kernel = tuple[int, ...]
 """Numbers of latent cells, one for every axis of the grid: `(k, k)` for images."""
 
 Padding = Literal["replicate", "zeros", "reflect"]
+_NETWORK_RATE = 3.0  # of a network's own layers, relative to that of its base
 _MODES = {"replicate": "replicate", "zeros": "constant", "reflect": "reflect"}
 
 LARGEST_KERNEL = 99
@@ -79,6 +80,10 @@ class LatentOperator(nn.Module):
     def head(self, channels: int) -> LatentOperator:
         """For an operator that moves the grid, one that moves so many other channels to this one's."""
         raise NotImplementedError
+
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """The parameters, with the learning rate of each group relative to the one that is asked for."""
+        return [(list(self.parameters()), 1.0)]
 
     def forward(self, latents: Tensor) -> Tensor:
         axes = len(self.kernel) + 1
@@ -207,6 +212,13 @@ class ResidualOperator(LatentOperator):
     def config(self) -> dict[str, Any]:
         own = {"kind": self.kind, "width": self.width, "layers": len(self.network)}
         return {**own, "base": self.base.config()}
+
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        # The base was solved for; a network whose last layer starts at zero bears longer steps.
+        return [
+            (list(self.base.parameters()), 1.0),
+            (list(self.network.parameters()), _NETWORK_RATE),
+        ]
 
     def apply_batch(self, cells: Tensor) -> Tensor:
         convolve = _CONVOLUTIONS[len(self.kernel)]

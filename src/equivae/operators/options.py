@@ -8,14 +8,42 @@ from typing import Literal, Union
 from equivae.errors import InputError
 from equivae.operators.modules import Padding, check_kernel_size
 from equivae.operators.pairs import Precision
-from equivae.options import BATCH, NOT_NEGATIVE, SEED, Options, above, at_least, option, within
+from equivae.options import (
+    BATCH,
+    NOT_NEGATIVE,
+    SEED,
+    SIDE,
+    Options,
+    above,
+    at_least,
+    check_value,
+    option,
+    within,
+)
 
-__all__ = ["NETWORK_SIZES", "FitOptions", "KernelSize", "Method", "NetworkOptions", "Objective"]
+__all__ = [
+    "NETWORK_SIZES",
+    "FitOptions",
+    "KernelSize",
+    "Method",
+    "NetworkOptions",
+    "NetworkSize",
+    "Objective",
+    "network_shape",
+]
 
 Method = Literal["linear", "network"]
 Objective = Literal["latent", "decoded"]
-NETWORK_SIZES = {"small": (32, 3), "medium": (64, 3), "large": (128, 4)}
+NetworkSize = Literal["small", "medium", "large"]
+NETWORK_SIZES: dict[str, tuple[int, int]] = {"small": (32, 3), "medium": (64, 3), "large": (128, 4)}
 """Width and layers of the networks."""
+
+
+def network_shape(size: NetworkSize) -> tuple[int, int]:
+    """Width and layers of a size. `InputError` for an unknown one."""
+    check_value("network", size, NetworkSize)
+    return NETWORK_SIZES[size]
+
 
 KernelSize = Union[int, Literal["auto"]]
 
@@ -40,6 +68,12 @@ class NetworkOptions(Options):
     width: int = option(64, "Channels inside the network.", range=at_least(1, 4096))
     seed: int = option(0, "Of the weights and the order.", range=SEED)
     layers: int = option(3, "Layers of the network.", range=at_least(2, 100))
+    max_seconds: float = option(
+        300.0, "Of the steps, the looks at held-out images included.", range=above(0)
+    )
+    crop: int | None = option(
+        None, "Side in pixels of random crops to learn from; else whole images.", range=SIDE
+    )
 
 
 @dataclass(frozen=True)
@@ -62,7 +96,9 @@ class FitOptions(Options):
         range=within(0, 1, open_low=True, open_high=True),
     )
     eval_batch_size: int = option(4, "Images per encoder call.", range=BATCH)
-    mixed_precision: Precision = option("no", "no, fp16 or bf16.")
+    mixed_precision: Precision = option(
+        "no", "Of encodes, no, fp16 or bf16; under bf16 gradient steps decode in it too."
+    )
     seed: int = option(0, "Of the split and of the network.", range=SEED)
     network: NetworkOptions = field(default_factory=NetworkOptions)
     progress: bool = True
@@ -72,6 +108,7 @@ class FitOptions(Options):
     border: bool = option(True, "A channel of ones beside the zero-padded latent.")
     magnitude: int = option(0, "Side of a kernel over |z|; 0 for none.", check=_check_magnitude)
     phases: bool = option(True, "Fit resampled transforms phase by phase.")
+    inverse: bool = option(True, "Fit the inverse too.")
 
     @property
     def trained(self) -> bool:
@@ -79,6 +116,11 @@ class FitOptions(Options):
         return self.method == "network" or self.objective == "decoded"
 
     def check(self) -> None:
+        if self.network.crop is not None and not self.trained:
+            raise InputError(
+                "crop is for the gradient steps of a network or a decoded objective, and this fit takes "
+                "none; leave it out, or pass method='network' or objective='decoded'."
+            )
         plain = self.kernel_size == 1 and not self.trained and not self.magnitude
         if self.involution and not plain:
             raise InputError(

@@ -24,7 +24,16 @@ from equivae.transforms import Transform
 from equivae.transforms.base import mask_of_cells
 from equivae.units import require_finite
 
-__all__ = ["Pair", "Precision", "check_transform_fits", "latent_pairs"]
+__all__ = [
+    "Pair",
+    "Precision",
+    "cells_inside",
+    "check_crop",
+    "check_transform_fits",
+    "encoded",
+    "latent_pairs",
+    "lowered",
+]
 
 Precision = Literal["no", "fp16", "bf16"]
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -60,12 +69,13 @@ def latent_pairs(
     *,
     batch_size: int = 4,
     mixed_precision: Precision = "no",
+    inverse: bool = True,
     progress: bool = True,
 ) -> Iterator[list[Pair]]:
     """Per batch the pairs of every transform and of every inverse: `x` and each `T(x)` are encoded once.
 
     The way back, from `T(x)` to `x`, is a pair of the inverse, so that both are fitted in one pass; a
-    transform that is its own inverse gets both.
+    transform that is its own inverse gets both. Without `inverse` the way back is left out for the others.
     """
     from tqdm.auto import tqdm
 
@@ -76,7 +86,7 @@ def latent_pairs(
         # Anew for every batch: a context that is open at a yield would hold for the consumer too.
         with measuring(vae.module):
             x = batch.to(vae.device, vae.dtype)
-            found = list(_pairs_of(vae, x, transforms, mixed_precision))
+            found = list(_pairs_of(vae, x, transforms, mixed_precision, inverse))
         yield found
 
 
@@ -89,36 +99,46 @@ def _rows(count: int, batch_size: int, no_single: bool) -> list[list[int]]:
 
 
 def _pairs_of(
-    vae: Autoencoder, x: Tensor, transforms: Sequence[Transform], mixed_precision: Precision
+    vae: Autoencoder,
+    x: Tensor,
+    transforms: Sequence[Transform],
+    mixed_precision: Precision,
+    with_inverse: bool,
 ) -> Iterator[Pair]:
-    z = _encoded(vae, x, mixed_precision)
+    z = encoded(vae, x, mixed_precision)
     for transform in transforms:
         turned = transform.pixel(x)
-        encoded = _encoded(vae, turned, mixed_precision)
+        goal = encoded(vae, turned, mixed_precision)
         moved = transform.latent(z)
-        _require_same_cells(transform, moved, encoded)
-        mask = _cells(transform.mask(x), encoded)
-        yield Pair(transform, z, moved, encoded, mask, x, True)
+        _require_same_cells(transform, moved, goal)
+        mask = cells_inside(transform.mask(x), goal)
+        yield Pair(transform, z, moved, goal, mask, x, True)
         try:
             inverse = transform.inverse
         except NotImplementedError:
             continue
-        back = inverse.latent(encoded)
+        if not with_inverse and inverse.name != transform.name:
+            continue
+        back = inverse.latent(goal)
         _require_same_cells(inverse, back, z)
-        mask = _cells((inverse @ transform).mask(x), z)
-        yield Pair(inverse, encoded, back, z, mask, turned, False)
+        mask = cells_inside((inverse @ transform).mask(x), z)
+        yield Pair(inverse, goal, back, z, mask, turned, False)
 
 
-def _encoded(vae: Autoencoder, images: Tensor, mixed_precision: Precision) -> Tensor:
+def encoded(vae: Autoencoder, images: Tensor, mixed_precision: Precision) -> Tensor:
     """Latents in float32 at least; the encoder alone runs in half precision, never what follows."""
-    lowered: AbstractContextManager[Any] = nullcontext()
-    if mixed_precision != "no":
-        lowered = torch.autocast(vae.device.type, _DTYPES[mixed_precision])
-    with lowered:
+    with lowered(vae, mixed_precision):
         latents = vae.encode(images)
     name = type(vae.module).__name__
     require_finite(latents, f"the latents of {name}", "check its weights and its dtype")
     return latents.to(torch.promote_types(latents.dtype, torch.float32))
+
+
+def lowered(vae: Autoencoder, mixed_precision: Precision) -> AbstractContextManager[Any]:
+    """Autocast to a precision; nothing for `"no"`."""
+    if mixed_precision == "no":
+        return nullcontext()
+    return torch.autocast(vae.device.type, _DTYPES[mixed_precision])
 
 
 def check_transform_fits(transform: Transform, image: Tensor, vae: Autoencoder) -> None:
@@ -142,12 +162,32 @@ def check_transform_fits(transform: Transform, image: Tensor, vae: Autoencoder) 
         )
 
 
-def _cells(mask: Tensor | None, latents: Tensor) -> Tensor | None:
+def cells_inside(mask: Tensor | None, latents: Tensor) -> Tensor | None:
     """The cells of `latents` all of whose pixels are inside the mask, bool `(*grid)`."""
     if mask is None:
         return None
     cells = mask_of_cells(mask, latents.shape[-2:])[0, 0]
     return cells.expand(latents.shape[2:])
+
+
+def check_crop(side: int, transform: Transform, image: Tensor, vae: Autoencoder) -> None:
+    """`InputError` unless crops of a side suit the images, the VAE and the transform."""
+    if image.ndim != 3:
+        raise InputError("crop takes parts of images; leave it out for video and audio.")
+    if side > min(image.shape[-2:]) or side % vae.factor:
+        raise InputError(
+            f"crop must divide by the VAE's factor {vae.factor} and be at most as large as the images that "
+            f"transform {transform.name!r} is fitted on, {tuple(image.shape[-2:])} pixels, got {side}."
+        )
+    part = image[None, :, :side, :side]
+    check_transform_fits(transform, part[0], vae)
+    mask = transform.mask(part)
+    size = torch.Size(length // vae.factor for length in transform.pixel(part).shape[-2:])
+    if mask is not None and not mask_of_cells(mask, size).any():
+        raise InputError(
+            f"no latent cell of a crop of {side} pixels lies inside the mask of transform "
+            f"{transform.name!r}; choose larger crops."
+        )
 
 
 def _require_same_cells(transform: Transform, moved: Tensor, encoded: Tensor) -> None:

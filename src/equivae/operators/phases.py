@@ -56,6 +56,13 @@ class Geometry:
         (p, q), (r, s) = self.ratio
         return height * p // q, width * r // s
 
+    @property
+    def tile(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """`((p, q), (r, s))` if every `q` by `s` cells become `p` by `r` in the same way; else `None`."""
+        if self.cyclic or self.kind == "warp":
+            return None
+        return self.ratio if self.kind == "scale" else ((1, 1), (1, 1))
+
     def places(self, height: int, width: int) -> Tensor:
         """The places `(h', w', 2)` of the moved cells in the untouched grid, in cells, float64 `(y, x)`."""
         rows, columns = self.size(height, width)
@@ -188,14 +195,18 @@ class PhaseOperator(LatentOperator):
     def windows(self, cells: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """Windows `(B, h' w', planes * wy * wx)`, the phase `(h' w')` of each, and `(h', w')`."""
         index, phase, size = self._plan(*cells.shape[-2:])
-        planes = [cells, *([cells.abs()] if self.magnitude else [])]
-        if self.border:
-            planes.append(torch.ones_like(cells[:, :1]))
         tall, wide = self.kernel
-        padded = F.pad(torch.cat(planes, 1), [wide, wide, tall, tall])
+        padded = F.pad(self._beside(cells), [wide, wide, tall, tall])
         cut = padded.flatten(2).index_select(2, index.to(cells.device))
         cut = cut.reshape(*cut.shape[:2], len(phase), tall * wide)
         return cut.transpose(1, 2).flatten(2), phase, size
+
+    def _beside(self, cells: Tensor) -> Tensor:
+        """Everything that windows are cut from, `(B, planes, h, w)`."""
+        planes = [cells, *([cells.abs()] if self.magnitude else [])]
+        if self.border:
+            planes.append(torch.ones_like(cells[:, :1]))
+        return torch.cat(planes, 1)
 
     def _plan(self, height: int, width: int) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """Which cells of the flat, padded grid every window holds, the windows' phases, and the new size."""
@@ -225,6 +236,9 @@ class PhaseOperator(LatentOperator):
         return nearest.indices
 
     def apply_batch(self, cells: Tensor) -> Tensor:
+        tile = self.geometry.tile
+        if tile is not None:
+            return self._convolved(cells, tile)
         windows, phase, size = self.windows(cells)
         weight, bias = self.weight.to(cells), self.bias.to(cells)
         if len(weight) == 1:
@@ -240,3 +254,35 @@ class PhaseOperator(LatentOperator):
             back = order.argsort().to(cells.device)
             moved = torch.cat(parts, 1).index_select(1, back)
         return moved.transpose(1, 2).reshape(len(cells), -1, *size)
+
+    def _convolved(self, cells: Tensor, tile: tuple[tuple[int, int], tuple[int, int]]) -> Tensor:
+        """The same where windows repeat: a convolution for every place in the tile of new cells."""
+        (up, down), (right, left) = tile
+        (tall, wide), (height, width) = self.kernel, cells.shape[-2:]
+        new = self.geometry.size(height, width)
+        rows, columns = new[0] // up, new[1] // right
+        places = self.geometry.places(down, left).flatten(0, 1)
+        starts, offsets = window_of(places, self.kernel)
+        phase = self._nearest(offsets, height, width)
+        # Windows that see nothing need not see it from afar.
+        reach = (down * (rows - 1) + tall, left * (columns - 1) + wide)
+        starts = torch.stack(
+            [starts[:, 0].clamp(-reach[0], height), starts[:, 1].clamp(-reach[1], width)], 1
+        )
+        low, high = starts.amin(0).tolist(), starts.amax(0).tolist()
+        above, before = max(0, -low[0]), max(0, -low[1])
+        below = max(0, high[0] + reach[0] - height)
+        behind = max(0, high[1] + reach[1] - width)
+        padded = F.pad(self._beside(cells), [before, behind, above, below])
+        weight, bias = self.weight.to(cells), self.bias.to(cells)
+        weight = weight.reshape(*weight.shape[:2], self.planes, tall, wide)
+        parts = []
+        for (y, x), one in zip(starts.tolist(), phase.tolist(), strict=True):
+            part = padded[
+                ...,
+                y + above : y + above + reach[0],
+                x + before : x + before + reach[1],
+            ]
+            parts.append(F.conv2d(part, weight[one], bias[one], stride=(down, left)))
+        moved = torch.stack(parts, -1).reshape(*parts[0].shape, up, right)
+        return moved.permute(0, 1, 2, 4, 3, 5).reshape(len(cells), -1, *new)

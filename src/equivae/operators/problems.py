@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from equivae.errors import InputError
 from equivae.operators.geometry import geometry_of, phase_operator
 from equivae.operators.modules import Kernel, LatentOperator
 from equivae.operators.options import FitOptions
-from equivae.operators.pairs import Pair, check_transform_fits, latent_pairs
+from equivae.operators.pairs import Pair, check_crop, check_transform_fits, latent_pairs
 from equivae.operators.phases import PhaseOperator
 from equivae.operators.regression import PatchRegression, PhaseRegression, Regression
 from equivae.operators.seam_regression import SeamRegression, seam_operator
@@ -122,7 +123,7 @@ def gather(
         )
     transforms = [vae.place(transform) for transform in transforms]
     for transform in transforms:
-        check_transform_fits(transform, images[0], vae)
+        _check(transform, images[0], vae, options)
     wanted = {transform.name for transform in transforms}
     training, held_out = images.split(options.validation_split, options.seed)
     for transform in transforms:
@@ -140,6 +141,7 @@ def gather(
             transforms,
             batch_size=options.eval_batch_size,
             mixed_precision=options.mixed_precision,
+            inverse=options.inverse,
             progress=options.progress,
         )
         for batch in pairs:
@@ -152,6 +154,28 @@ def gather(
     for problem in problems.values():
         _check_enough(problem, len(training), options)
     return problems, len(held_out)
+
+
+def _check(transform: Transform, image: Tensor, vae: Autoencoder, options: FitOptions) -> None:
+    """`InputError` unless images such as this one, and crops of it, can be fitted on."""
+    check_transform_fits(transform, image, vae)
+    _check_grid(transform, image, vae, options)
+    crop = options.network.crop
+    if crop is None:
+        return
+    ways = [(transform, image)]
+    if options.inverse:
+        with contextlib.suppress(NotImplementedError):
+            ways.append((transform.inverse, transform.pixel(image[None])[0]))
+    for way, start in ways:
+        check_crop(crop, way, start, vae)
+        _check_grid(way, start[:, :crop, :crop], vae, options)
+
+
+def _check_grid(transform: Transform, image: Tensor, vae: Autoencoder, options: FitOptions) -> None:
+    geometry = geometry_of(transform) if options.phases and image.ndim == 3 else None
+    if geometry is not None:
+        geometry.size(*(length // vae.factor for length in image.shape[1:]))
 
 
 def _problem(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> Problem:

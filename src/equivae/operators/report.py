@@ -13,7 +13,7 @@ class Candidate:
     """One choice of operator on held-out images.
 
     Attributes:
-        method: `"linear"` or `"network"`.
+        method: `"linear"`, `"network"`, or `"decoded"` for a convolution after steps on the decoded error.
         kernel_size: latent cells along a side.
         latent_error: `‖ρ E(x) - E(T x)‖ / ‖E(T x)‖`.
         decoded_psnr: PSNR in dB of `D(ρ E(x))` against `T x`, inside the mask; `None` if not decoded.
@@ -77,7 +77,7 @@ class FitReport:
         return asdict(self)
 
     def to_markdown(self) -> str:
-        """One line for the fit, and a table of the candidates."""
+        """The fit in a line, how well the law of the group holds, and a table of the candidates."""
         lines = [
             f"{self.transform}: {self.method}, kernel {self.kernel_size}, {self.images} images, "
             f"{self.seconds:.0f} s; latent error {self.latent_error:.3f} "
@@ -90,6 +90,11 @@ class FitReport:
             )
         if self.is_plain:
             lines.append("The fit lost to the plain op, which was returned instead.")
+        if self.inverse_consistency is not None:
+            lines.append(
+                f"Done and undone it changes latents by {self.inverse_consistency:.2g} of their norm: the "
+                "law of the group holds to that."
+            )
         if self.candidates:
             lines += ["", "| operator | latent error | decoded PSNR |", "|---|---|---|"]
         for one in self.candidates:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,12 +10,13 @@ from torch import Tensor
 
 from equivae.autoencoder import Autoencoder
 from equivae.operators.decoding import decoded_psnr
+from equivae.operators.learning import Crops, Examples, Images, Source, decoded_loss, latent_loss
 from equivae.operators.modules import ConvOperator, Kernel, LatentOperator, ResidualOperator
 from equivae.operators.moments import RIDGES
 from equivae.operators.options import FitOptions
 from equivae.operators.pairs import Pair
 from equivae.operators.problems import Problem, squares
-from equivae.operators.refine import Examples, Images, decoded_loss, latent_loss, refine
+from equivae.operators.refine import refine
 from equivae.operators.report import Candidate
 from equivae.operators.structure import nearest_involution
 
@@ -129,40 +129,56 @@ def _trained(
 ) -> Solved:
     """Gradient steps from the candidate; its equations stay those of training images."""
     start = replace(chosen, decoded_psnr=operator_psnr(problem, vae, chosen.operator))
-    operator = start.operator
-    if options.method == "network":
-        network = options.network
-        operator = ResidualOperator(operator, network.width, network.layers, network.seed)
-    examples = Examples.of(
-        [problem.inputs(pair) for pair in problem.training],
-        [pair.target for pair in problem.training],
-        problem.training[0].mask,
-    )
-    score: Callable[[LatentOperator], float]
+    operator = _with_network(start.operator, options)
+    source = _source(problem, vae, training, options)
+    loss = latent_loss(source)
     if options.objective == "decoded":
-        loss = decoded_loss(examples, vae, problem.transform, training)
+        loss = decoded_loss(source, vae, problem.transform, options.mixed_precision)
 
-        def score(one: LatentOperator) -> float:
-            return operator_psnr(problem, vae, one)
+    def score(one: LatentOperator) -> float:
+        return operator_psnr(problem, vae, one)
 
+    rows = sum(len(pair.latent) for pair in problem.training)
+    better = refine(operator, loss, rows, vae, score, options.network, options.progress)
+    if better is None:  # then all images have a say, as they have in a closed form
+        refitted = problem.equations.refit(chosen.ridge, chosen.kernel).to(vae.device)
+        found = replace(start, operator=_with_network(refitted, options))
     else:
-        loss = latent_loss(examples)
-
-        def score(one: LatentOperator) -> float:
-            return -latent_error(problem, one)
-
-    operator = refine(
-        operator, loss, len(examples.inputs), vae, score, options.network, options.progress
-    )
-    found = replace(
-        start,
-        operator=operator,
-        latent_error=latent_error(problem, operator),
-        decoded_psnr=operator_psnr(problem, vae, operator),
-    )
+        found = replace(
+            start,
+            operator=better,
+            latent_error=latent_error(problem, better),
+            decoded_psnr=operator_psnr(problem, vae, better),
+        )
     before = chosen.candidates or [start.candidate()]
     label = "network" if options.method == "network" else "decoded"
     return replace(found, candidates=[*before, found.candidate(label)])
+
+
+def _with_network(operator: LatentOperator, options: FitOptions) -> LatentOperator:
+    """The same map, with a network on top if there is to be one."""
+    if options.method != "network":
+        return operator
+    network = options.network
+    return ResidualOperator(operator, network.width, network.layers, network.seed).to(
+        next(operator.parameters()).device
+    )
+
+
+def _source(problem: Problem, vae: Autoencoder, training: Images, options: FitOptions) -> Source:
+    """What the steps learn from."""
+    if options.network.crop is not None:
+        return Crops(
+            training,
+            options.network.crop,
+            vae,
+            problem.transform,
+            problem.moves_grid,
+            options.mixed_precision,
+        )
+    pairs = problem.training
+    inputs, targets = [problem.inputs(pair) for pair in pairs], [pair.target for pair in pairs]
+    return Examples.of(inputs, targets, training, pairs[0].mask)
 
 
 @torch.no_grad()
