@@ -6,36 +6,28 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import equivae
-from equivae.cli.inputs import given, images_from, load_model, transforms_of
+from equivae.cli.inputs import images_from, load_model, transforms_of
 from equivae.cli.options import (
-    Background,
     DataDir,
     DatasetName,
-    DrawSeed,
-    EvalBatchSize,
-    Features,
-    ImageColumn,
-    Lpips,
-    MaxSamples,
     Model,
     ModelConfig,
-    Reencode,
     ReportDir,
-    Resolution,
     Revision,
-    Split,
     Subfolder,
-    SweepSamples,
     Transforms,
     Variant,
     opt,
+    with_evaluation,
 )
 from equivae.cli.showing import show
 from equivae.processes import process_state
+from equivae.reporting.options import EvaluationOptions
 
 __all__ = ["evaluate"]
 
 
+@with_evaluation
 def evaluate(
     pretrained_model_name_or_path: Model,
     data_dir: DataDir = None,
@@ -46,27 +38,18 @@ def evaluate(
     ] = None,
     baseline: Annotated[Optional[str], opt("baseline", "Another VAE, shown as 'before'.")] = None,
     output_dir: ReportDir = None,
-    resolution: Resolution = 256,
-    eval_batch_size: EvalBatchSize = 4,
-    max_samples: MaxSamples = None,
-    sweep_samples: SweepSamples = None,
-    reencode: Reencode = False,
-    features: Features = None,
-    lpips: Lpips = None,
-    seed: DrawSeed = 0,
-    image_column: ImageColumn = None,
-    split: Split = None,
-    background: Background = None,
     subfolder: Subfolder = None,
     variant: Variant = None,
     revision: Revision = None,
     model_config_name_or_path: ModelConfig = None,
+    **options: Any,
 ) -> None:
     """Measure reconstruction and equivariance of a VAE, on its own or against a baseline."""
     from equivae.files.writing import check_claim
 
     source = images_from(data_dir, dataset_name, "data_dir")
     wanted: list[Any] = [*transforms_of(transforms)]
+    EvaluationOptions(**options)
     if latent_op is not None:
         wanted.append(equivae.load_latent_op(latent_op))
     if output_dir is not None:
@@ -78,15 +61,7 @@ def evaluate(
         source,
         wanted,
         baseline=baseline,
-        resolution=resolution,
-        eval_batch_size=eval_batch_size,
-        max_samples=max_samples,
-        sweep_samples=sweep_samples,
-        reencode=reencode,
-        features=features,  # type: ignore[arg-type]
-        lpips=lpips,  # type: ignore[arg-type]
-        seed=seed,
-        **given(image_column=image_column, split=split, background=background),
+        **options,
     )
     if not process_state().is_main_process:
         return

@@ -2,7 +2,8 @@
 
 from equivae._moved import moved_names
 from equivae.evaluation.latent_statistics import latent_statistics
-from equivae.evaluation.metrics import MeasureOptions, measure
+from equivae.evaluation.metrics import measure
+from equivae.evaluation.options import MeasureOptions
 from equivae.evaluation.results import (
     GroupMetrics,
     LatentStatistics,

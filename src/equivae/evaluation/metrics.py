@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +19,9 @@ from equivae.autoencoder import (
 )
 from equivae.data.sources import ImageDataset, collate
 from equivae.errors import InputError
-from equivae.evaluation.features import (
-    check_backbone,
-    check_distance,
-    check_features,
-    resolve_features,
-    resolve_lpips,
-)
+from equivae.evaluation.features import check_features, resolve_features, resolve_lpips
 from equivae.evaluation.latents import Latents, relative_drift
+from equivae.evaluation.options import MeasureOptions
 from equivae.evaluation.quality import mean_inside, similarity
 from equivae.evaluation.results import Metrics, Panel, TransformMetrics
 from equivae.evaluation.roundtrip import (
@@ -42,7 +35,6 @@ from equivae.evaluation.roundtrip import (
 )
 from equivae.evaluation.summary import Found, Summary
 from equivae.evaluation.sweeps import measure_sweeps, sweep_images
-from equivae.options import BATCH, SEED, Options, at_least, option
 from equivae.processes import process_state
 from equivae.transforms import Transform
 from equivae.transforms.base import mask_of_cells
@@ -51,33 +43,6 @@ from equivae.units import psnr
 __all__ = ["MeasureOptions", "Metrics", "Panel", "TransformMetrics", "measure", "psnr"]
 
 _KEPT_LATENTS = 256 * 2**20  # bytes of the baseline's latents held for the drift
-
-
-@dataclass(frozen=True)
-class MeasureOptions(Options):
-    """What is measured beside the basic numbers.
-
-    Attributes:
-        batch_size: images per encoder and decoder call.
-        ceiling: decode `E(T x)` as well, for the best that the decoder could do.
-        reencode: decode `E(T(D(E(x))))` as well, for what can be had without a latent op, and take the time.
-        sweep_samples: images on which angles and scales are swept; 0 for none.
-        features: a backbone, see `resolve_features`.
-        lpips: a perceptual distance, see `resolve_lpips`.
-        seed: of random transforms and of the bootstrap.
-        progress: show a progress bar.
-    """
-
-    batch_size: int = option(4, "Images per call.", range=BATCH)
-    ceiling: bool = option(True, "Decode E(T x) as well.")
-    reencode: bool = option(False, "Measure re-encoding as well, and its time.")
-    sweep_samples: int = option(
-        0, "Images on which angles and scales are swept.", range=at_least(0)
-    )
-    features: Any = option(None, "A backbone.", check=check_backbone)
-    lpips: Any = option(None, "A perceptual distance.", check=check_distance)
-    seed: int = option(0, "Of random transforms and of the bootstrap.", range=SEED)
-    progress: bool = option(True, "Show a progress bar.")
 
 
 def measure(
