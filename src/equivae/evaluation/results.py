@@ -11,6 +11,7 @@ __all__ = [
     "LatentStatistics",
     "Metrics",
     "Panel",
+    "ProtocolMetrics",
     "Spread",
     "Sweep",
     "TransformMetrics",
@@ -41,6 +42,26 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class ProtocolMetrics:
+    """The imagenet protocol's numbers of a reconstruction, or of a round trip.
+
+    Attributes:
+        psnr: mean of the images' own PSNR in dB, over 8 bits: `clamp(127.5 x + 128, 0, 255)`, truncated.
+        ssim: torchmetrics' structural similarity with `data_range=(-1, 1)`. `None` for signals that are no
+            images.
+        lpips: learned perceptual distance, `None` without a network.
+        rfid: Fréchet distance of 8-bit images, `None` without a network.
+        gap_db: mean over the images of reconstruction PSNR minus round-trip PSNR; `None` for reconstructions.
+    """
+
+    psnr: float
+    ssim: float | None = None
+    lpips: float | None = None
+    rfid: float | None = None
+    gap_db: float | None = None
+
+
+@dataclass(frozen=True)
 class TransformMetrics:
     """One transform's errors, means over the images. Errors in [0, 1] units, after clamping.
 
@@ -66,6 +87,8 @@ class TransformMetrics:
         reencoded_psnr: its PSNR in dB.
         latent_op_seconds: time of the latent op for one image, median over the batches; with re-encoding.
         reencoded_seconds: time of decoding, moving and encoding again for one image, likewise.
+        latent_op: which it is: `"plain"`, `"fitted"`, or `"own"` for one that this library did not make.
+        imagenet: the same round trip by the imagenet protocol, `None` under the other.
     """
 
     round_trip_mse: float
@@ -85,6 +108,8 @@ class TransformMetrics:
     reencoded_psnr: float | None = None
     latent_op_seconds: float | None = None
     reencoded_seconds: float | None = None
+    latent_op: str = "plain"
+    imagenet: ProtocolMetrics | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +207,9 @@ class Metrics:
         reconstruction_lpips: learned perceptual distance of `x` and `D(E(x))`.
         non_finite: under the keys of `per_image`, of how many images the number is NaN or infinite; empty
             for a sound VAE. Means over such images are NaN.
+        imagenet: the reconstruction by the imagenet protocol, `None` under the other.
+        conventions: what the numbers mean, by what they are called in tables.
+        notes: what was not measured, and how to have it measured.
     """
 
     images: int
@@ -200,6 +228,9 @@ class Metrics:
     reconstruction_rfid: float | None = None
     reconstruction_lpips: float | None = None
     non_finite: dict[str, int] = field(default_factory=dict)
+    imagenet: ProtocolMetrics | None = None
+    conventions: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,16 @@ from typing import Any
 
 from torch import Tensor
 
-from equivae.evaluation.features import FeatureSums, frechet_distance
+from equivae.evaluation.features import FeatureSums, Gaussian, frechet_distance
 from equivae.evaluation.latents import LatentSums
-from equivae.evaluation.results import GroupMetrics, Metrics, Spread, TransformMetrics
+from equivae.evaluation.protocols import mean_of
+from equivae.evaluation.results import (
+    GroupMetrics,
+    Metrics,
+    ProtocolMetrics,
+    Spread,
+    TransformMetrics,
+)
 from equivae.evaluation.statistics import Resampling, difference_of, psnr_of
 from equivae.transforms import get_group, list_groups
 from equivae.units import difference_db, psnr, rank
@@ -50,9 +57,17 @@ class Summary:
     """From the numbers of every image to those of all."""
 
     def __init__(
-        self, found: Found, names: Sequence[str], transforms: Sequence[str], seed: int
+        self,
+        found: Found,
+        names: Sequence[str],
+        transforms: Mapping[str, str],
+        seed: int,
+        *,
+        imagenet: bool = False,
+        reference: Gaussian | None = None,
     ) -> None:
         self.names, self.transforms = list(names), transforms
+        self.imagenet, self.reference = imagenet, reference
         self.features, self.seconds = found.features, found.seconds
         count = len(self.names)
         self.per_image = {
@@ -69,6 +84,9 @@ class Summary:
         self._spread(spreads, "reconstruction_ssim", within=_SSIM)
         reconstruction = self._mean("reconstruction_mse")
         transforms = {name: self._transform(name, spreads) for name in self.transforms}
+        protocol = None
+        if self.imagenet:
+            protocol = self._protocol("reconstruction", "reconstruction", "", spreads)
         return Metrics(
             images=len(self.names),
             reconstruction_mse=reconstruction,
@@ -82,8 +100,9 @@ class Summary:
             spreads=spreads,
             non_finite=self._non_finite(),
             reconstruction_feature_cosine=self._maybe("reconstruction/feature_cosine"),
-            reconstruction_rfid=self._rfid("reconstruction"),
-            reconstruction_lpips=self._maybe("reconstruction/lpips"),
+            reconstruction_rfid=None if self.imagenet else self._rfid("reconstruction"),
+            reconstruction_lpips=None if self.imagenet else self._maybe("reconstruction/lpips"),
+            imagenet=protocol,
             **more,
         )
 
@@ -101,6 +120,9 @@ class Summary:
             larger_is_better=False,
             within=(0.0, math.inf),
         )
+        protocol, trip = None, f"round_trip/{name}"
+        if self.imagenet:
+            protocol = self._protocol(trip, "round_trip", f"/{name}", spreads)
         return TransformMetrics(
             round_trip_mse=error,
             round_trip_psnr=psnr(error),
@@ -112,13 +134,34 @@ class Summary:
             ceiling_mse=ceiling,
             ceiling_psnr=None if ceiling is None else psnr(ceiling),
             reconstruction_psnr=psnr(reference),
-            round_trip_feature_cosine=self._maybe(f"round_trip/{name}/feature_cosine"),
-            round_trip_rfid=self._rfid(f"round_trip/{name}"),
-            round_trip_lpips=self._maybe(f"round_trip/{name}/lpips"),
+            round_trip_feature_cosine=self._maybe(f"{trip}/feature_cosine"),
+            round_trip_rfid=None if self.imagenet else self._rfid(trip),
+            round_trip_lpips=None if self.imagenet else self._maybe(f"{trip}/lpips"),
             reencoded_mse=reencoded,
             reencoded_psnr=None if reencoded is None else psnr(reencoded),
             latent_op_seconds=self._seconds(f"latent_op/{name}"),
             reencoded_seconds=self._seconds(f"reencoded/{name}"),
+            latent_op=self.transforms[name],
+            imagenet=protocol,
+        )
+
+    def _protocol(
+        self, features: str, kind: str, which: str, spreads: dict[str, Spread]
+    ) -> ProtocolMetrics:
+        """The imagenet protocol's numbers; `features` is where those of the networks are kept."""
+        psnr_key, gap_key = f"imagenet/{kind}_psnr{which}", f"imagenet/gap_db{which}"
+        self._spread(spreads, psnr_key)
+        self._spread(spreads, f"imagenet/{kind}_ssim{which}", within=_SSIM)
+        gap = None
+        if which:
+            self._spread(spreads, gap_key, larger_is_better=False)
+            gap = mean_of(self.per_image[gap_key])
+        return ProtocolMetrics(
+            psnr=mean_of(self.per_image[psnr_key]),
+            ssim=self._maybe(f"imagenet/{kind}_ssim{which}"),
+            lpips=self._maybe(f"{features}/lpips"),
+            rfid=self._rfid(features, None if which else self.reference),
+            gap_db=gap,
         )
 
     def _group(self, found: Mapping[str, TransformMetrics]) -> GroupMetrics:
@@ -136,7 +179,7 @@ class Summary:
 
     def _non_finite(self) -> dict[str, int]:
         counts = {
-            key: sum(not math.isfinite(value) for value in values)
+            key: sum(not _is_sound(key, value) for value in values)
             for key, values in self.per_image.items()
         }
         return {key: count for key, count in counts.items() if count}
@@ -153,10 +196,11 @@ class Summary:
     def _seconds(self, key: str) -> float | None:
         return statistics.median(self.seconds[key]) if key in self.seconds else None
 
-    def _rfid(self, key: str) -> float | None:
+    def _rfid(self, key: str, reference: Gaussian | None = None) -> float | None:
         if f"{key}/seen" not in self.features or len(self.names) < 2:
             return None
-        return frechet_distance(self.features[f"{key}/seen"], self.features[f"{key}/target"])
+        seen, target = (self.features[f"{key}/{part}"] for part in ("seen", "target"))
+        return frechet_distance(seen, reference or target)
 
     def _psnr(self, keys: list[str]) -> Spread:
         return self.resampling.spread(
@@ -175,16 +219,22 @@ class Summary:
         spreads: dict[str, Spread],
         key: str,
         *,
-        within: tuple[float, float],
+        within: tuple[float, float] = (-math.inf, math.inf),
         larger_is_better: bool = True,
     ) -> None:
-        if key in self.per_image:
+        values = self.per_image.get(key, [math.inf])
+        if not any(map(math.isinf, values)):
             spreads[key] = self.resampling.spread(
                 [key],
                 lambda means: means[..., 0],
                 larger_is_better=larger_is_better,
                 within=within,
             )
+
+
+def _is_sound(key: str, value: float) -> bool:
+    """A number, or the infinite PSNR of an image that came back as it was."""
+    return math.isfinite(value) or (key.startswith("imagenet/") and math.isinf(value))
 
 
 def _groups(
