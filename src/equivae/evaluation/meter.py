@@ -11,6 +11,7 @@ from torch import Tensor
 from equivae.autoencoder import Autoencoder
 from equivae.errors import InputError
 from equivae.evaluation.features import check_features
+from equivae.evaluation.latent_metrics import PerImage, chosen
 from equivae.evaluation.options import MeasureOptions
 from equivae.evaluation.protocols import Networks, eight_bit, imagenet_numbers, psnr_of_each
 from equivae.evaluation.quality import mean_inside, similarity
@@ -40,6 +41,9 @@ class Meter:
         self.vae, self.transforms, self.options = vae, transforms, options
         self.networks = Networks(options, vae.device)
         self.imagenet = options.protocol == "imagenet"
+        self.latent_metrics = [
+            one for one in chosen(options.metrics).values() if isinstance(one, PerImage)
+        ]
         self.found = Found()
 
     def see(self, x: Tensor, indices: Sequence[int]) -> Reconstruction:
@@ -53,6 +57,9 @@ class Meter:
         if self.imagenet:
             for key, values in imagenet_numbers(batch.seen, batch.plain).items():
                 found.add(f"imagenet/reconstruction_{key}", values, indices)
+        seeds = [seed_of(self.options.seed, index) for index in indices]
+        for metric in self.latent_metrics:
+            found.add(f"latent/{metric.name}", metric.of(self.vae, batch, seeds), indices)
         for named in self.transforms:
             fixed, drawn = fix_draws(self.vae, named, batch, seed_of(self.options.seed, indices[0]))
             if not drawn or fixed.mixes_samples:

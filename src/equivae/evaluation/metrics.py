@@ -17,6 +17,7 @@ from equivae.autoencoder import (
 )
 from equivae.data.sources import ImageDataset, collate
 from equivae.evaluation.features import Gaussian
+from equivae.evaluation.latent_metrics import FlatField, OfFlatField, chosen, flat_field
 from equivae.evaluation.latents import Latents, relative_drift
 from equivae.evaluation.meter import Meter
 from equivae.evaluation.options import MeasureOptions
@@ -107,9 +108,9 @@ def measure(
         found,
         images.names,
         {t.name: kind_of_op(t) for t in transforms},
-        options.seed,
-        imagenet=meter.imagenet,
-        reference=_reference(vae, images, options, meter.networks),
+        options,
+        _reference(vae, images, options, meter.networks),
+        _flat_field(vae, images, options),
     )
     return summary.metrics(
         sweeps=sweeps,
@@ -125,6 +126,18 @@ def kind_of_op(transform: Transform) -> str:
         return "fitted"
     ours = type(transform).__module__.startswith("equivae.transforms.")
     return "plain" if ours and not isinstance(transform, FunctionTransform) else "own"
+
+
+def _flat_field(
+    vae: Autoencoder, images: ImageDataset, options: MeasureOptions
+) -> FlatField | None:
+    """Of the first image's size."""
+    if images[0].ndim != 3 or not any(
+        isinstance(one, OfFlatField) for one in chosen(options.metrics).values()
+    ):
+        return None
+    with measuring(vae.module):
+        return flat_field(vae, *images[0].shape[-2:])
 
 
 def _reference(

@@ -165,8 +165,11 @@ class LatentStatistics:
         effective_dimension: participation ratio `(tr C)² / tr(C²)` of the channels' covariance `C`: the
             number of channels when all vary alike and independently, 1 when all say the same.
         smoothness: correlation of neighbouring cells: 1 for a constant, 0 for white noise.
-        spectrum: energy of the latents' block DCT by band of frequency, as shares of the whole.
+        spectrum: energy of the latents' block DCT by diagonal, `u + v` from 1 on, as shares of the whole.
         image_spectrum: the same of the images, on their own grid.
+        profile: amplitudes of the latents' block DCT in zigzag order, relative to the constant's, which is
+            first: as Skorokhodov et al. (2502.14831) order a spectrum.
+        image_profile: the same of the images.
         drift: `‖E(x) - E₀(x)‖ / ‖E₀(x)‖` against the baseline's encoder, mean over images; `None`
             without a baseline, or with one whose latents have another shape.
         drift_images: over how many images.
@@ -180,6 +183,8 @@ class LatentStatistics:
     image_spectrum: list[float]
     drift: float | None = None
     drift_images: int = 0
+    profile: list[float] = field(default_factory=list)
+    image_profile: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -208,6 +213,7 @@ class Metrics:
         non_finite: under the keys of `per_image`, of how many images the number is NaN or infinite; empty
             for a sound VAE. Means over such images are NaN.
         imagenet: the reconstruction by the imagenet protocol, `None` under the other.
+        latent_metrics: numbers of the latent space by name, see "Numbers of the latent space".
         conventions: what the numbers mean, by what they are called in tables.
         notes: what was not measured, and how to have it measured.
     """
@@ -229,6 +235,7 @@ class Metrics:
     reconstruction_lpips: float | None = None
     non_finite: dict[str, int] = field(default_factory=dict)
     imagenet: ProtocolMetrics | None = None
+    latent_metrics: dict[str, float] = field(default_factory=dict)
     conventions: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from equivae.evaluation.results import Spread
 
-__all__ = ["CERTAIN", "RESAMPLES", "Resampling", "difference_of", "psnr_of"]
+__all__ = ["CERTAIN", "RESAMPLES", "Number", "Resampling", "difference_of", "psnr_of"]
 
 Floats = NDArray[np.float64]
 Number = Callable[[Floats], Floats]

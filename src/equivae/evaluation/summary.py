@@ -12,7 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from equivae.evaluation.features import FeatureSums, Gaussian, frechet_distance
+from equivae.evaluation.latent_metrics import FlatField, Moments, OfFlatField, PerImage, chosen
+from equivae.evaluation.latent_metrics.base import psnr_of_mean
 from equivae.evaluation.latents import LatentSums
+from equivae.evaluation.options import MeasureOptions
 from equivae.evaluation.protocols import mean_of
 from equivae.evaluation.results import (
     GroupMetrics,
@@ -21,13 +24,14 @@ from equivae.evaluation.results import (
     Spread,
     TransformMetrics,
 )
-from equivae.evaluation.statistics import Resampling, difference_of, psnr_of
+from equivae.evaluation.statistics import Number, Resampling, difference_of, psnr_of
 from equivae.transforms import get_group, list_groups
 from equivae.units import difference_db, psnr, rank
 
 __all__ = ["Found", "Summary"]
 
 _SSIM = (-1.0, 1.0)
+_MAY_BE_INFINITE = ("imagenet/", "latent/shift_psnr")
 
 
 @dataclass
@@ -61,13 +65,13 @@ class Summary:
         found: Found,
         names: Sequence[str],
         transforms: Mapping[str, str],
-        seed: int,
-        *,
-        imagenet: bool = False,
+        options: MeasureOptions,
         reference: Gaussian | None = None,
+        flat: FlatField | None = None,
     ) -> None:
         self.names, self.transforms = list(names), transforms
-        self.imagenet, self.reference = imagenet, reference
+        self.imagenet, self.reference = options.protocol == "imagenet", reference
+        self.latents, self.level, self.flat = found.latents, options.metrics, flat
         self.features, self.seconds = found.features, found.seconds
         count = len(self.names)
         self.per_image = {
@@ -75,7 +79,7 @@ class Summary:
             for key, values in found.numbers.items()
             if len(values) == count
         }
-        self.resampling = Resampling(self.names, self.per_image, seed)
+        self.resampling = Resampling(self.names, self.per_image, options.seed)
 
     def metrics(self, **more: Any) -> Metrics:
         spreads: dict[str, Spread] = {}
@@ -103,6 +107,7 @@ class Summary:
             reconstruction_rfid=None if self.imagenet else self._rfid("reconstruction"),
             reconstruction_lpips=None if self.imagenet else self._maybe("reconstruction/lpips"),
             imagenet=protocol,
+            latent_metrics=self._latent_metrics(spreads),
             **more,
         )
 
@@ -164,6 +169,26 @@ class Summary:
             gap_db=gap,
         )
 
+    def _latent_metrics(self, spreads: dict[str, Spread]) -> dict[str, float]:
+        """By name; without those that the latents are too small for."""
+        values: dict[str, float] = {}
+        moments = self.latents.moments()
+        for name, metric in chosen(self.level).items():
+            key = f"latent/{name}"
+            if isinstance(metric, Moments):
+                values[name] = metric.of(*moments)
+            elif isinstance(metric, OfFlatField) and self.flat is not None:
+                values[name] = getattr(self.flat, metric.part)
+            elif isinstance(metric, PerImage) and key in self.per_image:
+                values[name] = metric.total(mean_of(self.per_image[key]))
+                self._spread(
+                    spreads,
+                    key,
+                    larger_is_better=metric.larger_is_better is not False,
+                    number=psnr_of if metric.total is psnr_of_mean else None,
+                )
+        return values
+
     def _group(self, found: Mapping[str, TransformMetrics]) -> GroupMetrics:
         error = math.fsum(one.round_trip_mse for one in found.values()) / len(found)
         reference = math.fsum(self._mean(f"reconstruction_mse/{t}") for t in found) / len(found)
@@ -221,12 +246,13 @@ class Summary:
         *,
         within: tuple[float, float] = (-math.inf, math.inf),
         larger_is_better: bool = True,
+        number: Number | None = None,
     ) -> None:
         values = self.per_image.get(key, [math.inf])
         if not any(map(math.isinf, values)):
             spreads[key] = self.resampling.spread(
                 [key],
-                lambda means: means[..., 0],
+                lambda means: means[..., 0] if number is None else number(means[..., 0]),
                 larger_is_better=larger_is_better,
                 within=within,
             )
@@ -234,7 +260,7 @@ class Summary:
 
 def _is_sound(key: str, value: float) -> bool:
     """A number, or the infinite PSNR of an image that came back as it was."""
-    return math.isfinite(value) or (key.startswith("imagenet/") and math.isinf(value))
+    return math.isfinite(value) or (key.startswith(_MAY_BE_INFINITE) and math.isinf(value))
 
 
 def _groups(
