@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 import equivae
-from equivae.cli.inputs import images_from, transforms_of
+from equivae.cli.inputs import formats_of, images_from, transforms_of
 from equivae.cli.options import (
     DataDir,
     DatasetName,
+    Figures,
     ReportDir,
     Transforms,
     with_evaluation,
     words_of,
 )
-from equivae.cli.showing import conclude, console, plain
+from equivae.cli.showing import show
 from equivae.processes import process_state
 from equivae.reporting.options import EvaluationOptions
 
@@ -37,6 +37,7 @@ def compare(
     dataset_name: DatasetName = None,
     transforms: Transforms = "rot180",
     output_dir: ReportDir = None,
+    figures: Figures = "png",
     **options: Any,
 ) -> None:
     """Measure several VAEs on the same images, side by side in one table and one figure."""
@@ -45,15 +46,12 @@ def compare(
     source = images_from(data_dir, dataset_name, "data_dir")
     wanted = transforms_of(transforms)
     EvaluationOptions(**options)
+    formats = formats_of(figures)
     if output_dir is not None:
         check_claim(output_dir)
     found = equivae.compare(models, source, wanted, **options)
     if not process_state().is_main_process:
         return
-    table = Table("metric", *map(plain, found.metrics))
-    for row in found.rows():
-        table.add_row(*map(plain, row))
-    console.print(table)
     if output_dir is not None:
-        found.save(output_dir)
-    conclude(found.verdict, found.skipped, output_dir)
+        found.save(output_dir, figures=formats)
+    show(found, output_dir)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import equivae
-from equivae.cli.inputs import images_from, load_model, transforms_of
+from equivae.cli.inputs import formats_of, images_from, load_model, transforms_of
 from equivae.cli.options import (
     DataDir,
     DatasetName,
+    Figures,
     Model,
     ModelConfig,
     ReportDir,
@@ -38,6 +39,7 @@ def evaluate(
     ] = None,
     baseline: Annotated[Optional[str], opt("baseline", "Another VAE, shown as 'before'.")] = None,
     output_dir: ReportDir = None,
+    figures: Figures = "png",
     subfolder: Subfolder = None,
     variant: Variant = None,
     revision: Revision = None,
@@ -50,6 +52,7 @@ def evaluate(
     source = images_from(data_dir, dataset_name, "data_dir")
     wanted: list[Any] = [*transforms_of(transforms)]
     EvaluationOptions(**options)
+    formats = formats_of(figures)
     if latent_op is not None:
         wanted.append(equivae.load_latent_op(latent_op))
     if output_dir is not None:
@@ -66,5 +69,5 @@ def evaluate(
     if not process_state().is_main_process:
         return
     if output_dir is not None:
-        report.save(output_dir)
+        report.save(output_dir, figures=formats)
     show(report, output_dir)

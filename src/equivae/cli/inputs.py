@@ -11,7 +11,7 @@ from equivae.options import quoted
 from equivae.processes import process_state
 from equivae.transforms.groups import split_transforms
 
-__all__ = ["given", "images_from", "load_model", "transforms_of"]
+__all__ = ["formats_of", "given", "images_from", "load_model", "transforms_of"]
 
 
 def transforms_of(transforms: str) -> list[str]:
@@ -32,6 +32,12 @@ def images_from(folder: Path | None, dataset: str | None, option: str) -> Path |
     if not folder.exists():
         raise InputError(f"{option} {folder} does not exist; pass a folder of images.")
     return folder
+
+
+def formats_of(figures: str) -> list[str]:
+    from equivae.reporting.content import check_formats
+
+    return check_formats("figures", [word.strip() for word in figures.split(",") if word.strip()])
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ __all__ = [
     "DataDir",
     "DatasetName",
     "EvalBatchSize",
+    "Figures",
     "ImageColumn",
     "Model",
     "ModelConfig",
@@ -109,6 +110,7 @@ Resolution = Annotated[
     Optional[int], opt("resolution", "Resize and centre-crop to this side.", range=SIDE)
 ]
 EvalBatchSize = Annotated[int, opt("eval_batch_size", "Images per call.", range=BATCH)]
+Figures = Annotated[str, opt("figures", "Formats of the figures, comma-separated: png, pdf, svg.")]
 DataDir = Annotated[Optional[Path], opt("data_dir", "A folder of images.")]
 ImageColumn = Annotated[Optional[str], opt_of(ImageOptions, "image_column")]
 Split = Annotated[Optional[str], opt_of(ImageOptions, "split")]

@@ -32,7 +32,15 @@ from equivae.transforms import Transform
 from equivae.transforms.registry import FunctionTransform
 from equivae.units import psnr
 
-__all__ = ["MeasureOptions", "Metrics", "Panel", "TransformMetrics", "measure", "psnr"]
+__all__ = [
+    "MeasureOptions",
+    "Metrics",
+    "Panel",
+    "TransformMetrics",
+    "kind_of_op",
+    "measure",
+    "psnr",
+]
 
 _KEPT_LATENTS = 256 * 2**20  # bytes of the baseline's latents held for the drift
 

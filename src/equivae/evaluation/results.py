@@ -255,6 +255,8 @@ class Panel:
         latent: `E(x)`, `(c, h, w)`.
         moved_latent: `ρ E(x)`.
         encoded_moved: `E(T x)`.
+        target: `T x`, what `moved` shall be.
+        latent_op: `"plain"`, `"fitted"` or `"own"`.
     """
 
     image: str
@@ -267,3 +269,5 @@ class Panel:
     latent: Tensor | None = None
     moved_latent: Tensor | None = None
     encoded_moved: Tensor | None = None
+    target: Tensor | None = None
+    latent_op: str = "plain"

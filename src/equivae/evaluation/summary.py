@@ -13,10 +13,10 @@ from torch import Tensor
 
 from equivae.evaluation.features import FeatureSums, Gaussian, frechet_distance
 from equivae.evaluation.latent_metrics import FlatField, Moments, OfFlatField, PerImage, chosen
-from equivae.evaluation.latent_metrics.base import psnr_of_mean
 from equivae.evaluation.latents import LatentSums
 from equivae.evaluation.options import MeasureOptions
 from equivae.evaluation.protocols import mean_of
+from equivae.evaluation.quantities import quantities
 from equivae.evaluation.results import (
     GroupMetrics,
     Metrics,
@@ -24,13 +24,12 @@ from equivae.evaluation.results import (
     Spread,
     TransformMetrics,
 )
-from equivae.evaluation.statistics import Number, Resampling, difference_of, psnr_of
+from equivae.evaluation.statistics import Resampling
 from equivae.transforms import get_group, list_groups
 from equivae.units import difference_db, psnr, rank
 
 __all__ = ["Found", "Summary"]
 
-_SSIM = (-1.0, 1.0)
 _MAY_BE_INFINITE = ("imagenet/", "latent/shift_psnr")
 
 
@@ -82,15 +81,11 @@ class Summary:
         self.resampling = Resampling(self.names, self.per_image, options.seed)
 
     def metrics(self, **more: Any) -> Metrics:
-        spreads: dict[str, Spread] = {}
-        plain = ["reconstruction_mse"]
-        spreads["reconstruction_psnr"] = self._psnr(plain)
-        self._spread(spreads, "reconstruction_ssim", within=_SSIM)
         reconstruction = self._mean("reconstruction_mse")
-        transforms = {name: self._transform(name, spreads) for name in self.transforms}
+        transforms = {name: self._transform(name) for name in self.transforms}
         protocol = None
         if self.imagenet:
-            protocol = self._protocol("reconstruction", "reconstruction", "", spreads)
+            protocol = self._protocol("reconstruction", "reconstruction", "")
         return Metrics(
             images=len(self.names),
             reconstruction_mse=reconstruction,
@@ -101,33 +96,24 @@ class Summary:
             names=self.names,
             reconstruction_ms_ssim=self._maybe("reconstruction_ms_ssim"),
             groups={name: self._group(found) for name, found in _groups(transforms)},
-            spreads=spreads,
+            spreads=self._spreads(),
             non_finite=self._non_finite(),
             reconstruction_feature_cosine=self._maybe("reconstruction/feature_cosine"),
             reconstruction_rfid=None if self.imagenet else self._rfid("reconstruction"),
             reconstruction_lpips=None if self.imagenet else self._maybe("reconstruction/lpips"),
             imagenet=protocol,
-            latent_metrics=self._latent_metrics(spreads),
+            latent_metrics=self._latent_metrics(),
             **more,
         )
 
-    def _transform(self, name: str, spreads: dict[str, Spread]) -> TransformMetrics:
+    def _transform(self, name: str) -> TransformMetrics:
         error = self._mean(f"round_trip_mse/{name}")
         reference = self._mean(f"reconstruction_mse/{name}")
         ceiling = self._maybe(f"ceiling_mse/{name}")
         reencoded = self._maybe(f"reencoded_mse/{name}")
-        spreads[f"round_trip_psnr/{name}"] = self._psnr([f"round_trip_mse/{name}"])
-        self._spread(spreads, f"round_trip_ssim/{name}", within=_SSIM)
-        spreads[f"equivariance_gap_db/{name}"] = self._gap(name)
-        self._spread(
-            spreads,
-            f"encoder_relative_error/{name}",
-            larger_is_better=False,
-            within=(0.0, math.inf),
-        )
         protocol, trip = None, f"round_trip/{name}"
         if self.imagenet:
-            protocol = self._protocol(trip, "round_trip", f"/{name}", spreads)
+            protocol = self._protocol(trip, "round_trip", f"/{name}")
         return TransformMetrics(
             round_trip_mse=error,
             round_trip_psnr=psnr(error),
@@ -150,26 +136,18 @@ class Summary:
             imagenet=protocol,
         )
 
-    def _protocol(
-        self, features: str, kind: str, which: str, spreads: dict[str, Spread]
-    ) -> ProtocolMetrics:
+    def _protocol(self, features: str, kind: str, which: str) -> ProtocolMetrics:
         """The imagenet protocol's numbers; `features` is where those of the networks are kept."""
-        psnr_key, gap_key = f"imagenet/{kind}_psnr{which}", f"imagenet/gap_db{which}"
-        self._spread(spreads, psnr_key)
-        self._spread(spreads, f"imagenet/{kind}_ssim{which}", within=_SSIM)
-        gap = None
-        if which:
-            self._spread(spreads, gap_key, larger_is_better=False)
-            gap = mean_of(self.per_image[gap_key])
+        gap_key = f"imagenet/gap_db{which}"
         return ProtocolMetrics(
-            psnr=mean_of(self.per_image[psnr_key]),
+            psnr=mean_of(self.per_image[f"imagenet/{kind}_psnr{which}"]),
             ssim=self._maybe(f"imagenet/{kind}_ssim{which}"),
             lpips=self._maybe(f"{features}/lpips"),
             rfid=self._rfid(features, None if which else self.reference),
-            gap_db=gap,
+            gap_db=mean_of(self.per_image[gap_key]) if which else None,
         )
 
-    def _latent_metrics(self, spreads: dict[str, Spread]) -> dict[str, float]:
+    def _latent_metrics(self) -> dict[str, float]:
         """By name; without those that the latents are too small for."""
         values: dict[str, float] = {}
         moments = self.latents.moments()
@@ -181,12 +159,6 @@ class Summary:
                 values[name] = getattr(self.flat, metric.part)
             elif isinstance(metric, PerImage) and key in self.per_image:
                 values[name] = metric.total(mean_of(self.per_image[key]))
-                self._spread(
-                    spreads,
-                    key,
-                    larger_is_better=metric.larger_is_better is not False,
-                    number=psnr_of if metric.total is psnr_of_mean else None,
-                )
         return values
 
     def _group(self, found: Mapping[str, TransformMetrics]) -> GroupMetrics:
@@ -227,35 +199,19 @@ class Summary:
         seen, target = (self.features[f"{key}/{part}"] for part in ("seen", "target"))
         return frechet_distance(seen, reference or target)
 
-    def _psnr(self, keys: list[str]) -> Spread:
-        return self.resampling.spread(
-            keys, lambda means: psnr_of(means[..., 0]), larger_is_better=True
-        )
-
-    def _gap(self, name: str) -> Spread:
-        return self.resampling.spread(
-            [f"reconstruction_mse/{name}", f"round_trip_mse/{name}"],
-            lambda means: difference_of(psnr_of(means[..., 0]), psnr_of(means[..., 1])),
-            larger_is_better=False,
-        )
-
-    def _spread(
-        self,
-        spreads: dict[str, Spread],
-        key: str,
-        *,
-        within: tuple[float, float] = (-math.inf, math.inf),
-        larger_is_better: bool = True,
-        number: Number | None = None,
-    ) -> None:
-        values = self.per_image.get(key, [math.inf])
-        if not any(map(math.isinf, values)):
-            spreads[key] = self.resampling.spread(
-                [key],
-                lambda means: means[..., 0] if number is None else number(means[..., 0]),
-                larger_is_better=larger_is_better,
-                within=within,
-            )
+    def _spreads(self) -> dict[str, Spread]:
+        """Of everything but what is infinite for an image that came back as it was."""
+        found = {}
+        for one in quantities(self.per_image, self.transforms):
+            values = [value for column in one.columns for value in self.per_image[column]]
+            if not any(map(math.isinf, values)):
+                found[one.key] = self.resampling.spread(
+                    one.columns,
+                    one.number,
+                    larger_is_better=one.larger_is_better,
+                    within=one.within,
+                )
+        return found
 
 
 def _is_sound(key: str, value: float) -> bool:

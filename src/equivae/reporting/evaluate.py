@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from equivae.evaluation.metrics import measure
 from equivae.files.pretrained import load_vae
 from equivae.reporting.options import EvaluationOptions, with_evaluation_options
 from equivae.reporting.pictures import choose_images, picture
+from equivae.reporting.probes import Probes, probe
 from equivae.reporting.report import Report
 from equivae.transforms import Transform, resolve_transforms
 from equivae.transforms.groups import TransformsLike
@@ -99,9 +100,28 @@ def evaluate(
         before,
         panels=picture(autoencoder, dataset, chosen, wanted, seed),
         panels_before=[] if other is None else picture(other, dataset, chosen, wanted, seed),
+        probes=_probes({"before": other, "after": autoencoder}, dataset, chosen, asked),
         skipped=[*dataset.skipped, *dataset.replaced],
         settings=settings,
     )
+
+
+def _probes(
+    vaes: Mapping[str, Autoencoder | None],
+    dataset: ImageDataset,
+    chosen: Sequence[tuple[int, str]],
+    options: EvaluationOptions,
+) -> dict[str, Probes]:
+    """Of the median of the pictured images; by nothing where there is but one VAE."""
+    if not chosen:
+        return {}
+    index = chosen[len(chosen) // 2][0]
+    there = {label: vae for label, vae in vaes.items() if vae is not None}
+    found = {
+        label if len(there) > 1 else "": probe(vae, dataset, index, options.metrics)
+        for label, vae in there.items()
+    }
+    return {label: one for label, one in found.items() if one is not None}
 
 
 def choose_samples(

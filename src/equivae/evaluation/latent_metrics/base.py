@@ -63,7 +63,7 @@ class Moments(Metric):
     """One that follows from the channels' moments over all images.
 
     Attributes:
-        of: from the covariance `(c, c)` and the fourth central moments `(c,)`, both in float64, to the number.
+        of: from the covariance `(c, c)` and the fourth central moments `(c,)` to the number.
     """
 
     of: Callable[[Tensor, Tensor], float] = field(kw_only=True)

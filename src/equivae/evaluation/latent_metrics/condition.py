@@ -13,7 +13,10 @@ __all__ = ["CONDITION_NUMBER", "condition_number"]
 
 
 def condition_number(covariance: Tensor) -> float:
-    """Largest by smallest eigenvalue of the channels' covariance `(c, c)`; 1 for a ball, infinite for a plane."""
+    """Largest by smallest eigenvalue of the channels' covariance `(c, c)`.
+
+    1 for a ball, infinite for a plane.
+    """
     if not covariance.isfinite().all():
         return math.nan
     values = torch.linalg.eigvalsh(covariance)

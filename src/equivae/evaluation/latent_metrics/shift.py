@@ -52,7 +52,8 @@ def fourier_shift(grid: Tensor, down: float, right: float) -> Tensor:
     rows = torch.fft.fftfreq(height, device=grid.device)[:, None]
     columns = torch.fft.fftfreq(width, device=grid.device)
     phase = torch.exp(-2j * torch.pi * (rows * down + columns * right))
-    return torch.fft.ifft2(torch.fft.fft2(grid.float()) * phase).real.to(grid)
+    moved: Tensor = torch.fft.ifft2(torch.fft.fft2(grid.float()) * phase).real.to(grid)
+    return moved
 
 
 SHIFT_PSNR = PerImage(

@@ -90,12 +90,14 @@ def _window(distance: Tensor) -> Tensor:
 
 
 def _filtered(planes: Tensor, kernel: Tensor) -> Tensor:
-    """Planes `(C, h, w)` convolved with an odd kernel, as far as it reaches: half of it more on every side."""
+    """Planes `(C, h, w)` convolved with an odd kernel, half of it more on every side."""
     size = [a + b - 1 for a, b in zip(planes.shape[-2:], kernel.shape, strict=True)]
     spectra = [torch.fft.rfft2(one, s=size) for one in (planes, kernel)]
-    return torch.fft.irfft2(spectra[0] * spectra[1], s=size)
+    filtered: Tensor = torch.fft.irfft2(spectra[0] * spectra[1], s=size)
+    return filtered
 
 
 def _convolved(a: Tensor, b: Tensor) -> Tensor:
     spectra = [torch.fft.rfft2(torch.fft.ifftshift(one)) for one in (a, b)]
-    return torch.fft.fftshift(torch.fft.irfft2(spectra[0] * spectra[1], s=a.shape))
+    convolved: Tensor = torch.fft.fftshift(torch.fft.irfft2(spectra[0] * spectra[1], s=a.shape))
+    return convolved
