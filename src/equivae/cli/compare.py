@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 import equivae
-from equivae.cli.inputs import formats_of, images_from, transforms_of
+from equivae.cli.inputs import formats_of, images_from, seeds_of, transforms_of
 from equivae.cli.options import (
     DataDir,
     DatasetName,
@@ -29,7 +29,8 @@ def compare(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="Two or more: hub names, folders, .safetensors files or 'embedded'.",
+            help="Two or more: hub names, folders, .safetensors files or 'embedded'; several seeds of one "
+            "training as NAME=A,B,C.",
             callback=words_of("models"),
         ),
     ],
@@ -49,7 +50,7 @@ def compare(
     formats = formats_of(figures)
     if output_dir is not None:
         check_claim(output_dir)
-    found = equivae.compare(models, source, wanted, **options)
+    found = equivae.compare(seeds_of(models), source, wanted, **options)
     if not process_state().is_main_process:
         return
     if output_dir is not None:

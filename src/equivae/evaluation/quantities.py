@@ -62,7 +62,8 @@ def _all(transforms: Iterable[str]) -> Iterator[Quantity]:
         if isinstance(metric, PerImage):
             number = _psnr if metric.total is psnr_of_mean else _mean
             better = metric.larger_is_better is not False
-            yield Quantity(f"latent/{metric.name}", (f"latent/{metric.name}",), number, better)
+            key = f"latent/{metric.name}"
+            yield Quantity(key, (key,), number, better, metric.within)
 
 
 def _plain(

@@ -29,7 +29,7 @@ VAELike = Union[nn.Module, str, Path]
 
 @with_evaluation_options
 def compare(
-    vaes: Sequence[VAELike] | Mapping[str, VAELike],
+    vaes: Sequence[VAELike] | Mapping[str, VAELike | Sequence[VAELike]],
     images: ImagesLike,
     transforms: TransformsLike = "rot180",
     **options: Any,
@@ -37,7 +37,9 @@ def compare(
     """Measure several VAEs on the same images.
 
     Args:
-        vaes: modules, or where to load them from; with labels of your own in a mapping.
+        vaes: modules, or where to load them from; with labels of your own in a mapping, in which a list
+            stands for several seeds of one training: every seed has its column, and mean and standard
+            deviation over them a table.
         images: anything that `equivae.data.load_images` takes.
         transforms: names, groups, transforms or a list of those.
         **options: those of `evaluate`; `panels` go from the best to the worst of the first VAE.
@@ -57,7 +59,7 @@ def compare(
     print(found.to_markdown())
     ```
     """
-    given = dict(vaes) if isinstance(vaes, Mapping) else _labelled(vaes)
+    given, seeds = _runs(vaes) if isinstance(vaes, Mapping) else (_labelled(vaes), {})
     if len(given) < 2:
         raise InputError(f"compare needs at least two autoencoders, got {len(given)}.")
     asked = EvaluationOptions(**options)
@@ -81,7 +83,25 @@ def compare(
         },
         settings=describe_run(images, dataset, wanted, asked),
         skipped=[*dataset.skipped, *dataset.replaced],
+        seeds=seeds,
     )
+
+
+def _runs(
+    vaes: Mapping[str, VAELike | Sequence[VAELike]],
+) -> tuple[dict[str, VAELike], dict[str, list[str]]]:
+    """Every VAE by a label of its own, and the labels of those that are seeds of one training."""
+    given: dict[str, VAELike] = {}
+    seeds: dict[str, list[str]] = {}
+    for label, one in vaes.items():
+        if isinstance(one, (str, Path, nn.Module)):
+            given[label] = one
+            continue
+        if not one:
+            raise InputError(f"{label} is an empty list; pass the VAEs of its seeds.")
+        seeds[label] = [f"{label}, seed {i + 1}" for i in range(len(one))]
+        given |= dict(zip(seeds[label], one, strict=True))
+    return given, seeds
 
 
 def _check_alike(loaded: Mapping[str, Autoencoder], options: EvaluationOptions) -> None:

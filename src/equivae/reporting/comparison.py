@@ -32,6 +32,7 @@ class Comparison(ComparedFindings):
         metrics: label of a VAE to its numbers, in the order given.
         sources: label to where that VAE came from.
         panels: label to pictures of the same few images.
+        seeds: what a training is called, to the labels of its seeds, where several were passed.
         settings: how the numbers came about.
         skipped: `(name, reason)` of images that could not be read.
         command: the command line that made it.
@@ -52,6 +53,7 @@ class Comparison(ComparedFindings):
                 label: {key: asdict(one) for key, one in found.items()}
                 for label, found in self.differences.items()
             },
+            "seeds": self.seeds,
             "settings": self.settings,
             "skipped": [{"image": name, "reason": reason} for name, reason in self.skipped],
             "command": self.command,
@@ -64,6 +66,10 @@ class Comparison(ComparedFindings):
         lines = ["# Comparison of autoencoders", "", markdown(self.verdict), ""]
         lines += [*markdown_table(*self.rows_with_certainty()), ""]
         lines += [*(f"- {markdown(note)}" for note in self.footnotes()), ""]
+        over_seeds = self.seed_table()
+        if over_seeds is not None:
+            lines += ["## Over seeds", "", *markdown_table(*over_seeds), ""]
+            lines += ["Mean ± standard deviation over the seeds.", ""]
         lines += ["![Round-trip PSNR of every autoencoder](comparison.png)", ""]
         made = ", ".join(f"{name} {number}" for name, number in versions().items())
         lines += [f"Made {self.created} by {code(self.command)} with {made}."]

@@ -14,7 +14,7 @@ from equivae.reporting.content import command_line, timestamp
 from equivae.reporting.probes import Probes, Row, flat_rows, lie_rows
 from equivae.reporting.quoting import Quotable
 from equivae.reporting.tables import markdown_table, rows_of
-from equivae.reporting.telling import differences_of
+from equivae.reporting.telling import differences_of, told_over_seeds
 from equivae.reporting.verdicts import verdict_of, verdict_of_several
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ class ComparedFindings(Quotable):
     metrics: dict[str, Metrics]
     sources: dict[str, str]
     panels: dict[str, list[Panel]] = field(default_factory=dict)
+    seeds: dict[str, list[str]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     created: str = field(default_factory=timestamp)
@@ -146,6 +147,10 @@ class ComparedFindings(Quotable):
     def rows(self) -> list[tuple[str, ...]]:
         """The table: a metric and its value for every VAE."""
         return [(label, *cells) for label, cells in rows_of(list(self.metrics.values()))]
+
+    def seed_table(self) -> tuple[list[str], list[list[str]]] | None:
+        """Head and rows of mean and standard deviation over seeds; `None` without any."""
+        return told_over_seeds(self.metrics, self.seeds) if self.seeds else None
 
     def charts(self) -> Iterator[tuple[str, Figure]]:
         """The curves by name: `comparison`, `sweep_<transform>` of sweeps, `spectrum`."""

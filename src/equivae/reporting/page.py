@@ -124,6 +124,7 @@ def comparison_page(comparison: ComparedFindings) -> str:
         ],
         reconstruction=[db(one.reconstruction_psnr) for one in metrics],
         table=comparison.rows_with_certainty(),
+        over_seeds=comparison.seed_table(),
         footnotes=comparison.footnotes(),
         pictures=compared_blocks(comparison),
         charts=_charts(dict(comparison.charts())),

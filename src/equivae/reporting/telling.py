@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,15 @@ from equivae.reporting.tables import (
 )
 from equivae.reporting.text import readable
 
-__all__ = ["conventions_of", "differences_of", "notes_of", "to_csv", "to_latex", "told"]
+__all__ = [
+    "conventions_of",
+    "differences_of",
+    "notes_of",
+    "to_csv",
+    "to_latex",
+    "told",
+    "told_over_seeds",
+]
 
 _HEAD = (
     *("vae", "subject", "metric", "unit", "value", "low", "high"),
@@ -72,6 +81,39 @@ def _marked(row: Row, names: Sequence[str], compared: Differences) -> list[str]:
         found = compared.get(name, {}).get(row.key)
         cells.append(f"{cell} *" if found is not None and found.is_larger_than_noise else cell)
     return cells
+
+
+def told_over_seeds(
+    columns: Mapping[str, Metrics], seeds: Mapping[str, Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows of mean and (unbiased) standard deviation over the seeds of trainings.
+
+    Args:
+        columns: numbers by label.
+        seeds: what the training is called, to the labels of its seeds.
+    """
+    names = list(columns)
+    head = ["metric", *(f"{name}, {len(labels)} seeds" for name, labels in seeds.items())]
+    body = []
+    for row in table_rows(list(columns.values())):
+        cells = []
+        for labels in seeds.values():
+            values = [row.values[names.index(label)] for label in labels]
+            cells.append(_mean_and_deviation([v for v in values if v is not None], row.unit))
+        if any(cells):
+            body.append([row.label, *cells])
+    return head, body
+
+
+def _mean_and_deviation(values: Sequence[float], unit: str) -> str:
+    if not values:
+        return ""
+    mean = number(
+        math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.nan, unit
+    )
+    if len(values) < 2:
+        return mean
+    return f"{mean.removesuffix(unit).rstrip()} ± {number(statistics.stdev(values), unit)}"
 
 
 def conventions_of(columns: Mapping[str, Metrics]) -> list[str]:

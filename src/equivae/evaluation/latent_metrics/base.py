@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -77,10 +78,12 @@ class PerImage(Metric):
         of: from the VAE, a batch and the seeds of its images to `(B,)` numbers; `None` where the latents are
             too small for it or no grids.
         total: from the mean over the images to the number.
+        within: where the number can lie; its interval ends there.
     """
 
     of: Callable[[Autoencoder, Reconstruction, list[int]], Tensor | None] = field(kw_only=True)
     total: Callable[[float], float] = identity
+    within: tuple[float, float] = (-math.inf, math.inf)
 
 
 def generator_of(seed: int) -> torch.Generator:

@@ -45,4 +45,5 @@ SEC = PerImage(
     False,
     "fast",
     of=_of,
+    within=(0.0, 1.0),
 )

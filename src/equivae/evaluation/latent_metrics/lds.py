@@ -41,4 +41,5 @@ LDS = PerImage(
     True,
     "paper",
     of=_of,
+    within=(-2.0, 2.0),
 )

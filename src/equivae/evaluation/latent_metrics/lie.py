@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -90,6 +91,7 @@ def _metric(name: str, unit: str) -> PerImage:
         False,
         "all",
         of=partial(lie_error, name),
+        within=(0.0, math.inf),
     )
 
 

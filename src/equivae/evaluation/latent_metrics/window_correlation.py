@@ -45,4 +45,5 @@ WINDOW_CORRELATION = PerImage(
     True,
     "paper",
     of=_of,
+    within=(-1.0, 1.0),
 )
