@@ -43,7 +43,7 @@ def test_numbers_are_rounded_never_cut():
     assert fixed(-0.004, 2) == "0.00"
     assert number(-0.0049, "dB") == "0.00 dB"
     assert number(-1e-9) == "0.00000"
-    assert number(0.5 / 255, "1/255") == "0.50 1/255"
+    assert number(0.5 / 255, "1/255") == "0.50/255"
     assert number(math.inf, "dB") == "∞ dB"
     assert (signed(0.001, "dB"), signed(0.5, "dB"), signed(-0.5, "dB")) == (
         "0.00 dB",

@@ -128,7 +128,7 @@ def conventions(options: NumberOptions, named: dict[str, object]) -> dict[str, s
         "PSNR": "of the mean squared error over the images, in [0, 1] units after clamping (peak 1)",
         "SSIM": "mean over the images, values in [0, 1], 11x11 Gaussian window (Wang et al., 2004)",
     }
-    network, distance = _name_of(named["features"]), _name_of(named["lpips"])
+    network, distance = (_name_of(named[one], one) for one in ("features", "lpips"))
     if options.protocol != "imagenet":
         if named["features"] is not None:
             found["rFID"] = f"{network}, images in [0, 1] after clamping"
@@ -149,12 +149,12 @@ def conventions(options: NumberOptions, named: dict[str, object]) -> dict[str, s
     return found
 
 
-def _name_of(network: object) -> str:
+def _name_of(network: object, kind: str) -> str:
     if network == "inception":
         return "Inception-2048 of torch-fidelity"
     if isinstance(network, str):
         return f"{network} of torchmetrics"
-    return f"features of {getattr(network, '__name__', type(network).__name__)}"
+    return f"{kind}={getattr(network, '__name__', type(network).__name__)}"
 
 
 def mean_of(values: list[float]) -> float:

@@ -44,6 +44,8 @@ def number(value: float | None, unit: str = "") -> str:
     scaled = value * _SCALES.get(unit, 1.0)
     if unit == "ms":
         return f"{scaled:.3g} ms"
+    if unit == "1/255":
+        return f"{fixed(scaled, 2)}/255"
     if unit:
         return f"{fixed(scaled, 2)} {unit}"
     return _plain(scaled)

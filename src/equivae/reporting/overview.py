@@ -93,11 +93,13 @@ def draw_overview(overview: Overview) -> Figure:
     from equivae.reporting.text import figure_text
 
     tiles = [overview.target, *overview.decodes]
-    figure = Figure(figsize=(2.7 * len(tiles) + 0.2, 3.2), dpi=120, facecolor="white")
+    lines = max(tile.label.count(", ") for tile in tiles) + 1
+    size = (2.7 * len(tiles) + 0.2, 3.1 + 0.2 * lines)
+    figure = Figure(figsize=size, dpi=120, facecolor="white")
     (axes,) = figure.subplots(1, len(tiles), squeeze=False)
     for axis, tile in zip(axes, tiles, strict=True):
         show_picture(axis, tile.picture)
-        lines = [figure_text(part) for part in tile.label.split(", ")]
-        axis.set_title("\n".join(lines), fontsize=10, color=INK)
+        parts = [figure_text(part) for part in tile.label.split(", ")]
+        axis.set_title("\n".join(parts), fontsize=10, color=INK)
         axis.set_xlabel(tile.error, fontsize=10, color=MUTED)
     return laid_out(figure)

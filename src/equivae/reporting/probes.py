@@ -13,7 +13,7 @@ from equivae.autoencoder import Autoencoder, measuring
 from equivae.data.sources import ImageDataset
 from equivae.evaluation.latent_metrics import FlatField, chosen, flat_field
 from equivae.evaluation.latent_metrics.base import Level
-from equivae.evaluation.latent_metrics.lie import FIELDS, lie_derivative
+from equivae.evaluation.latent_metrics.lie import BORDER, FIELDS, lie_derivative
 from equivae.evaluation.roundtrip import reconstruct
 from equivae.reporting.numbers import fixed
 
@@ -59,7 +59,11 @@ def probe(vae: Autoencoder, images: ImageDataset, index: int, level: Level) -> P
 
 def _map(vae: Autoencoder, z: Tensor, output: Tensor, name: str) -> Tensor:
     found = [lie_derivative(vae, z, output, move)[0] / 2 for move in FIELDS[name]]
-    return torch.stack(found).square().mean((0, 1)).sqrt().cpu()
+    mean = torch.stack(found).square().mean((0, 1)).sqrt().cpu()
+    edge = BORDER * round(output.shape[-2] / z.shape[-2])
+    inside = torch.zeros_like(mean)
+    inside[edge:-edge, edge:-edge] = mean[edge:-edge, edge:-edge]  # as the number counts it
+    return inside
 
 
 def flat_rows(probes: Mapping[str, Probes]) -> list[Row]:

@@ -13,11 +13,19 @@ from equivae.autoencoder import Autoencoder
 from equivae.evaluation.latent_metrics.base import PerImage
 from equivae.evaluation.roundtrip import Reconstruction
 
-__all__ = ["LEE_ROTATION", "LEE_SCALE", "LEE_SHIFT", "lie_derivative", "lie_error"]
+__all__ = [
+    "BORDER",
+    "FIELDS",
+    "LEE_ROTATION",
+    "LEE_SCALE",
+    "LEE_SHIFT",
+    "lie_derivative",
+    "lie_error",
+]
 
 Field = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 _STEP = 0.01  # of the derivative along the decoder, as a share of the latent's spread
-_BORDER = 2  # cells
+BORDER = 2  # cells
 
 FIELDS: dict[str, tuple[Field, ...]] = {
     "rotation": (lambda y, x: (-x, y),),
@@ -58,9 +66,9 @@ def lie_error(
 
     Without the outermost two cells, whose differences reach beyond the border; `None` where nothing is left.
     """
-    if batch.z.ndim != 4 or min(batch.z.shape[-2:]) <= 2 * _BORDER:
+    if batch.z.ndim != 4 or min(batch.z.shape[-2:]) <= 2 * BORDER:
         return None
-    edge = _BORDER * round(batch.output.shape[-2] / batch.z.shape[-2])
+    edge = BORDER * round(batch.output.shape[-2] / batch.z.shape[-2])
     errors = []
     for field in FIELDS[name]:
         derivative = lie_derivative(vae, batch.z, batch.output, field)
