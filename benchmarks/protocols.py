@@ -4,12 +4,12 @@ TAEF2 and the embedded VAE on the Kodak images. What a network of ImageNet would
 networks in its place, the same ones on both sides.
 
     python benchmarks/protocols.py --data ../shared/data
+    python benchmarks/protocols.py --data ../shared/data --metrics all --images 2
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(first + second - 2 * root))
 
 
-def latent_numbers(vae: Autoencoder, x: Tensor, z: Tensor, made: Tensor) -> dict[str, float]:
+def latent_numbers(z: Tensor) -> dict[str, float]:
     """The numbers of the latent space, each by another way than the library's."""
     cells = z.double().numpy()
     flat = cells.transpose(1, 0, 2, 3).reshape(cells.shape[1], -1)
@@ -141,7 +141,12 @@ def latent_numbers(vae: Autoencoder, x: Tensor, z: Tensor, made: Tensor) -> dict
     lds, cds = zip(*(structure(one, cells.shape[-1]) for one in tokens), strict=True)
     found |= {"lds": float(np.mean(lds)), "cds": float(np.mean(cds))}
     found["window_correlation"] = float(np.mean([windows(one) for one in cells]))
-    found |= moved_numbers(vae, z, made)
+    return found
+
+
+def costly_numbers(vae: Autoencoder, z: Tensor, made: Tensor) -> dict[str, float]:
+    """Those that take decodes."""
+    found = moved_numbers(vae, z, made)
     greys = flat_field(vae, SIDE, SIDE).pictures.double().numpy()
     levels = np.array([0, 0.25, 0.5, 0.75, 1.0])[:, None, None, None]
     f = vae.factor
@@ -256,20 +261,22 @@ def lie(vae: Autoencoder, z: Tensor, field: Any) -> float:
     return float(inside.square().mean())
 
 
-def measure(name: str, module: nn.Module, folder: Path, count: int) -> dict[str, Any]:
+def measure(name: str, module: nn.Module, folder: Path, count: int, level: str) -> dict[str, Any]:
     report = equivae.evaluate(
         module,
         folder,
         "rot180",
         protocol="imagenet",
-        metrics="all",
+        metrics=level,
         features=local_inception,
         lpips=local_lpips,
         max_samples=None if count >= 24 else count,
         sweep_samples=0,
         seed=SEED,
     )
-    report.save(ROOT / "build" / "protocols" / name, overwrite=True, figures=("png", "pdf"))
+    report.save(
+        ROOT / "build" / f"protocols-{level}" / name, overwrite=True, figures=("png", "pdf")
+    )
     metrics = report.metrics
     vae = Autoencoder(module)
     files = [folder / one for one in metrics.names]
@@ -280,7 +287,9 @@ def measure(name: str, module: nn.Module, folder: Path, count: int) -> dict[str,
         made, turned = (
             torch.cat([vae.decode(one[None]) for one in grid]) for grid in (z, z.rot90(2, (-2, -1)))
         )
-        independent = latent_numbers(vae, tensor, z, made)
+        independent = latent_numbers(z)
+        if level == "all":
+            independent |= costly_numbers(vae, z, made)
     plain = protocol_numbers(x, made.double().numpy())
     trip = protocol_numbers(x, turned.rot90(2, (-2, -1)).double().numpy())
     protocol, moved = metrics.imagenet, metrics.transforms["rot180"]
@@ -330,21 +339,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--images", type=int, default=24)
+    parser.add_argument("--metrics", choices=("fast", "all"), default="fast")
     parser.add_argument("--vae", choices=("TAEF2", "embedded"), action="append")
     options = parser.parse_args()
-    kept = record.RESULTS / "protocols.json"
-    found = json.loads(kept.read_text())["vaes"] if kept.exists() else {}
+    found = {}
     for name in options.vae or ("TAEF2", "embedded"):
         module = (
             load_taef2(options.data / "taef2") if name == "TAEF2" else equivae.load_vae("embedded")
         )
-        found[name] = measure(name, module, options.data / "kodak", options.images)
+        found[name] = measure(name, module, options.data / "kodak", options.images, options.metrics)
         for line in found[name]["rows"]:
             print(name, line, flush=True)
-    # Another process may have written its own meanwhile.
-    others = json.loads(kept.read_text())["vaes"] if kept.exists() else {}
-    mine = {name: found[name] for name in options.vae or found}
-    record.save("protocols", {"vaes": {**others, **mine}})
+    file = "protocols" if options.metrics == "fast" else "latent_metrics"
+    record.save(file, {"vaes": found})
 
 
 if __name__ == "__main__":
