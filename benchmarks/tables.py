@@ -79,6 +79,61 @@ def interval_coverage(content: dict[str, Any]) -> list[str]:
     return [*rows(head, body), *origin(content)]
 
 
+_NUMBERS = {
+    "psnr": ("PSNR", 2, " dB"),
+    "ssim": ("SSIM", 4, ""),
+    "imagenet_psnr": ("PSNR (imagenet)", 2, " dB"),
+    "imagenet_ssim": ("SSIM (imagenet)", 4, ""),
+    "imagenet_lpips": ("LPIPS's place (imagenet)", 5, ""),
+    "imagenet_rfid": ("rFID, local features (imagenet)", 5, ""),
+}
+
+
+@table("protocols", "protocols.json")
+def protocols(content: dict[str, Any]) -> list[str]:
+    body = []
+    for vae, one in content["vaes"].items():
+        for row in one["rows"]:
+            if row["kind"] == "latents":
+                continue
+            name, digits, unit = _NUMBERS[row["number"]]
+            ends = ""
+            if "low" in row:
+                ends = f"{row['low']:.{digits}f} to {row['high']:.{digits}f}{unit}"
+            value = f"{row['ours']:.{digits}f}{unit}"
+            off = f"{abs(row['ours'] - row['independent']):.0e}"
+            body.append([f"{vae}, {row['kind']}: {name}", value, ends, off])
+    images = next(iter(content["vaes"].values()))["images"]
+    head = [f"{images} images", "value", "95% interval", "off the independent number by"]
+    return [*rows(head, body), *origin(content)]
+
+
+@table("latent-metrics", "latent_metrics.json")
+def latent_metrics(content: dict[str, Any]) -> list[str]:
+    vaes = content["vaes"]
+    found = {
+        vae: {row["number"]: row for row in one["rows"] if row["kind"] == "latents"}
+        for vae, one in vaes.items()
+    }
+    body = []
+    for number in next(iter(found.values())):
+        cells = [f"`{number}`"]
+        for one in found.values():
+            row = one[number]
+            scale = 255 if number.startswith("flat_field") else 1
+            cells.append(f"{row['ours'] * scale:.4g}")
+            off = row.get("relative_error_of_two_images")
+            if off is None and row["independent"] is not None:
+                off = row["ours"] / row["independent"] - 1
+            cells.append("" if off is None else f"{abs(off):.0e}")
+        body.append(cells)
+    head = ["number"]
+    for vae, one in vaes.items():
+        head += [f"{vae}, {one['images']} images", "relative error"]
+    said = "Beside each its distance from the independent number; EQ-R was checked with its authors' code."
+    return [*rows(head, body), "", said, *origin(content)]
+
+
 @table("demo-frontier", "demo_frontier.json")
 def demo_frontier(content: dict[str, Any]) -> list[str]:
     body = [

@@ -54,10 +54,11 @@ def html(report):
 
 def test_it_needs_nothing_else(html):
     page = Page(html)
-    sources = [image["src"] for image in page.all("img")]
-    assert len(sources) == 2 * 2 * (3 * 4 + 1 * 3)  # before and after, two transforms
+    sources = [image["src"] for image in page.all("img") if "src" in image]
+    # Before and after, two transforms; the two of the slider; the empty one that zooms.
+    assert len(sources) == 2 * 2 * (3 * 4 + 1 * 3) + 2
     assert all(source.startswith("data:image/") for source in sources)
-    assert not page.all("script")
+    assert page.all("script") == [{}]  # its own, inside it
     assert not page.all("link")
     assert not page.all("iframe")
     places = re.findall(r"(?:https?:)?//[\w.-]+\.\w+", re.sub(r"base64,[\w+/=]+", "", html))
@@ -70,16 +71,16 @@ def test_it_fits_phones_and_both_themes(html):
         "meta"
     )
     assert "@media (prefers-color-scheme: dark)" in html
-    assert all(image["alt"] for image in page.all("img"))
+    assert all(image["alt"] for image in page.all("img") if "src" in image)
 
 
 def test_it_says_what_the_report_says(report, html):
     page = Page(html)
     assert report.verdict in page.text
     assert report.command in page.text
-    for label, before, after in report.rows():
-        assert label in page.text
-        assert f"{before} {after}".strip() in page.text
+    for row in report.rows_with_certainty()[1]:
+        assert " ".join(" ".join(row).split()) in page.text
+    assert all(note in page.text for note in report.footnotes())
     worst = report.metrics.spreads["round_trip_psnr/rot180"].worst_image
     assert worst in page.text
     expected = psnr(float((report.panels[0].back - report.panels[0].original).square().mean()))
@@ -95,7 +96,7 @@ def test_names_are_escaped(html):
 
 def test_curves_are_vectors_in_the_colours_of_the_page(html):
     drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
-    assert len(drawings) == 5  # round trips, two sweeps, spectrum, loss
+    assert len(drawings) == 6  # round trips, two sweeps, spectrum, profile, loss
     for drawing in drawings:
         ElementTree.fromstring(drawing)
         assert "var(--ink)" in drawing
@@ -128,10 +129,16 @@ def test_comparisons(tmp_path):
     page = Page((folder / "comparison.html").read_text(encoding="utf-8"))
     assert found.verdict in page.text
     assert "<one>" in page.text
-    assert len(page.all("img")) == 2 * 3 * 4 * 2
+    assert len([image for image in page.all("img") if "src" in image]) == 2 * 3 * 4 * 2
     names = {p.name for p in folder.iterdir()}
-    texts = {"comparison.json", "comparison.md", "comparison.html"}
-    charts = {"comparison.png", "sweep_rotate.png", "sweep_scale.png", "spectrum.png"}
+    texts = {f"comparison.{kind}" for kind in ("json", "md", "html", "csv", "tex")}
+    charts = {
+        "comparison.png",
+        "sweep_rotate.png",
+        "sweep_scale.png",
+        "spectrum.png",
+        "profile.png",
+    }
     assert names == texts | charts
     with pytest.raises(equivae.InputError, match="holds a report already"):
         found.save(tmp_path / "out")

@@ -49,10 +49,11 @@ def test_to_dict_has_every_number():
 
 def test_verdict():
     one = Report(metrics({"rot180": 1.5}))
-    assert "under rot180 is 1.50 dB" in one.verdict
+    assert "under rot180 (plain latent op) is 1.50 dB" in one.verdict
     assert "4 images" in one.verdict
     worst = Report(metrics({"rot180": 1.5, "hflip": 2.5}), metrics({"rot180": 9, "hflip": 8}, 29.0))
-    assert "under hflip, the worst transform, went from 8.00 to 2.50 dB" in worst.verdict
+    said = "under hflip (plain latent op), the worst transform, went from 8.00 to 2.50 dB"
+    assert said in worst.verdict
     assert "reconstruction changed by +1.00 dB" in worst.verdict
     assert "Reconstruction is 30.00 dB" in Report(metrics({})).verdict
 
@@ -67,20 +68,25 @@ def test_to_markdown_has_the_table():
     text = report.to_markdown()
     lines = text.splitlines()
     assert report.verdict in lines
-    assert "| metric | value |" in lines
+    assert "| metric | value | 95% interval |" in lines
     value = report.metrics.transforms["hflip"].round_trip_psnr
-    assert f"| hflip: round-trip PSNR | {value:.2f} dB |" in lines
+    spread = report.metrics.spreads["round_trip_psnr/hflip"]
+    ends = f"{spread.low:.2f} to {spread.high:.2f} dB"
+    assert f"| hflip: round-trip PSNR | {value:.2f} dB | {ends} |" in lines
+    assert "- PSNR: of the mean squared error over the images" in text
     assert "![" in text
 
 
 def test_to_markdown_with_a_baseline():
     report = evaluate(MarkedAE(0.2, 0.1), cells(2, 8, 8), baseline=MarkedAE(0.2, 0.0))
     lines = report.to_markdown().splitlines()
-    assert "| metric | before | after |" in lines
+    assert "| metric | before | after | difference (95% interval) | larger than noise |" in lines
     (gap,) = [line for line in lines if "equivariance gap |" in line]
-    assert gap == f"| rot180: equivariance gap | 0.00 dB | {20 * math.log10(3):.2f} dB |"
+    step = f"{20 * math.log10(3):.2f}"
+    told = f"+{step} dB ({step} to {step} dB) | no, p = 1.000"
+    assert gap == f"| rot180: equivariance gap | 0.00 dB | {step} dB | {told} |"
     assert all(
-        line.count("|") == 4 for line in lines if line.startswith(("| rot", "| reconstruction "))
+        line.count("|") == 6 for line in lines if line.startswith(("| rot", "| reconstruction "))
     )
 
 
@@ -101,8 +107,9 @@ def test_save_writes_files_that_open(tmp_path):
     folder = report.save(tmp_path / "new")
     names = {p.name for p in folder.iterdir()}
     figures = {"panels_rot90.png", "panels_hflip.png", "latents_rot90.png", "latents_hflip.png"}
-    figures |= {"spectrum.png", "loss.png"}
-    assert names == {"report.json", "report.md", "report.html", *figures}
+    figures |= {"overview.png", "spectrum.png", "profile.png", "loss.png"}
+    texts = {f"report.{kind}" for kind in ("json", "md", "html", "csv", "tex")}
+    assert names == {*texts, *figures}
     assert (folder / "report.html").read_text(encoding="utf-8") == report.to_html()
     assert json.loads((folder / "report.json").read_text()) == report.to_dict()
     assert (folder / "report.md").read_text(encoding="utf-8") == report.to_markdown()

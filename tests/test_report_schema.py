@@ -31,6 +31,9 @@ def full_report():
         ["d4", "scale(factor=0.5)"],
         baseline=PoolAE(),
         features=features,
+        protocol="imagenet",
+        resolution=16,
+        metrics="paper",
         sweep_samples=1,
         progress=False,
     )
@@ -58,7 +61,7 @@ def test_reports_keep_the_schema():
 
 
 def test_comparisons_keep_the_schema():
-    vaes = {"a": ConvAE(), "b": PoolAE()}
+    vaes = {"a": ConvAE(), "b": [PoolAE(), ConvAE(1)]}
     found = equivae.compare(vaes, noise(2, 3, 8, 8), sweep_samples=0, progress=False)
     VALIDATOR.validate(found.to_dict())
 

@@ -80,6 +80,23 @@ def _default(option: Any) -> str:
     return "" if value is None else f"`{value}`"
 
 
+def latent_metrics() -> str:
+    """The numbers of the latent space: what each is, whose, its direction, and when it is taken."""
+    from equivae.evaluation.latent_metrics import LATENT_METRICS
+
+    rows = [
+        (
+            f"`{one.name}`",
+            f"{one.label}: {one.formula}" + (f", in {one.unit}" if one.unit else ""),
+            one.source,
+            one.direction,
+            f"`{one.level}`",
+        )
+        for one in LATENT_METRICS.values()
+    ]
+    return _table(("number", "what it is", "source", "direction", "from"), rows)
+
+
 def glossary_groups() -> str:
     """The groups of transforms and their elements."""
     import equivae
@@ -203,6 +220,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "options": options,
     "commands": commands,
     "groups": glossary_groups,
+    "latent-metrics": latent_metrics,
     "compare": compare,
     "taef2": taef2,
     "vae-cost": vae_cost,

@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 import equivae
-from equivae.cli.inputs import given, images_from, transforms_of
+from equivae.cli.inputs import formats_of, images_from, seeds_of, transforms_of
 from equivae.cli.options import (
-    Background,
     DataDir,
     DatasetName,
-    DrawSeed,
-    EvalBatchSize,
-    Features,
-    ImageColumn,
-    Lpips,
-    MaxSamples,
-    Panels,
-    Reencode,
+    Figures,
     ReportDir,
-    Resolution,
-    Split,
-    SweepSamples,
     Transforms,
+    with_evaluation,
     words_of,
 )
-from equivae.cli.showing import conclude, console, plain
+from equivae.cli.showing import show
 from equivae.processes import process_state
+from equivae.reporting.options import EvaluationOptions
 
 __all__ = ["compare"]
 
 
+@with_evaluation
 def compare(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="Two or more: hub names, folders, .safetensors files or 'embedded'.",
+            help="Two or more: hub names, folders, .safetensors files or 'embedded'; several seeds of one "
+            "training as NAME=A,B,C.",
             callback=words_of("models"),
         ),
     ],
@@ -46,47 +38,21 @@ def compare(
     dataset_name: DatasetName = None,
     transforms: Transforms = "rot180",
     output_dir: ReportDir = None,
-    resolution: Resolution = 256,
-    eval_batch_size: EvalBatchSize = 4,
-    max_samples: MaxSamples = None,
-    sweep_samples: SweepSamples = None,
-    reencode: Reencode = False,
-    features: Features = None,
-    lpips: Lpips = None,
-    seed: DrawSeed = 0,
-    panels: Panels = 3,
-    image_column: ImageColumn = None,
-    split: Split = None,
-    background: Background = None,
+    figures: Figures = "png",
+    **options: Any,
 ) -> None:
     """Measure several VAEs on the same images, side by side in one table and one figure."""
     from equivae.files.writing import check_claim
 
     source = images_from(data_dir, dataset_name, "data_dir")
     wanted = transforms_of(transforms)
+    EvaluationOptions(**options)
+    formats = formats_of(figures)
     if output_dir is not None:
         check_claim(output_dir)
-    found = equivae.compare(
-        models,
-        source,
-        wanted,
-        resolution=resolution,
-        eval_batch_size=eval_batch_size,
-        max_samples=max_samples,
-        sweep_samples=sweep_samples,
-        reencode=reencode,
-        features=features,  # type: ignore[arg-type]
-        lpips=lpips,  # type: ignore[arg-type]
-        seed=seed,
-        panels=panels,
-        **given(image_column=image_column, split=split, background=background),
-    )
+    found = equivae.compare(seeds_of(models), source, wanted, **options)
     if not process_state().is_main_process:
         return
-    table = Table("metric", *map(plain, found.metrics))
-    for row in found.rows():
-        table.add_row(*map(plain, row))
-    console.print(table)
     if output_dir is not None:
-        found.save(output_dir)
-    conclude(found.verdict, found.skipped, output_dir)
+        found.save(output_dir, figures=formats)
+    show(found, output_dir)

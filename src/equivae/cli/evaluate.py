@@ -8,38 +8,30 @@ from typing import Annotated, Any, Optional
 import typer
 
 import equivae
-from equivae.cli.inputs import given, images_from, load_model, transforms_of
+from equivae.cli.inputs import formats_of, images_from, load_model, transforms_of
 from equivae.cli.options import (
-    Background,
     DataDir,
     DatasetName,
-    DrawSeed,
-    EvalBatchSize,
-    Features,
-    ImageColumn,
-    Lpips,
-    MaxSamples,
+    Figures,
     Model,
     ModelConfig,
-    Panels,
-    Reencode,
     ReportDir,
-    Resolution,
     Revision,
-    Split,
     Subfolder,
-    SweepSamples,
     Transforms,
     Variant,
     opt,
+    with_evaluation,
 )
 from equivae.cli.showing import show
 from equivae.errors import InputError
 from equivae.processes import process_state
+from equivae.reporting.options import EvaluationOptions
 
 __all__ = ["evaluate"]
 
 
+@with_evaluation
 def evaluate(
     pretrained_model_name_or_path: Model,
     data_dir: DataDir = None,
@@ -53,22 +45,12 @@ def evaluate(
     ] = False,
     baseline: Annotated[Optional[str], opt("baseline", "Another VAE, shown as 'before'.")] = None,
     output_dir: ReportDir = None,
-    resolution: Resolution = 256,
-    eval_batch_size: EvalBatchSize = 4,
-    max_samples: MaxSamples = None,
-    sweep_samples: SweepSamples = None,
-    reencode: Reencode = False,
-    features: Features = None,
-    lpips: Lpips = None,
-    seed: DrawSeed = 0,
-    panels: Panels = 3,
-    image_column: ImageColumn = None,
-    split: Split = None,
-    background: Background = None,
+    figures: Figures = "png",
     subfolder: Subfolder = None,
     variant: Variant = None,
     revision: Revision = None,
     model_config_name_or_path: ModelConfig = None,
+    **options: Any,
 ) -> None:
     """Measure reconstruction and equivariance of a VAE, on its own or against a baseline."""
     from equivae.files.writing import check_claim
@@ -77,6 +59,8 @@ def evaluate(
     wanted: list[Any] = [*transforms_of(transforms)]
     if strict and latent_op is None:
         raise InputError("strict does nothing without latent_op; pass both or neither.")
+    EvaluationOptions(**options)
+    formats = formats_of(figures)
     if output_dir is not None:
         check_claim(output_dir)
     vae = load_model(
@@ -89,19 +73,10 @@ def evaluate(
         source,
         wanted,
         baseline=baseline,
-        resolution=resolution,
-        eval_batch_size=eval_batch_size,
-        max_samples=max_samples,
-        sweep_samples=sweep_samples,
-        reencode=reencode,
-        features=features,  # type: ignore[arg-type]
-        lpips=lpips,  # type: ignore[arg-type]
-        seed=seed,
-        panels=panels,
-        **given(image_column=image_column, split=split, background=background),
+        **options,
     )
     if not process_state().is_main_process:
         return
     if output_dir is not None:
-        report.save(output_dir)
+        report.save(output_dir, figures=formats)
     show(report, output_dir)

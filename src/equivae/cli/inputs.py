@@ -12,7 +12,15 @@ from equivae.options import quoted
 from equivae.processes import process_state
 from equivae.transforms.groups import split_transforms
 
-__all__ = ["given", "images_from", "load_model", "number_or", "transforms_of"]
+__all__ = [
+    "formats_of",
+    "given",
+    "images_from",
+    "load_model",
+    "number_or",
+    "seeds_of",
+    "transforms_of",
+]
 
 
 def number_or(name: str, value: str, word: str) -> int | str:
@@ -40,6 +48,32 @@ def images_from(folder: Path | None, dataset: str | None, option: str) -> Path |
     if not folder.exists():
         raise InputError(f"{option} {folder} does not exist; pass a folder of images.")
     return folder
+
+
+def formats_of(figures: str) -> list[str]:
+    from equivae.reporting.content import check_formats
+
+    return check_formats("figures", [word.strip() for word in figures.split(",") if word.strip()])
+
+
+def seeds_of(models: list[str]) -> list[str] | dict[str, str | list[str]]:
+    """VAEs by label, where `NAME=A,B,C` stands for several seeds; as they are where none does."""
+    if not any("=" in word and not Path(word).exists() for word in models):
+        return models
+    found: dict[str, str | list[str]] = {}
+    for word in models:
+        name, equals, rest = word.partition("=")
+        parts = [part.strip() for part in rest.split(",") if part.strip()]
+        if equals and not Path(word).exists():
+            if not name or not parts:
+                raise InputError(f"{quoted(word)} names no VAEs; write it as NAME=A,B,C.")
+            label, one = name, parts if len(parts) > 1 else parts[0]
+        else:
+            label, one = Path(word).name or word, word
+        if label in found:
+            raise InputError(f"two VAEs are called {quoted(label)}; name them as NAME=PATH.")
+        found[label] = one
+    return found
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
 from equivae.errors import InputError
-from equivae.evaluation.features import check_backbone, check_distance
 from equivae.files.writing import check_output
-from equivae.options import BATCH, SEED, SIDE, Options, Range, at_least, check_path, check_value
+from equivae.options import BATCH, SIDE, Options, Range, at_least, check_path, check_value
+from equivae.reporting.options import EvaluationOptions
 from equivae.training.config import FinetuneConfig
 from equivae.training.options.images import ImageOptions
 
@@ -22,24 +22,18 @@ __all__ = [
     "Background",
     "DataDir",
     "DatasetName",
-    "DrawSeed",
     "EvalBatchSize",
-    "Features",
     "FewSamples",
+    "Figures",
     "ImageColumn",
-    "Lpips",
-    "MaxSamples",
     "Model",
     "ModelConfig",
     "OutputDir",
-    "Panels",
-    "Reencode",
     "ReportDir",
     "Resolution",
     "Revision",
     "Split",
     "Subfolder",
-    "SweepSamples",
     "TrainDataDir",
     "Transforms",
     "Variant",
@@ -48,6 +42,7 @@ __all__ = [
     "opt",
     "opt_of",
     "with_config",
+    "with_evaluation",
     "words_of",
 ]
 
@@ -123,37 +118,9 @@ Resolution = Annotated[
     Optional[int], opt("resolution", "Resize and centre-crop to this side.", range=SIDE)
 ]
 EvalBatchSize = Annotated[int, opt("eval_batch_size", "Images per call.", range=BATCH)]
-MaxSamples = Annotated[Optional[int], opt("max_samples", "Images used at most.", range=at_least(1))]
-FewSamples = Annotated[Optional[int], opt("max_samples", "Images used at most.", range=at_least(2))]
+Figures = Annotated[str, opt("figures", "Formats of the figures, comma-separated: png, pdf, svg.")]
 DataDir = Annotated[Optional[Path], opt("data_dir", "A folder of images.")]
-SweepSamples = Annotated[
-    Optional[int],
-    opt(
-        "sweep_samples",
-        "Images on which angles and scales are swept; 0 for none, by default one in six, at most four.",
-        range=at_least(0),
-    ),
-]
-Reencode = Annotated[
-    bool,
-    typer.Option(
-        "--reencode", help="Measure decoding, transforming and encoding again, and its time."
-    ),
-]
-Features = Annotated[
-    Optional[str],
-    opt(
-        "features",
-        "inception, for rFID and feature cosine; see equivae[metrics].",
-        check=check_backbone,
-    ),
-]
-Lpips = Annotated[
-    Optional[str],
-    opt("lpips", "alex, vgg or squeeze, for LPIPS; see equivae[metrics].", check=check_distance),
-]
-Panels = Annotated[int, opt("panels", "Images that are pictured.", range=at_least(0, 1000))]
-DrawSeed = Annotated[int, opt("seed", "Of that draw.", range=SEED)]
+FewSamples = Annotated[Optional[int], opt("max_samples", "Images used at most.", range=at_least(2))]
 ImageColumn = Annotated[Optional[str], opt_of(ImageOptions, "image_column")]
 Split = Annotated[Optional[str], opt_of(ImageOptions, "split")]
 Background = Annotated[Optional[str], opt_of(ImageOptions, "background")]
@@ -169,18 +136,26 @@ ModelConfig = Annotated[
 ]
 
 
-def with_config(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command every option of `FinetuneConfig`; it gets those that were set as `options`."""
-    hints = typing.get_type_hints(FinetuneConfig)
-    parameters = inspect.signature(command, eval_str=True).parameters.values()
-    own = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+def with_options(
+    options: type[Options], *, hidden: Sequence[str] = (), **defaults: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command every field of a group of options; it gets those that were set as `options`.
+
+    Args:
+        options: the group.
+        hidden: fields that are none on the command line.
+        **defaults: where they are others on the command line.
+    """
+    hints = typing.get_type_hints(options)
     added = []
-    for option in dataclasses.fields(FinetuneConfig):
+    for option in dataclasses.fields(options):
+        if option.name in hidden:
+            continue
         kind = str if hints[option.name] is Any else hints[option.name]
         flag = f"--{option.name}"
         if kind is bool:
             flag = f"{flag}/--no_{option.name}"
-        default = option.default
+        default = defaults.get(option.name, option.default)
         shown = "" if default is None else f" [dim]\\[default: {default}][/dim]"
         info = typer.Option(flag, help=f"{option.metadata['help']}{shown}", show_default=False)
         # None marks an option that was not given, so that a recipe's value stands.
@@ -191,12 +166,22 @@ def with_config(command: Callable[..., None]) -> Callable[..., None]:
             )
         )
 
-    def wrapped(**given: Any) -> None:
-        names = {p.name for p in own}
-        options = {k: v for k, v in given.items() if k not in names and v is not None}
-        command(**{k: v for k, v in given.items() if k in names}, **options)
+    def give(command: Callable[..., None]) -> Callable[..., None]:
+        parameters = inspect.signature(command, eval_str=True).parameters.values()
+        own = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
 
-    keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-    wrapped.__signature__ = inspect.Signature([*keyword, *added])  # type: ignore[attr-defined]
-    wrapped.__doc__, wrapped.__name__ = command.__doc__, command.__name__
-    return wrapped
+        def wrapped(**given: Any) -> None:
+            names = {p.name for p in own}
+            asked = {k: v for k, v in given.items() if k not in names and v is not None}
+            command(**{k: v for k, v in given.items() if k in names}, **{**defaults, **asked})
+
+        keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        wrapped.__signature__ = inspect.Signature([*keyword, *added])  # type: ignore[attr-defined]
+        wrapped.__doc__, wrapped.__name__ = command.__doc__, command.__name__
+        return wrapped
+
+    return give
+
+
+with_config = with_options(FinetuneConfig)
+with_evaluation = with_options(EvaluationOptions, hidden=("progress",), resolution=256)

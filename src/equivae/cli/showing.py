@@ -22,16 +22,15 @@ def plain(text: object) -> str:
     return escape(readable(text))
 
 
-def show(report: equivae.Report, folder: Path | None) -> None:
-    if report.before is None:
-        table = Table("metric", "value")
-        for label, _, now in report.rows():
-            table.add_row(plain(label), plain(now))
-    else:
-        table = Table("metric", "before", "after")
-        for row in report.rows():
-            table.add_row(*map(plain, row))
+def show(report: equivae.Report | equivae.Comparison, folder: Path | None) -> None:
+    """The table with intervals or tests, what the numbers go by, the verdict, and what was written."""
+    head, rows = report.rows_with_certainty()
+    table = Table(*map(plain, head))
+    for row in rows:
+        table.add_row(*map(plain, row))
     console.print(table)
+    for note in report.footnotes():
+        console.print(f"[dim]{plain(note)}[/]")
     conclude(report.verdict, report.skipped, folder)
 
 

@@ -6,7 +6,7 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,12 +15,13 @@ from torch import Tensor
 
 from equivae.data.formats import find_plugins, missing_plugin
 from equivae.data.pictures import Colour, picture_to_tensor
-from equivae.data.resizing import resize_and_crop
+from equivae.data.resizing import imagenet_crop, resize_and_crop
 from equivae.data.unreadable import UnreadableImage, why
 from equivae.errors import InputError
 
-__all__ = ["IMAGE_KEYS", "Preparing", "parse_colour"]
+__all__ = ["IMAGE_KEYS", "Preparing", "Resize", "parse_colour"]
 
+Resize = Literal["bicubic", "imagenet"]
 IMAGE_KEYS = ("pixel_values", "image", "images", "img", "jpg", "jpeg", "png", "webp")
 _VERSION = 2  # of what these steps do to a picture, for fingerprints
 
@@ -49,16 +50,19 @@ class Preparing:
         channels: 3 or 1 (tensors may have another number).
         background: what shows through transparent pictures, 8-bit RGB.
         column: the key of the image in items that are dictionaries; found if `None`.
+        resize: `"bicubic"`, or `"imagenet"` for `imagenet_crop`.
     """
 
     resolution: int | None = None
     channels: int = 3
     background: Colour = (255, 255, 255)
     column: str | None = None
+    resize: Resize = "bicubic"
 
     def __str__(self) -> str:
         """For fingerprints."""
-        return f"{_VERSION} {self.resolution} {self.channels} {self.background} {self.column}"
+        kind = "" if self.resize == "bicubic" else f" {self.resize}"
+        return f"{_VERSION} {self.resolution} {self.channels} {self.background} {self.column}{kind}"
 
     def __call__(self, item: Any, name: str) -> Tensor:
         """The tensor of an item; `UnreadableImage` for a broken picture, `InputError` for other input."""
@@ -108,6 +112,9 @@ class Preparing:
 
     def _picture(self, image: Image.Image, name: str) -> Tensor:
         try:
+            if self.resize == "imagenet" and self.resolution is not None:
+                whole = picture_to_tensor(image, None, self.channels, self.background)
+                return imagenet_crop(whole, self.resolution)
             return picture_to_tensor(image, self.resolution, self.channels, self.background)
         except MemoryError:
             raise
@@ -142,7 +149,8 @@ class Preparing:
             return image
         if image.ndim == 2:
             raise InputError(f"{name} is audio, which has no resolution; leave resolution out.")
-        return resize_and_crop(image, self.resolution)
+        fitted = imagenet_crop if self.resize == "imagenet" else resize_and_crop
+        return fitted(image, self.resolution)
 
 
 def _of_array(array: np.ndarray, channels: int, planes_first: bool | None = None) -> Any:

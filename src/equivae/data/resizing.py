@@ -8,7 +8,7 @@ from torch import Tensor
 
 from equivae.data.pictures import WHOLE_PIXELS, target_size
 
-__all__ = ["resize_and_crop"]
+__all__ = ["imagenet_crop", "resize_and_crop"]
 
 
 def resize_and_crop(image: Tensor, resolution: int) -> Tensor:
@@ -30,6 +30,22 @@ def resize_and_crop(image: Tensor, resolution: int) -> Tensor:
     if resolution != min(sides):
         image = F.interpolate(image[None], list(size), mode="bicubic", antialias=True)[0]
         image = image.clamp(-1, 1)
+    return image[:, top : top + resolution, left : left + resolution]
+
+
+def imagenet_crop(image: Tensor, resolution: int) -> Tensor:
+    """What torchvision's `Resize(resolution)` and `CenterCrop(resolution)` make of a tensor `(C, H, W)`.
+
+    Bilinear and anti-aliased, the long side rounded down: how the evaluations of tokenizers on ImageNet
+    prepare images (LightningDiT's `evaluate_tokenizer.py`). Of a video `(C, T, H, W)` every frame.
+    """
+    if image.ndim == 4:
+        return torch.stack([imagenet_crop(frame, resolution) for frame in image.unbind(1)], 1)
+    short = min(image.shape[-2:])
+    if short != resolution:
+        size = [int(resolution * side / short) for side in image.shape[-2:]]
+        image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+    top, left = (round((side - resolution) / 2) for side in image.shape[-2:])
     return image[:, top : top + resolution, left : left + resolution]
 
 

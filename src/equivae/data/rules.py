@@ -26,7 +26,10 @@ _SPLITS = {
 }
 _MASKS = frozenset({"mask", "masks"})
 _REPORTS = ("report.json", "comparison.json", "analysis.json")
-_OURS = re.compile(r"((panels|latents|sweep)_.*|spectrum|loss|comparison|analysis|choices)\.png")
+_OURS = re.compile(
+    r"((panels|latents|sweep)_.*|overview|flat_field|lie|spectrum|profile|loss|comparison|analysis|choices)"
+    r"\.png"
+)
 
 
 def split_of(path: str) -> str | None:

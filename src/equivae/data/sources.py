@@ -22,7 +22,7 @@ from equivae.data.folder import is_small, open_folder
 from equivae.data.images import ImageDataset
 from equivae.data.items import ItemSource, PreparedAgain
 from equivae.data.names import display_name
-from equivae.data.preparing import Preparing, parse_colour
+from equivae.data.preparing import Preparing, Resize, parse_colour
 from equivae.data.resizing import resize_and_crop
 from equivae.data.tables import TableSource, choose_split, hub_rows, is_table, rows_of_path
 from equivae.data.tensors import TensorSource
@@ -58,6 +58,7 @@ def load_images(
     background: str | tuple[int, int, int] = "white",
     verify: bool | None = None,
     progress: bool = True,
+    resize: Resize = "bicubic",
 ) -> ImageDataset:
     """An `ImageDataset` from any source.
 
@@ -80,6 +81,8 @@ def load_images(
             check nothing (`False`); by default decode up to 512 pictures or 256 MiB, and of more look at the
             headers.
         progress: show a bar when that takes longer than two seconds.
+        resize: `"bicubic"`, anti-aliased; or `"imagenet"`, what torchvision's `Resize` and `CenterCrop` make
+            of a tensor: bilinear, anti-aliased.
 
     Raises `InputError` when there is no image, with the reason. Warns when images lie in [0, 1].
 
@@ -95,7 +98,7 @@ def load_images(
     for name, value in (("resolution", resolution), ("max_samples", max_samples)):
         if value is not None and value < 1:
             raise InputError(f"{name} must be at least 1, got {value}.")
-    preparing = Preparing(resolution, channels, parse_colour(background), image_column)
+    preparing = Preparing(resolution, channels, parse_colour(background), image_column, resize)
     if isinstance(source, DataLoader):
         source = source.dataset
     rows = _rows(source, split)

@@ -2,12 +2,15 @@
 
 from equivae._moved import moved_names
 from equivae.evaluation.latent_statistics import latent_statistics
-from equivae.evaluation.metrics import MeasureOptions, measure
+from equivae.evaluation.metrics import measure
+from equivae.evaluation.options import MeasureOptions
+from equivae.evaluation.pairing import Difference, differences
 from equivae.evaluation.results import (
     GroupMetrics,
     LatentStatistics,
     Metrics,
     Panel,
+    ProtocolMetrics,
     Spread,
     Sweep,
     TransformMetrics,
@@ -15,14 +18,17 @@ from equivae.evaluation.results import (
 from equivae.units import psnr
 
 __all__ = [
+    "Difference",
     "GroupMetrics",
     "LatentStatistics",
     "MeasureOptions",
     "Metrics",
     "Panel",
+    "ProtocolMetrics",
     "Spread",
     "Sweep",
     "TransformMetrics",
+    "differences",
     "latent_statistics",
     "measure",
     "psnr",

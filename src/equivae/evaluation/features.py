@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args
+from typing import Any, Literal, Protocol, Union, get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ __all__ = [
     "Backbone",
     "BackboneLike",
     "FeatureSums",
+    "Gaussian",
     "LpipsLike",
     "check_backbone",
     "check_distance",
@@ -60,13 +61,26 @@ class FeatureSums:
         return mean, spread / max(self.count - 1, 1)
 
 
-def frechet_distance(a: FeatureSums, b: FeatureSums) -> float:
+class Gaussian(Protocol):
+    """What has a mean and a covariance."""
+
+    def gaussian(self) -> tuple[Tensor, Tensor]:
+        """Mean `(D,)` and covariance `(D, D)`."""
+
+
+def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """Fréchet distance between the Gaussians of two sets of features (Heusel et al., 2017).
 
     `‖μ₁ - μ₂‖² + tr(C₁ + C₂ - 2 (C₁ C₂)^½)`; the trace of the root from the eigenvalues of the symmetric
-    `C₁^½ C₂ C₁^½`, which has those of `C₁ C₂`. NaN if a feature is NaN or infinite.
+    `C₁^½ C₂ C₁^½`, which has those of `C₁ C₂`. NaN if a feature is NaN or infinite; `InputError` where both
+    have different features.
     """
     (mean_a, cov_a), (mean_b, cov_b) = a.gaussian(), b.gaussian()
+    if mean_a.shape != mean_b.shape:
+        raise InputError(
+            f"features of {len(mean_a)} and of {len(mean_b)} numbers cannot be compared; take the statistics "
+            "of one network."
+        )
     if not all(part.isfinite().all() for part in (mean_a, cov_a, mean_b, cov_b)):
         return math.nan
     values, vectors = torch.linalg.eigh(cov_a)

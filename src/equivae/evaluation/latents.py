@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from equivae.evaluation.results import LatentStatistics
-from equivae.evaluation.spectrum import block_energy, spectrum_of
+from equivae.evaluation.spectrum import block_energy, profile_of, spectrum_of
 
 __all__ = ["LatentSums", "relative_drift"]
 
 Latents = dict[int, Tensor]
+_SUMS = ("total", "products", "cubes", "fourths", "steps", "energy", "image_energy")
 
 
 @dataclass
@@ -24,6 +25,8 @@ class LatentSums:
     cells: int = 0
     total: Tensor | None = None
     products: Tensor | None = None
+    cubes: Tensor | None = None
+    fourths: Tensor | None = None
     steps: Tensor | None = None  # squared differences of neighbours, per channel
     neighbours: int = 0
     images: int = 0
@@ -44,6 +47,8 @@ class LatentSums:
                 cells=flat.shape[1],
                 total=flat.sum(1).cpu(),
                 products=(flat @ flat.T).cpu(),
+                cubes=flat.pow(3).sum(1).cpu(),
+                fourths=flat.pow(4).sum(1).cpu(),
                 steps=steps.cpu(),
                 neighbours=neighbours,
                 images=x.shape[0],
@@ -55,17 +60,28 @@ class LatentSums:
     def merge(self, other: LatentSums) -> None:
         for name in ("cells", "neighbours", "images"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("total", "products", "steps", "energy", "image_energy"):
+        for name in _SUMS:
             mine, theirs = getattr(self, name), getattr(other, name)
             if theirs is not None and (mine is None or mine.shape == theirs.shape):
                 setattr(self, name, theirs if mine is None else mine + theirs)
 
-    def statistics(self, drifts: list[float]) -> LatentStatistics:
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """The channels' covariance `(c, c)` and fourth central moments `(c,)`."""
         assert self.total is not None
         assert self.products is not None
+        assert self.cubes is not None
+        assert self.fourths is not None
+        mean, products = self.total / self.cells, self.products / self.cells
+        third, fourth = self.cubes / self.cells, self.fourths / self.cells
+        squares = products.diagonal()
+        central = fourth - 4 * mean * third + 6 * mean**2 * squares - 3 * mean**4
+        return products - mean.outer(mean), central
+
+    def statistics(self, drifts: list[float]) -> LatentStatistics:
+        assert self.total is not None
         assert self.steps is not None
         mean = self.total / self.cells
-        covariance = self.products / self.cells - mean.outer(mean)
+        covariance, _ = self.moments()
         variances = covariance.diagonal().clamp_min(0)
         power = float(covariance.square().sum())
         variance, step = float(variances.sum()), float(self.steps.sum())
@@ -81,6 +97,8 @@ class LatentSums:
             smoothness=correlation,
             spectrum=[] if self.energy is None else spectrum_of(self.energy),
             image_spectrum=[] if self.image_energy is None else spectrum_of(self.image_energy),
+            profile=[] if self.energy is None else profile_of(self.energy),
+            image_profile=[] if self.image_energy is None else profile_of(self.image_energy),
             drift=sum(drifts) / len(drifts) if drifts else None,
             drift_images=len(drifts),
         )

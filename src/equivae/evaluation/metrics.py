@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import torch
-import torch.nn.functional as F
 from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -20,64 +16,33 @@ from equivae.autoencoder import (
     measuring,
 )
 from equivae.data.sources import ImageDataset, collate
-from equivae.errors import InputError
-from equivae.evaluation.features import (
-    check_backbone,
-    check_distance,
-    check_features,
-    resolve_features,
-    resolve_lpips,
-)
+from equivae.evaluation.features import Gaussian
+from equivae.evaluation.latent_metrics import FlatField, OfFlatField, chosen, flat_field
 from equivae.evaluation.latents import Latents, relative_drift
-from equivae.evaluation.quality import mean_inside, similarity
+from equivae.evaluation.meter import Meter
+from equivae.evaluation.options import MeasureOptions
+from equivae.evaluation.protocols import Networks, conventions
+from equivae.evaluation.references import reference_features
 from equivae.evaluation.results import Metrics, Panel, TransformMetrics
-from equivae.evaluation.roundtrip import (
-    Reconstruction,
-    RoundTrip,
-    fix_draws,
-    reconstruct,
-    reencode,
-    seed_of,
-    travel,
-)
 from equivae.evaluation.summary import Found, Summary
 from equivae.evaluation.sweeps import measure_sweeps, sweep_images
-from equivae.options import BATCH, SEED, Options, at_least, option
+from equivae.operators.transform import FittedTransform
 from equivae.processes import process_state
 from equivae.transforms import Transform
-from equivae.transforms.base import mask_of_cells
+from equivae.transforms.registry import FunctionTransform
 from equivae.units import psnr
 
-__all__ = ["MeasureOptions", "Metrics", "Panel", "TransformMetrics", "measure", "psnr"]
+__all__ = [
+    "MeasureOptions",
+    "Metrics",
+    "Panel",
+    "TransformMetrics",
+    "kind_of_op",
+    "measure",
+    "psnr",
+]
 
 _KEPT_LATENTS = 256 * 2**20  # bytes of the baseline's latents held for the drift
-
-
-@dataclass(frozen=True)
-class MeasureOptions(Options):
-    """What is measured beside the basic numbers.
-
-    Attributes:
-        batch_size: images per encoder and decoder call.
-        ceiling: decode `E(T x)` as well, for the best that the decoder could do.
-        reencode: decode `E(T(D(E(x))))` as well, for what can be had without a latent op, and take the time.
-        sweep_samples: images on which angles and scales are swept; 0 for none.
-        features: a backbone, see `resolve_features`.
-        lpips: a perceptual distance, see `resolve_lpips`.
-        seed: of random transforms and of the bootstrap.
-        progress: show a progress bar.
-    """
-
-    batch_size: int = option(4, "Images per call.", range=BATCH)
-    ceiling: bool = option(True, "Decode E(T x) as well.")
-    reencode: bool = option(False, "Measure re-encoding as well, and its time.")
-    sweep_samples: int = option(
-        0, "Images on which angles and scales are swept.", range=at_least(0)
-    )
-    features: Any = option(None, "A backbone.", check=check_backbone)
-    lpips: Any = option(None, "A perceptual distance.", check=check_distance)
-    seed: int = option(0, "Of random transforms and of the bootstrap.", range=SEED)
-    progress: bool = option(True, "Show a progress bar.")
 
 
 def measure(
@@ -110,7 +75,7 @@ def measure(
         transforms, layout_of(images[0][None]), vae, min(options.batch_size, len(images))
     )
     state = process_state()
-    meter = _Meter(vae, transforms, options)
+    meter = Meter(vae, transforms, options)
     starts = list(range(0, len(images), options.batch_size))
     drifts: dict[int, float] = {}
     kept = 0
@@ -147,127 +112,46 @@ def measure(
                 progress=options.progress,
             )
     ordered = [drifts[index] for index in sorted(drifts)]
-    summary = Summary(found, images.names, [t.name for t in transforms], options.seed)
-    return summary.metrics(sweeps=sweeps, latents=found.latents.statistics(ordered))
+    summary = Summary(
+        found,
+        images.names,
+        {t.name: kind_of_op(t) for t in transforms},
+        options,
+        _reference(vae, images, options, meter.networks),
+        _flat_field(vae, images, options),
+    )
+    return summary.metrics(
+        sweeps=sweeps,
+        latents=found.latents.statistics(ordered),
+        conventions=conventions(options, meter.networks.named),
+        notes=meter.networks.notes,
+    )
 
 
-class _Meter:
-    """Measures batches, one by one."""
-
-    def __init__(
-        self, vae: Autoencoder, transforms: Sequence[Transform], options: MeasureOptions
-    ) -> None:
-        self.vae, self.transforms, self.options = vae, transforms, options
-        self.backbone = resolve_features(options.features, vae.device)
-        self.lpips = resolve_lpips(options.lpips, vae.device)
-        self.found = Found()
-
-    def see(self, x: Tensor, indices: Sequence[int]) -> Reconstruction:
-        batch, found = reconstruct(self.vae, x), self.found
-        found.latents.add(x, batch.z)
-        found.add("reconstruction_mse", batch.error, indices)
-        ssim, ms_ssim = similarity(batch.seen, batch.plain)
-        found.add("reconstruction_ssim", ssim, indices)
-        found.add("reconstruction_ms_ssim", ms_ssim, indices)
-        features = self._features("reconstruction", batch.seen, batch.plain, indices)
-        for named in self.transforms:
-            fixed, drawn = fix_draws(self.vae, named, batch, seed_of(self.options.seed, indices[0]))
-            if not drawn or fixed.mixes_samples:
-                self._transform(batch, fixed, named.name, indices, features)
-                continue
-            # One by one, so that a draw belongs to its image whatever the batches.
-            for i, index in enumerate(indices):
-                one = batch.rows(i, i + 1)
-                fixed, _ = fix_draws(self.vae, named, one, seed_of(self.options.seed, index))
-                some = None if features is None else features[i : i + 1]
-                self._transform(one, fixed, named.name, [index], some)
-        return batch
-
-    def _transform(
-        self,
-        batch: Reconstruction,
-        transform: Transform,
-        name: str,
-        indices: Sequence[int],
-        features: Tensor | None,
-    ) -> None:
-        trip, found = travel(self.vae, batch, transform, name), self.found
-        error = mean_inside((trip.seen - trip.target).square(), trip.mask)
-        found.add(f"round_trip_mse/{name}", error, indices)
-        found.add(f"reconstruction_mse/{name}", trip.reconstruction_mse, indices)
-        ssim, ms_ssim = similarity(trip.seen, trip.target, trip.mask)
-        found.add(f"round_trip_ssim/{name}", ssim, indices)
-        found.add(f"round_trip_ms_ssim/{name}", ms_ssim, indices)
-        encoded = self.vae.encode(trip.turned)
-        if encoded.shape != trip.latent.shape:
-            raise InputError(
-                f"transform {name!r} moves the latent grid to {tuple(trip.latent.shape[2:])} cells, but the "
-                f"moved input encodes to {tuple(encoded.shape[2:])}: choose another transform for "
-                f"{type(self.vae.module).__name__}."
-            )
-        relative, cosine = _encoder_side(encoded, trip, batch.x)
-        found.add(f"encoder_relative_error/{name}", relative, indices)
-        found.add(f"encoder_cosine/{name}", cosine, indices)
-        if self.options.ceiling:
-            best = trip.compared(self.vae.decode(encoded))
-            error = mean_inside((best - trip.target).square(), trip.mask)
-            found.add(f"ceiling_mse/{name}", error, indices)
-        if self.options.reencode:
-            self._reencode(batch, trip, name, indices)
-        if self.backbone is not None or self.lpips is not None:
-            seen = trip.seen
-            if trip.mask is not None:
-                seen = torch.where(trip.mask, seen, trip.target)
-            # An exact round trip ends at the original, whose features are known.
-            known = features if trip.target is batch.plain else None
-            self._features(f"round_trip/{name}", seen, trip.target, indices, known)
-
-    def _reencode(
-        self, batch: Reconstruction, trip: RoundTrip, name: str, indices: Sequence[int]
-    ) -> None:
-        latent, seconds = reencode(self.vae, batch, trip.transform)
-        picture = trip.compared(self.vae.decode(latent))
-        error = mean_inside((picture - trip.target).square(), trip.mask)
-        self.found.add(f"reencoded_mse/{name}", error, indices)
-        self.found.seconds[f"latent_op/{name}"].append(trip.seconds)
-        self.found.seconds[f"reencoded/{name}"].append(seconds)
-
-    def _features(
-        self,
-        name: str,
-        seen: Tensor,
-        target: Tensor,
-        indices: Sequence[int],
-        known: Tensor | None = None,
-    ) -> Tensor | None:
-        """Feature metrics of two batches; returns the features of `target`."""
-        if self.lpips is not None:
-            self.found.add(f"{name}/lpips", self.lpips(seen, target).flatten(), indices)
-        if self.backbone is None:
-            return None
-        count = len(indices)
-        there = known if known is not None else check_features(self.backbone(target), count)
-        here = check_features(self.backbone(seen), count)
-        cosine = F.cosine_similarity(here, there, dim=1)
-        self.found.add(f"{name}/feature_cosine", cosine, indices)
-        self.found.features[f"{name}/seen"].add(here)
-        self.found.features[f"{name}/target"].add(there)
-        return there
+def kind_of_op(transform: Transform) -> str:
+    """What a transform's latent op is: `"plain"`, `"fitted"`, or `"own"` for one from outside."""
+    if isinstance(transform, FittedTransform):
+        return "fitted"
+    ours = type(transform).__module__.startswith("equivae.transforms.")
+    return "plain" if ours and not isinstance(transform, FunctionTransform) else "own"
 
 
-def _encoder_side(encoded: Tensor, trip: RoundTrip, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Relative error and cosine of `ρ E(x)` against `E(T x)`, each `(B,)`."""
-    encoded, expected = encoded.float(), trip.latent.float()
-    own = trip.transform.mask(x)
-    if own is not None:
-        cells = mask_of_cells(own, encoded.shape[-2:])
-        if encoded.ndim == 5:
-            cells = cells.unsqueeze(2)
-        encoded, expected = encoded * cells, expected * cells
-    encoded, expected = encoded.flatten(1), expected.flatten(1)
-    relative = (encoded - expected).norm(dim=1) / encoded.norm(dim=1).clamp_min(1e-12)
-    if own is not None:  # no cell to compare is no number
-        relative = relative.where(cells.flatten(1).any(1), torch.nan)
-    blank = (encoded.norm(dim=1) < 1e-12) & (expected.norm(dim=1) < 1e-12)
-    cosine = F.cosine_similarity(encoded, expected, dim=1, eps=1e-12)
-    return relative, torch.where(blank & ~relative.isnan(), 1.0, cosine + 0 * relative)
+def _flat_field(
+    vae: Autoencoder, images: ImageDataset, options: MeasureOptions
+) -> FlatField | None:
+    """Of the first image's size."""
+    if images[0].ndim != 3 or not any(
+        isinstance(one, OfFlatField) for one in chosen(options.metrics).values()
+    ):
+        return None
+    with measuring(vae.module):
+        return flat_field(vae, *images[0].shape[-2:])
+
+
+def _reference(
+    vae: Autoencoder, images: ImageDataset, options: MeasureOptions, networks: Networks
+) -> Gaussian | None:
+    if options.rfid_reference is None or networks.features is None:
+        return None
+    side, size = images[0].shape[-1], options.batch_size
+    return reference_features(options.rfid_reference, networks.features, vae, side, size)

@@ -30,7 +30,7 @@ def mean_inside(error: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def similarity(
-    a: Tensor, b: Tensor, mask: Tensor | None = None
+    a: Tensor, b: Tensor, mask: Tensor | None = None, *, zero: float = 0.0
 ) -> tuple[Tensor | None, Tensor | None]:
     """SSIM and MS-SSIM of images in [0, 1], each `(B,)`.
 
@@ -39,6 +39,7 @@ def similarity(
         b: the images they are compared with.
         mask: where they count, as `Transform.mask` gives it; every window counts with the share of it
             that lies inside.
+        zero: the grey whose luminance is 0; 0.5 for the SSIM of images that are kept in [-1, 1].
 
     SSIM is that of Wang et al. (2004) with a Gaussian window of 11x11, smaller for images below that size,
     over the windows that lie in the image. `None` instead of MS-SSIM where the coarsest of its five scales
@@ -49,7 +50,7 @@ def similarity(
         flat = [t.transpose(1, 2).flatten(0, 1) for t in (a, b)]
         if mask is not None and mask.ndim == 4:
             mask = mask.repeat_interleave(frames, 0)
-        found = similarity(flat[0], flat[1], mask)
+        found = similarity(flat[0], flat[1], mask, zero=zero)
         return tuple(  # type: ignore[return-value]
             None if value is None else value.reshape(-1, frames).mean(1) for value in found
         )
@@ -61,7 +62,7 @@ def similarity(
     if mask is not None:
         a = torch.where(mask, a, b)
         valid = mask.to(a.dtype).expand(a.shape[0], 1, *a.shape[-2:])
-    whole, contrast = _terms(a, b, valid, window)
+    whole, contrast = _terms(a, b, valid, window, zero)
     ssim = whole.mean(1)
     if valid is not None:  # nothing to compare is no number, as in `mean_inside`
         ssim = ssim.where(valid.flatten(1).any(1), torch.nan)
@@ -72,20 +73,22 @@ def similarity(
         a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
         if valid is not None:
             valid = (F.avg_pool2d(valid, 2) > 1 - 1e-6).to(a.dtype)
-        whole, contrast = _terms(a, b, valid, window)
+        whole, contrast = _terms(a, b, valid, window, zero)
         last = i == len(_SCALES) - 1
         product = product * (whole if last else contrast).clamp_min(0) ** weight
     return ssim, product.mean(1)
 
 
-def _terms(a: Tensor, b: Tensor, valid: Tensor | None, window: int) -> tuple[Tensor, Tensor]:
+def _terms(
+    a: Tensor, b: Tensor, valid: Tensor | None, window: int, zero: float
+) -> tuple[Tensor, Tensor]:
     """Mean SSIM, and mean of its contrast-structure factor, of every channel, `(B, C)`."""
     # Variances do not depend on the origin; near it, float32 keeps more of them.
     a, b = a - 0.5, b - 0.5
     moments = _blurred(torch.cat([a, b, a * a, b * b, a * b], 1), window)
     mean_a, mean_b, aa, bb, ab = moments.chunk(5, 1)
     contrast = (2 * (ab - mean_a * mean_b) + _C2) / (aa - mean_a**2 + bb - mean_b**2 + _C2)
-    mean_a, mean_b = mean_a + 0.5, mean_b + 0.5
+    mean_a, mean_b = mean_a + (0.5 - zero), mean_b + (0.5 - zero)
     whole = contrast * (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
     if valid is None:
         return whole.mean((2, 3)), contrast.mean((2, 3))

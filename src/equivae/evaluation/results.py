@@ -11,6 +11,7 @@ __all__ = [
     "LatentStatistics",
     "Metrics",
     "Panel",
+    "ProtocolMetrics",
     "Spread",
     "Sweep",
     "TransformMetrics",
@@ -41,6 +42,26 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class ProtocolMetrics:
+    """The imagenet protocol's numbers of a reconstruction, or of a round trip.
+
+    Attributes:
+        psnr: mean of the images' own PSNR in dB, over 8 bits: `clamp(127.5 x + 128, 0, 255)`, truncated.
+        ssim: torchmetrics' structural similarity with `data_range=(-1, 1)`. `None` for signals that are no
+            images.
+        lpips: learned perceptual distance, `None` without a network.
+        rfid: Fréchet distance of 8-bit images, `None` without a network.
+        gap_db: mean over the images of reconstruction PSNR minus round-trip PSNR; `None` for reconstructions.
+    """
+
+    psnr: float
+    ssim: float | None = None
+    lpips: float | None = None
+    rfid: float | None = None
+    gap_db: float | None = None
+
+
+@dataclass(frozen=True)
 class TransformMetrics:
     """One transform's errors, means over the images. Errors in [0, 1] units, after clamping.
 
@@ -66,6 +87,8 @@ class TransformMetrics:
         reencoded_psnr: its PSNR in dB.
         latent_op_seconds: time of the latent op for one image, median over the batches; with re-encoding.
         reencoded_seconds: time of decoding, moving and encoding again for one image, likewise.
+        latent_op: which it is: `"plain"`, `"fitted"`, or `"own"` for one that this library did not make.
+        imagenet: the same round trip by the imagenet protocol, `None` under the other.
     """
 
     round_trip_mse: float
@@ -85,6 +108,8 @@ class TransformMetrics:
     reencoded_psnr: float | None = None
     latent_op_seconds: float | None = None
     reencoded_seconds: float | None = None
+    latent_op: str = "plain"
+    imagenet: ProtocolMetrics | None = None
 
 
 @dataclass(frozen=True)
@@ -140,8 +165,11 @@ class LatentStatistics:
         effective_dimension: participation ratio `(tr C)² / tr(C²)` of the channels' covariance `C`: the
             number of channels when all vary alike and independently, 1 when all say the same.
         smoothness: correlation of neighbouring cells: 1 for a constant, 0 for white noise.
-        spectrum: energy of the latents' block DCT by band of frequency, as shares of the whole.
+        spectrum: energy of the latents' block DCT by diagonal, `u + v` from 1 on, as shares of the whole.
         image_spectrum: the same of the images, on their own grid.
+        profile: amplitudes of the latents' block DCT in zigzag order, relative to the constant's, which is
+            first: as Skorokhodov et al. (2502.14831) order a spectrum.
+        image_profile: the same of the images.
         drift: `‖E(x) - E₀(x)‖ / ‖E₀(x)‖` against the baseline's encoder, mean over images; `None`
             without a baseline, or with one whose latents have another shape.
         drift_images: over how many images.
@@ -155,6 +183,8 @@ class LatentStatistics:
     image_spectrum: list[float]
     drift: float | None = None
     drift_images: int = 0
+    profile: list[float] = field(default_factory=list)
+    image_profile: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -182,6 +212,10 @@ class Metrics:
         reconstruction_lpips: learned perceptual distance of `x` and `D(E(x))`.
         non_finite: under the keys of `per_image`, of how many images the number is NaN or infinite; empty
             for a sound VAE. Means over such images are NaN.
+        imagenet: the reconstruction by the imagenet protocol, `None` under the other.
+        latent_metrics: numbers of the latent space by name, see "Numbers of the latent space".
+        conventions: what the numbers mean, by what they are called in tables.
+        notes: what was not measured, and how to have it measured.
     """
 
     images: int
@@ -200,6 +234,10 @@ class Metrics:
     reconstruction_rfid: float | None = None
     reconstruction_lpips: float | None = None
     non_finite: dict[str, int] = field(default_factory=dict)
+    imagenet: ProtocolMetrics | None = None
+    latent_metrics: dict[str, float] = field(default_factory=dict)
+    conventions: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -217,6 +255,8 @@ class Panel:
         latent: `E(x)`, `(c, h, w)`.
         moved_latent: `ρ E(x)`.
         encoded_moved: `E(T x)`.
+        target: `T x`, what `moved` shall be.
+        latent_op: `"plain"`, `"fitted"` or `"own"`.
     """
 
     image: str
@@ -229,3 +269,5 @@ class Panel:
     latent: Tensor | None = None
     moved_latent: Tensor | None = None
     encoded_moved: Tensor | None = None
+    target: Tensor | None = None
+    latent_op: str = "plain"

@@ -65,7 +65,8 @@ class RoundTrip:
         seen: what is compared, in [0, 1]: `back` for an exact transform, else the decode.
         target: with what: the original, or the moved original.
         mask: where.
-        reconstruction_mse: the error of the reconstruction inside that mask, `(B,)`.
+        reconstruction: the reconstruction beside it, moved likewise, in [0, 1].
+        reconstruction_mse: its error inside that mask, `(B,)`.
         seconds: time of the latent op for one image.
     """
 
@@ -77,6 +78,7 @@ class RoundTrip:
     seen: Tensor
     target: Tensor
     mask: Tensor | None
+    reconstruction: Tensor
     reconstruction_mse: Tensor
     seconds: float = 0.0
 
@@ -151,7 +153,19 @@ def travel(vae: Autoencoder, batch: Reconstruction, transform: Transform, name: 
         seen, target, mask = unit(decoded), unit(turned), transform.mask(batch.x)
         reconstruction = unit(transform.pixel(batch.output))
     error = mean_inside((reconstruction - target).square(), mask)
-    return RoundTrip(transform, turned, latent, decoded, back, seen, target, mask, error, seconds)
+    return RoundTrip(
+        transform,
+        turned,
+        latent,
+        decoded,
+        back,
+        seen,
+        target,
+        mask,
+        reconstruction,
+        error,
+        seconds,
+    )
 
 
 def reencode(vae: Autoencoder, batch: Reconstruction, transform: Transform) -> tuple[Tensor, float]:

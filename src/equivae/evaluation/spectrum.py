@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["block_energy", "spectrum_of"]
+__all__ = ["block_energies", "block_energy", "profile_of", "spectrum_of"]
 
 BLOCK = 8
 
 
-def block_energy(grid: Tensor) -> Tensor:
-    """Mean energy of every DCT coefficient over the 8x8 blocks of `(..., h, w)`, `(8, 8)` in float64.
+def block_energies(grid: Tensor) -> Tensor:
+    """Energy of every DCT coefficient of all 8x8 blocks of `(..., h, w)`, `(blocks, 8, 8)` in float64.
 
     Grids below 8 have blocks of their own size. As in Skorokhodov et al. (arXiv 2502.14831).
     """
@@ -22,7 +22,26 @@ def block_energy(grid: Tensor) -> Tensor:
     index = torch.arange(size, dtype=torch.float64, device=grid.device)
     basis = torch.cos(math.pi / size * (index + 0.5) * index[:, None]) * math.sqrt(2 / size)
     basis[0] /= math.sqrt(2)
-    return (basis @ blocks @ basis.T).square().flatten(0, -3).mean(0)
+    return (basis @ blocks @ basis.T).square().flatten(0, -3)
+
+
+def block_energy(grid: Tensor) -> Tensor:
+    """The mean of `block_energies`, `(8, 8)`."""
+    return block_energies(grid).mean(0)
+
+
+def profile_of(energy: Tensor) -> list[float]:
+    """Amplitudes of all coefficients in the zigzag order of JPEG, relative to the constant's.
+
+    What Skorokhodov et al. plot: from the lowest to the highest frequency, with the constant first.
+    """
+    size = energy.shape[-1]
+    places = [(i, j) for i in range(size) for j in range(size)]
+    # Diagonal by diagonal, in turns upwards and downwards.
+    places.sort(key=lambda at: (sum(at), at[0] if sum(at) % 2 else at[1]))
+    amplitudes = torch.stack([energy[i, j] for i, j in places]).sqrt()
+    first = amplitudes[0].clamp_min(torch.finfo(torch.float64).tiny)
+    return [float(value) for value in amplitudes / first]
 
 
 def spectrum_of(energy: Tensor) -> list[float]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from equivae.evaluation.results import Spread
 
-__all__ = ["CERTAIN", "RESAMPLES", "Resampling", "difference_of", "psnr_of"]
+__all__ = ["CERTAIN", "RESAMPLES", "Number", "Resampling", "difference_of", "psnr_of"]
 
 Floats = NDArray[np.float64]
 Number = Callable[[Floats], Floats]
@@ -63,7 +63,8 @@ class Resampling:
         for start in range(0, resamples, step):
             size = min(step, resamples - start)
             weights = random.multinomial(count, np.full(count, 1 / count), size=size)
-            means.append(weights @ self._data / count)
+            with np.errstate(invalid="ignore"):  # infinite numbers have no spread
+                means.append(weights @ self._data / count)
             if count <= _STUDENTISED:
                 draws.append(weights.astype(np.uint16))
         self._means = np.concatenate(means)

@@ -11,16 +11,26 @@ from typing import Any
 
 from torch import Tensor
 
-from equivae.evaluation.features import FeatureSums, frechet_distance
+from equivae.evaluation.features import FeatureSums, Gaussian, frechet_distance
+from equivae.evaluation.latent_metrics import FlatField, Moments, OfFlatField, PerImage, chosen
 from equivae.evaluation.latents import LatentSums
-from equivae.evaluation.results import GroupMetrics, Metrics, Spread, TransformMetrics
-from equivae.evaluation.statistics import Resampling, difference_of, psnr_of
+from equivae.evaluation.options import MeasureOptions
+from equivae.evaluation.protocols import mean_of
+from equivae.evaluation.quantities import quantities
+from equivae.evaluation.results import (
+    GroupMetrics,
+    Metrics,
+    ProtocolMetrics,
+    Spread,
+    TransformMetrics,
+)
+from equivae.evaluation.statistics import Resampling
 from equivae.transforms import get_group, list_groups
 from equivae.units import difference_db, psnr, rank
 
 __all__ = ["Found", "Summary"]
 
-_SSIM = (-1.0, 1.0)
+_MAY_BE_INFINITE = ("imagenet/", "latent/shift_psnr")
 
 
 @dataclass
@@ -50,9 +60,17 @@ class Summary:
     """From the numbers of every image to those of all."""
 
     def __init__(
-        self, found: Found, names: Sequence[str], transforms: Sequence[str], seed: int
+        self,
+        found: Found,
+        names: Sequence[str],
+        transforms: Mapping[str, str],
+        options: MeasureOptions,
+        reference: Gaussian | None = None,
+        flat: FlatField | None = None,
     ) -> None:
         self.names, self.transforms = list(names), transforms
+        self.imagenet, self.reference = options.protocol == "imagenet", reference
+        self.latents, self.level, self.flat = found.latents, options.metrics, flat
         self.features, self.seconds = found.features, found.seconds
         count = len(self.names)
         self.per_image = {
@@ -60,15 +78,14 @@ class Summary:
             for key, values in found.numbers.items()
             if len(values) == count
         }
-        self.resampling = Resampling(self.names, self.per_image, seed)
+        self.resampling = Resampling(self.names, self.per_image, options.seed)
 
     def metrics(self, **more: Any) -> Metrics:
-        spreads: dict[str, Spread] = {}
-        plain = ["reconstruction_mse"]
-        spreads["reconstruction_psnr"] = self._psnr(plain)
-        self._spread(spreads, "reconstruction_ssim", within=_SSIM)
         reconstruction = self._mean("reconstruction_mse")
-        transforms = {name: self._transform(name, spreads) for name in self.transforms}
+        transforms = {name: self._transform(name) for name in self.transforms}
+        protocol = None
+        if self.imagenet:
+            protocol = self._protocol("reconstruction", "reconstruction", "")
         return Metrics(
             images=len(self.names),
             reconstruction_mse=reconstruction,
@@ -79,28 +96,24 @@ class Summary:
             names=self.names,
             reconstruction_ms_ssim=self._maybe("reconstruction_ms_ssim"),
             groups={name: self._group(found) for name, found in _groups(transforms)},
-            spreads=spreads,
+            spreads=self._spreads(),
             non_finite=self._non_finite(),
             reconstruction_feature_cosine=self._maybe("reconstruction/feature_cosine"),
-            reconstruction_rfid=self._rfid("reconstruction"),
-            reconstruction_lpips=self._maybe("reconstruction/lpips"),
+            reconstruction_rfid=None if self.imagenet else self._rfid("reconstruction"),
+            reconstruction_lpips=None if self.imagenet else self._maybe("reconstruction/lpips"),
+            imagenet=protocol,
+            latent_metrics=self._latent_metrics(),
             **more,
         )
 
-    def _transform(self, name: str, spreads: dict[str, Spread]) -> TransformMetrics:
+    def _transform(self, name: str) -> TransformMetrics:
         error = self._mean(f"round_trip_mse/{name}")
         reference = self._mean(f"reconstruction_mse/{name}")
         ceiling = self._maybe(f"ceiling_mse/{name}")
         reencoded = self._maybe(f"reencoded_mse/{name}")
-        spreads[f"round_trip_psnr/{name}"] = self._psnr([f"round_trip_mse/{name}"])
-        self._spread(spreads, f"round_trip_ssim/{name}", within=_SSIM)
-        spreads[f"equivariance_gap_db/{name}"] = self._gap(name)
-        self._spread(
-            spreads,
-            f"encoder_relative_error/{name}",
-            larger_is_better=False,
-            within=(0.0, math.inf),
-        )
+        protocol, trip = None, f"round_trip/{name}"
+        if self.imagenet:
+            protocol = self._protocol(trip, "round_trip", f"/{name}")
         return TransformMetrics(
             round_trip_mse=error,
             round_trip_psnr=psnr(error),
@@ -112,14 +125,41 @@ class Summary:
             ceiling_mse=ceiling,
             ceiling_psnr=None if ceiling is None else psnr(ceiling),
             reconstruction_psnr=psnr(reference),
-            round_trip_feature_cosine=self._maybe(f"round_trip/{name}/feature_cosine"),
-            round_trip_rfid=self._rfid(f"round_trip/{name}"),
-            round_trip_lpips=self._maybe(f"round_trip/{name}/lpips"),
+            round_trip_feature_cosine=self._maybe(f"{trip}/feature_cosine"),
+            round_trip_rfid=None if self.imagenet else self._rfid(trip),
+            round_trip_lpips=None if self.imagenet else self._maybe(f"{trip}/lpips"),
             reencoded_mse=reencoded,
             reencoded_psnr=None if reencoded is None else psnr(reencoded),
             latent_op_seconds=self._seconds(f"latent_op/{name}"),
             reencoded_seconds=self._seconds(f"reencoded/{name}"),
+            latent_op=self.transforms[name],
+            imagenet=protocol,
         )
+
+    def _protocol(self, features: str, kind: str, which: str) -> ProtocolMetrics:
+        """The imagenet protocol's numbers; `features` is where those of the networks are kept."""
+        gap_key = f"imagenet/gap_db{which}"
+        return ProtocolMetrics(
+            psnr=mean_of(self.per_image[f"imagenet/{kind}_psnr{which}"]),
+            ssim=self._maybe(f"imagenet/{kind}_ssim{which}"),
+            lpips=self._maybe(f"{features}/lpips"),
+            rfid=self._rfid(features, None if which else self.reference),
+            gap_db=mean_of(self.per_image[gap_key]) if which else None,
+        )
+
+    def _latent_metrics(self) -> dict[str, float]:
+        """By name; without those that the latents are too small for."""
+        values: dict[str, float] = {}
+        moments = self.latents.moments()
+        for name, metric in chosen(self.level).items():
+            key = f"latent/{name}"
+            if isinstance(metric, Moments):
+                values[name] = metric.of(*moments)
+            elif isinstance(metric, OfFlatField) and self.flat is not None:
+                values[name] = getattr(self.flat, metric.part)
+            elif isinstance(metric, PerImage) and key in self.per_image:
+                values[name] = metric.total(mean_of(self.per_image[key]))
+        return values
 
     def _group(self, found: Mapping[str, TransformMetrics]) -> GroupMetrics:
         error = math.fsum(one.round_trip_mse for one in found.values()) / len(found)
@@ -136,7 +176,7 @@ class Summary:
 
     def _non_finite(self) -> dict[str, int]:
         counts = {
-            key: sum(not math.isfinite(value) for value in values)
+            key: sum(not _is_sound(key, value) for value in values)
             for key, values in self.per_image.items()
         }
         return {key: count for key, count in counts.items() if count}
@@ -153,38 +193,30 @@ class Summary:
     def _seconds(self, key: str) -> float | None:
         return statistics.median(self.seconds[key]) if key in self.seconds else None
 
-    def _rfid(self, key: str) -> float | None:
+    def _rfid(self, key: str, reference: Gaussian | None = None) -> float | None:
         if f"{key}/seen" not in self.features or len(self.names) < 2:
             return None
-        return frechet_distance(self.features[f"{key}/seen"], self.features[f"{key}/target"])
+        seen, target = (self.features[f"{key}/{part}"] for part in ("seen", "target"))
+        return frechet_distance(seen, reference or target)
 
-    def _psnr(self, keys: list[str]) -> Spread:
-        return self.resampling.spread(
-            keys, lambda means: psnr_of(means[..., 0]), larger_is_better=True
-        )
+    def _spreads(self) -> dict[str, Spread]:
+        """Of everything but what is infinite for an image that came back as it was."""
+        found = {}
+        for one in quantities(self.per_image, self.transforms):
+            values = [value for column in one.columns for value in self.per_image[column]]
+            if not any(map(math.isinf, values)):
+                found[one.key] = self.resampling.spread(
+                    one.columns,
+                    one.number,
+                    larger_is_better=one.larger_is_better,
+                    within=one.within,
+                )
+        return found
 
-    def _gap(self, name: str) -> Spread:
-        return self.resampling.spread(
-            [f"reconstruction_mse/{name}", f"round_trip_mse/{name}"],
-            lambda means: difference_of(psnr_of(means[..., 0]), psnr_of(means[..., 1])),
-            larger_is_better=False,
-        )
 
-    def _spread(
-        self,
-        spreads: dict[str, Spread],
-        key: str,
-        *,
-        within: tuple[float, float],
-        larger_is_better: bool = True,
-    ) -> None:
-        if key in self.per_image:
-            spreads[key] = self.resampling.spread(
-                [key],
-                lambda means: means[..., 0],
-                larger_is_better=larger_is_better,
-                within=within,
-            )
+def _is_sound(key: str, value: float) -> bool:
+    """A number, or the infinite PSNR of an image that came back as it was."""
+    return math.isfinite(value) or (key.startswith(_MAY_BE_INFINITE) and math.isinf(value))
 
 
 def _groups(

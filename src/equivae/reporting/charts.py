@@ -22,6 +22,7 @@ __all__ = [
     "MUTED",
     "draw_comparison",
     "draw_losses",
+    "draw_profiles",
     "draw_spectra",
     "draw_sweep",
     "series_colours",
@@ -134,6 +135,22 @@ def draw_spectra(lines: Mapping[str, tuple[Sequence[float], str]]) -> Figure:
         axis.plot(places, shares, color=colour, label=figure_text(label), lw=1.8)
     axis.set_yscale("log")
     _title(axis, "frequency, 1 is the grid's highest", "share of the DCT energy")
+    _legend(axis)
+    return figure
+
+
+def draw_profiles(lines: Mapping[str, tuple[Sequence[float], str]]) -> Figure:
+    """Amplitudes of the block DCT in zigzag order, relative to the constant's.
+
+    Args:
+        lines: label to a profile and its colour.
+    """
+    figure, axis = _figure()
+    for label, (values, colour) in lines.items():
+        shown = [max(v, 1e-6) for v in values]
+        axis.plot(range(len(shown)), shown, color=colour, label=figure_text(label), lw=1.8)
+    axis.set_yscale("log")
+    _title(axis, "coefficient of the 8x8 DCT, in zigzag order", "amplitude, the constant's is 1")
     _legend(axis)
     return figure
 

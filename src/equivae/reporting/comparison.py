@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from equivae.reporting.content import SCHEMA, UNITS, json_types, save_files, versions
+from equivae.reporting.content import (
+    SCHEMA,
+    UNITS,
+    check_formats,
+    in_formats,
+    json_types,
+    save_files,
+    versions,
+)
 from equivae.reporting.findings import ComparedFindings
 from equivae.reporting.tables import markdown_table
 from equivae.reporting.text import code, markdown
@@ -15,7 +24,7 @@ from equivae.reporting.text import code, markdown
 __all__ = ["Comparison"]
 
 
-@dataclass
+@dataclass(repr=False)
 class Comparison(ComparedFindings):
     """What `compare` found.
 
@@ -23,6 +32,7 @@ class Comparison(ComparedFindings):
         metrics: label of a VAE to its numbers, in the order given.
         sources: label to where that VAE came from.
         panels: label to pictures of the same few images.
+        seeds: what a training is called, to the labels of its seeds, where several were passed.
         settings: how the numbers came about.
         skipped: `(name, reason)` of images that could not be read.
         command: the command line that made it.
@@ -39,6 +49,11 @@ class Comparison(ComparedFindings):
                 label: {"source": self.sources[label], "metrics": asdict(one)}
                 for label, one in self.metrics.items()
             },
+            "differences": {
+                label: {key: asdict(one) for key, one in found.items()}
+                for label, found in self.differences.items()
+            },
+            "seeds": self.seeds,
             "settings": self.settings,
             "skipped": [{"image": name, "reason": reason} for name, reason in self.skipped],
             "command": self.command,
@@ -49,7 +64,12 @@ class Comparison(ComparedFindings):
     def to_markdown(self) -> str:
         """A short document: the verdict, the table, the figure."""
         lines = ["# Comparison of autoencoders", "", markdown(self.verdict), ""]
-        lines += [*markdown_table(("metric", *self.metrics), self.rows()), ""]
+        lines += [*markdown_table(*self.rows_with_certainty()), ""]
+        lines += [*(f"- {markdown(note)}" for note in self.footnotes()), ""]
+        over_seeds = self.seed_table()
+        if over_seeds is not None:
+            lines += ["## Over seeds", "", *markdown_table(*over_seeds), ""]
+            lines += ["Mean ± standard deviation over the seeds.", ""]
         lines += ["![Round-trip PSNR of every autoencoder](comparison.png)", ""]
         made = ", ".join(f"{name} {number}" for name, number in versions().items())
         lines += [f"Made {self.created} by {code(self.command)} with {made}."]
@@ -62,16 +82,24 @@ class Comparison(ComparedFindings):
 
         return comparison_page(self)
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write `comparison.json`, `comparison.md`, `comparison.html` and the curves as PNG.
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        overwrite: bool = False,
+        figures: Sequence[str] = ("png",),
+    ) -> Path:
+        """Write `comparison.json`, `.md`, `.html`, `.csv`, `.tex` and the curves into a folder.
 
-        Every file is written beside and renamed. Raises `InputError` if the folder holds a comparison
-        already, unless `overwrite` is set.
+        Options and errors are those of `Report.save`.
         """
+        formats = check_formats("figures", figures)
         texts = {
             "comparison.json": json.dumps(self.to_dict(), indent=1) + "\n",
             "comparison.md": self.to_markdown(),
             "comparison.html": self.to_html(),
+            "comparison.csv": self.to_csv(),
+            "comparison.tex": self.to_latex(),
         }
-        figures = {f"{name}.png": figure for name, figure in self.charts()}
-        return save_files(folder, texts, figures, overwrite=overwrite)
+        drawn = {f"{name}.png": figure for name, figure in self.charts()}
+        return save_files(folder, texts, in_formats(drawn, formats), overwrite=overwrite)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from equivae.errors import InputError
 from equivae.files.writing import check_output, child, write_beside
+from equivae.options import quoted
 from equivae.reporting.text import any_letters
 from equivae.secrets import redact_arguments
 from equivae.units import finite_or_none
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 __all__ = [
     "SCHEMA",
     "UNITS",
+    "check_formats",
     "command_line",
+    "in_formats",
     "json_types",
     "save_figure",
     "save_files",
@@ -32,6 +35,7 @@ __all__ = [
 ]
 
 SCHEMA = 3
+_FORMATS = ("png", "pdf", "svg")
 UNITS = "errors as MSE in [0, 1] units after clamping; PSNR, gap in dB"
 
 
@@ -75,6 +79,24 @@ def _unicode(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def check_formats(name: str, formats: Sequence[str]) -> list[str]:
+    """Formats of figures; `InputError` for one that is not known."""
+    found = [formats] if isinstance(formats, str) else list(formats)
+    for one in found:
+        if one not in _FORMATS:
+            raise InputError(f"{name} must be some of {', '.join(_FORMATS)}, got {quoted(one)}.")
+    return found
+
+
+def in_formats(figures: Mapping[str, Figure], formats: Sequence[str]) -> dict[str, Figure]:
+    """The same figures under the names of every format."""
+    return {
+        f"{name.removesuffix('.png')}.{kind}": figure
+        for name, figure in figures.items()
+        for kind in formats
+    }
+
+
 def save_files(
     folder: str | Path,
     texts: Mapping[str, str],
@@ -102,9 +124,17 @@ def save_files(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure beside and rename it."""
-    with any_letters():
-        write_beside(path, lambda temporary: figure.savefig(temporary))
+    """Write a figure beside and rename it, in the format of its name; text stays text, and no date."""
+    import matplotlib
+
+    kind = path.suffix.removeprefix(".")
+    dates: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    fonts = {"pdf.fonttype": 42, "svg.hashsalt": path.stem}
+    with any_letters(), matplotlib.rc_context(fonts):
+        write_beside(
+            path,
+            lambda temporary: figure.savefig(temporary, format=kind, metadata=dates.get(kind)),
+        )
 
 
 def _write(path: Path, text: str) -> None:

@@ -3,48 +3,36 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from torch import nn
 
 from equivae.autoencoder import Autoencoder, check_resolution
 from equivae.data.names import display_name
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
-from equivae.errors import InputError
-from equivae.evaluation.features import BackboneLike, LpipsLike
 from equivae.evaluation.latents import Latents
-from equivae.evaluation.metrics import MeasureOptions, measure
-from equivae.evaluation.sweeps import default_sweep_samples
+from equivae.evaluation.metrics import measure
 from equivae.files.pretrained import load_vae
-from equivae.options import BATCH, SEED, SIDE, at_least, check_value
+from equivae.reporting.options import EvaluationOptions, with_evaluation_options
 from equivae.reporting.pictures import choose_images, picture
+from equivae.reporting.probes import Probes, probe
 from equivae.reporting.report import Report
-from equivae.transforms import resolve_transforms
+from equivae.transforms import Transform, resolve_transforms
 from equivae.transforms.groups import TransformsLike
 
-__all__ = ["choose_samples", "choose_sweep", "describe", "evaluate"]
+__all__ = ["choose_samples", "describe", "describe_run", "evaluate"]
 
 
+@with_evaluation_options
 def evaluate(
     vae: nn.Module | str | Path,
     images: ImagesLike,
     transforms: TransformsLike = "rot180",
     *,
     baseline: nn.Module | str | Path | None = None,
-    resolution: int | None = None,
-    eval_batch_size: int = 4,
-    max_samples: int | None = None,
-    image_column: str | None = None,
-    split: str = "train",
-    background: str | tuple[int, int, int] = "white",
-    sweep_samples: int | None = None,
-    reencode: bool = False,
-    features: BackboneLike | None = None,
-    lpips: LpipsLike | None = None,
-    seed: int = 0,
-    panels: int = 3,
-    progress: bool = True,
+    **options: Any,
 ) -> Report:
     """Measure reconstruction and equivariance of a VAE.
 
@@ -56,6 +44,11 @@ def evaluate(
         images: anything that `equivae.data.load_images` takes; a tensor `(N, C, H, W)` in [-1, 1].
         transforms: names, groups, transforms or a list of those.
         baseline: another VAE to compare with, shown as "before".
+        protocol: `"equivae"`, or `"imagenet"` for the numbers that papers about tokenizers give beside ours:
+            `Resize(256)` and centre crop, the mean of every image's PSNR over 8 bits, torchmetrics' SSIM,
+            LPIPS and rFID; see "Two protocols" in the docs.
+        metrics: numbers of the latent space: `"fast"` for what costs next to nothing, `"paper"` for what
+            papers measure as well, `"all"` for what takes many decodes, too.
         resolution: resize and centre-crop to this side in pixels; `None` takes images as they are.
         eval_batch_size: images per encoder and decoder call.
         max_samples: measure so many images, drawn at random with `seed`, instead of all.
@@ -68,7 +61,9 @@ def evaluate(
             to features `(B, D)`, or `"inception"` (with `equivae[metrics]`).
         lpips: a perceptual distance: a callable from two batches of images in [0, 1] to distances `(B,)`,
             or `"alex"`, `"vgg"` or `"squeeze"` (with `equivae[metrics]`).
-        seed: of that draw, of random transforms and of the bootstrap intervals.
+        rfid_reference: a folder of images or an `.npz` file with `mu` and `sigma`, against which the imagenet
+            protocol takes the rFID; by default the images themselves.
+        seed: of that draw, of random transforms, of intervals and of tests.
         panels: how many images are pictured, from the best to the worst by round-trip error.
         progress: show a progress bar.
 
@@ -83,88 +78,82 @@ def evaluate(
     assert set(report.metrics.transforms) == {"rot180", "hflip"}
     ```
     """
+    asked = EvaluationOptions(**options)
     wanted = resolve_transforms(transforms)
     autoencoder = Autoencoder(load_vae(vae))
-    dataset = choose_samples(
-        autoencoder,
-        images,
-        resolution,
-        max_samples,
-        eval_batch_size=eval_batch_size,
-        seed=seed,
-        image_column=image_column,
-        split=split,
-        background=background,
-    )
-    options = MeasureOptions(
-        batch_size=eval_batch_size,
-        sweep_samples=choose_sweep(sweep_samples, dataset),
-        reencode=reencode,
-        features=features,
-        lpips=lpips,
-        seed=seed,
-        progress=progress,
-    )
-    settings: dict[str, Any] = {
-        "vae": describe(vae),
-        "images": display_name(images) if isinstance(images, (str, Path)) else len(dataset),
-        "transforms": ",".join(t.name for t in wanted),
-        "resolution": resolution or "as they are",
-        "seed": seed,
-    }
+    dataset = choose_samples(autoencoder, images, asked)
+    measuring = asked.measuring(len(dataset))
+    settings = {"vae": describe(vae), **describe_run(images, dataset, wanted, asked)}
     other, before = None, None
     latents: Latents = {}
     if baseline is not None:
         other = Autoencoder(load_vae(baseline))
         if not isinstance(baseline, nn.Module):
             other.module.to(autoencoder.device)
-        before = measure(other, dataset, wanted, options, label="before", keep_latents=latents)
+        before = measure(other, dataset, wanted, measuring, label="before", keep_latents=latents)
         settings["baseline"] = describe(baseline)
-    metrics = measure(autoencoder, dataset, wanted, options, baseline_latents=latents)
-    chosen = choose_images(metrics, panels)
+    metrics = measure(autoencoder, dataset, wanted, measuring, baseline_latents=latents)
+    chosen = choose_images(metrics, asked.panels)
+    seed = asked.seed
     return Report(
         metrics,
         before,
         panels=picture(autoencoder, dataset, chosen, wanted, seed),
         panels_before=[] if other is None else picture(other, dataset, chosen, wanted, seed),
+        probes=_probes({"before": other, "after": autoencoder}, dataset, chosen, asked),
         skipped=[*dataset.skipped, *dataset.replaced],
         settings=settings,
     )
 
 
-def choose_samples(
-    vae: Autoencoder,
-    images: ImagesLike,
-    resolution: int | None,
-    max_samples: int | None,
-    *,
-    eval_batch_size: int,
-    seed: int,
-    **reading: Any,
-) -> ImageDataset:
-    """The images to measure on; `InputError` for options that make no sense, before anything is read.
+def _probes(
+    vaes: Mapping[str, Autoencoder | None],
+    dataset: ImageDataset,
+    chosen: Sequence[tuple[int, str]],
+    options: EvaluationOptions,
+) -> dict[str, Probes]:
+    """Of the median of the pictured images; by nothing where there is but one VAE."""
+    if not chosen:
+        return {}
+    index = chosen[len(chosen) // 2][0]
+    there = {label: vae for label, vae in vaes.items() if vae is not None}
+    found = {
+        label if len(there) > 1 else "": probe(vae, dataset, index, options.metrics)
+        for label, vae in there.items()
+    }
+    return {label: one for label, one in found.items() if one is not None}
 
-    A source that draws random numbers gives the same images each time. `reading` goes to `load_images`.
-    """
-    check_value("eval_batch_size", eval_batch_size, int, range=BATCH)
-    check_value("resolution", resolution, Optional[int], range=SIDE)
-    check_value("max_samples", max_samples, Optional[int], range=at_least(1))
-    check_value("seed", seed, int, range=SEED)
-    check_resolution(resolution, vae)
-    dataset = load_images(images, resolution=resolution, channels=vae.image_channels, **reading)
-    if max_samples is not None and max_samples < len(dataset):
-        dataset = dataset.subset(random.Random(seed).sample(range(len(dataset)), max_samples))
+
+def choose_samples(
+    vae: Autoencoder, images: ImagesLike, options: EvaluationOptions
+) -> ImageDataset:
+    """The images to measure on; a source that draws random numbers gives the same ones each time."""
+    check_resolution(options.side, vae)
+    dataset = load_images(
+        images, resolution=options.side, channels=vae.image_channels, **options.reading()
+    )
+    most, seed = options.max_samples, options.seed
+    if most is not None and most < len(dataset):
+        dataset = dataset.subset(random.Random(seed).sample(range(len(dataset)), most))
     dataset.set_draws(seed)
     return dataset
 
 
-def choose_sweep(sweep_samples: int | None, images: ImageDataset) -> int:
-    """How many images are swept; `InputError` for less than none."""
-    if sweep_samples is None:
-        return default_sweep_samples(len(images))
-    if sweep_samples < 0:
-        raise InputError(f"sweep_samples must not be negative, got {sweep_samples}; 0 is none.")
-    return sweep_samples
+def describe_run(
+    images: ImagesLike,
+    dataset: ImageDataset,
+    transforms: Sequence[Transform],
+    options: EvaluationOptions,
+) -> dict[str, Any]:
+    """How the numbers come about, for a report's settings."""
+    return {
+        "images": display_name(images) if isinstance(images, (str, Path)) else len(dataset),
+        "transforms": ",".join(t.name for t in transforms),
+        "resolution": options.side or "as they are",
+        "protocol": options.protocol,
+        "metrics": options.metrics,
+        "seed": options.seed,
+    }
 
 
 def describe(vae: nn.Module | str | Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from equivae.evaluation.results import Panel
 from equivae.reporting.charts import AFTER, BEFORE, INK, MUTED, draw_losses
+from equivae.reporting.numbers import fixed
 from equivae.reporting.text import any_letters, figure_text
 from equivae.units import psnr
 
@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_latents", "draw_losses", "draw_panels", "error_of", "latent_colours"]
+__all__ = [
+    "draw_latents",
+    "draw_losses",
+    "draw_panels",
+    "error_of",
+    "laid_out",
+    "latent_colours",
+    "show_picture",
+]
 
 
 def draw_panels(after: Sequence[Panel], before: Sequence[Panel] = ()) -> Figure:
@@ -41,17 +49,16 @@ def draw_panels(after: Sequence[Panel], before: Sequence[Panel] = ()) -> Figure:
         pictures = [panel.original, panel.reconstruction, panel.moved, panel.back]
         for column, (axis, picture) in enumerate(zip(axes, pictures, strict=False)):
             assert picture is not None
-            _show(axis, picture)
+            show_picture(axis, picture)
             if column in (1, 3):
                 error = error_of(panel, picture)
-                said = "NaN" if math.isnan(error) else f"{error:.1f} dB"
-                axis.set_xlabel(said, fontsize=10, color=MUTED)
+                axis.set_xlabel(f"{fixed(error, 1)} dB", fontsize=10, color=MUTED)
         axes[0].set_ylabel(label, fontsize=11, color=colour, fontweight="bold")
         if panel.rank and panel.rank not in label:
             axes[0].set_xlabel(
                 f"{figure_text(panel.image)}, {panel.rank}", fontsize=10, color=MUTED
             )
-    return _laid_out(figure)
+    return laid_out(figure)
 
 
 def draw_latents(after: Sequence[Panel], before: Sequence[Panel] = ()) -> Figure:
@@ -66,13 +73,13 @@ def draw_latents(after: Sequence[Panel], before: Sequence[Panel] = ()) -> Figure
     figure, grid = _grid(len(rows), titles)
     coloured = {"": latent_colours(after), "before": latent_colours(before) if before else []}
     for i, (axes, (label, colour, panel)) in enumerate(zip(grid, rows, strict=True)):
-        _show(axes[0], panel.original)
+        show_picture(axes[0], panel.original)
         place = i // 2 if before else i
         pictures = coloured["before" if before and i % 2 == 0 else ""][place]
         for axis, picture in zip(axes[1:], pictures, strict=True):
-            _show(axis, picture, nearest=True)
+            show_picture(axis, picture, nearest=True)
         axes[0].set_ylabel(label, fontsize=11, color=colour, fontweight="bold")
-    return _laid_out(figure)
+    return laid_out(figure)
 
 
 def latent_colours(panels: Sequence[Panel]) -> list[list[Tensor]]:
@@ -135,13 +142,15 @@ def _grid(count: int, titles: Sequence[str]) -> tuple[Figure, list[list[Axes]]]:
     return figure, grid.tolist()
 
 
-def _laid_out(figure: Figure) -> Figure:
+def laid_out(figure: Figure) -> Figure:
+    """With as little space as its words leave."""
     with any_letters():
         figure.tight_layout(pad=0.6, h_pad=0.6, w_pad=0.4)
     return figure
 
 
-def _show(axis: Axes, picture: Tensor, *, nearest: bool = False) -> None:
+def show_picture(axis: Axes, picture: Tensor, *, nearest: bool = False) -> None:
+    """A picture `(C, H, W)` in [0, 1] without a frame."""
     array = rearrange(picture, "c h w -> h w c").nan_to_num(0.0).numpy()
     axis.imshow(
         array if array.shape[-1] == 3 else array[..., 0],

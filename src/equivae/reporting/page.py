@@ -22,8 +22,14 @@ from equivae.reporting.page_numbers import (
     spread_rows,
     transform_rows,
 )
-from equivae.reporting.page_pictures import compared_blocks, latent_blocks, picture_blocks
-from equivae.reporting.tables import count_images, rows_of
+from equivae.reporting.page_pictures import (
+    compared_blocks,
+    latent_blocks,
+    picture_blocks,
+    probe_blocks,
+    slider_of,
+)
+from equivae.reporting.tables import count_images
 from equivae.reporting.text import readable
 
 __all__ = ["comparison_page", "report_page"]
@@ -32,8 +38,8 @@ _NOTES = {
     "sweep_rotate": "Latents rotated by any angle, inside the validity mask. Dashed: what a VAE without a "
     "gap would have.",
     "sweep_scale": "Latents resized. Dashed: what a VAE without a gap would have.",
-    "spectrum": "Energy of 8x8 DCT blocks by frequency. Latents close to the images' curve are the "
-    "easiest for a diffusion model.",
+    "spectrum": "Energy of 8x8 DCT blocks by diagonal, as shares of the whole without the constant.",
+    "profile": "Amplitudes of 8x8 DCT blocks in zigzag order, relative to the constant's.",
     "loss": "The training objective.",
     "comparison": "Dots: PSNR of the mean error. Whiskers: 95% interval over the images.",
 }
@@ -41,6 +47,7 @@ _TITLES = {
     "sweep_rotate": "Angle sweep",
     "sweep_scale": "Scale sweep",
     "spectrum": "Spectrum",
+    "profile": "Spectrum, in zigzag order",
     "loss": "Training",
     "comparison": "Round trip",
 }
@@ -67,7 +74,10 @@ def report_page(report: Findings) -> str:
         cards=cards(report),
         transforms=transform_rows([report.before, report.metrics]),
         groups=group_rows([report.before, report.metrics]),
-        rows=report.rows(),
+        table=report.rows_with_certainty(),
+        footnotes=report.footnotes(),
+        slider=slider_of(report),
+        probes=probe_blocks(report),
         spreads=spread_rows(report.metrics),
         pictures=picture_blocks(report),
         latents=latent_blocks(report),
@@ -113,7 +123,9 @@ def comparison_page(comparison: ComparedFindings) -> str:
             for name in names
         ],
         reconstruction=[db(one.reconstruction_psnr) for one in metrics],
-        rows=rows_of(metrics),
+        table=comparison.rows_with_certainty(),
+        over_seeds=comparison.seed_table(),
+        footnotes=comparison.footnotes(),
         pictures=compared_blocks(comparison),
         charts=_charts(dict(comparison.charts())),
         settings={key: str(value) for key, value in comparison.settings.items()},

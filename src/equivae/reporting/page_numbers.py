@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from equivae.evaluation.results import Metrics, Spread, TransformMetrics
-from equivae.reporting.findings import Findings, worst_transform
-from equivae.reporting.tables import number
+from equivae.reporting.findings import Findings
+from equivae.reporting.numbers import fixed, number
+from equivae.reporting.tables import table_rows
+from equivae.reporting.verdicts import worst_transform
 from equivae.units import rank
 
 __all__ = ["best_of", "cards", "db", "group_rows", "spread_rows", "transform_rows"]
 
 
 def db(value: float | None) -> str:
-    if value is None:
-        return ""
-    if math.isnan(value):
-        return "NaN"
-    return f"{value:.2f}".replace("inf", "∞")
+    return "" if value is None else fixed(value, 2)
 
 
 def cards(report: Findings) -> list[dict[str, str]]:
@@ -55,7 +53,7 @@ def transform_rows(columns: Sequence[Metrics | None]) -> list[dict[str, Any]]:
                 "gap_before": db(old.equivariance_gap_db) if old else "",
                 "interval": _interval(spread),
                 "ceiling": db(one.ceiling_psnr),
-                "encoder": number(one.encoder_relative_error)[:5],
+                "encoder": fixed(one.encoder_relative_error, 3),
                 "reencoded": db(one.reencoded_psnr),
                 "seconds": _times(one),
             }
@@ -90,14 +88,13 @@ def group_rows(columns: Sequence[Metrics | None]) -> list[dict[str, Any]]:
 
 def spread_rows(metrics: Metrics) -> list[dict[str, str]]:
     rows = []
+    names = {row.key: (row.label, row.unit) for row in table_rows([metrics])}
     for key, spread in metrics.spreads.items():
-        name, _, transform = key.partition("/")
-        shown = db if name.endswith(("psnr", "db")) else number
-        label = name.replace("db", "").replace("_psnr", " PSNR").replace("_ssim", " SSIM")
-        label = label.replace("_", " ")
+        label, unit = names.get(key, (key, ""))
+        shown = db if unit == "dB" else number
         rows.append(
             {
-                "label": f"{transform}: {label}" if transform else label,
+                "label": label,
                 "value": shown(spread.value),
                 "median": shown(spread.median),
                 "interval": f"{shown(spread.low)} – {shown(spread.high)}",

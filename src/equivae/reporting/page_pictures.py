@@ -15,9 +15,10 @@ from torch import Tensor
 from equivae.evaluation.results import Panel
 from equivae.reporting.figures import error_of, latent_colours
 from equivae.reporting.findings import ComparedFindings, Findings
+from equivae.reporting.overview import overview_of
 from equivae.reporting.page_numbers import db
 
-__all__ = ["compared_blocks", "latent_blocks", "picture_blocks"]
+__all__ = ["compared_blocks", "latent_blocks", "picture_blocks", "probe_blocks", "slider_of"]
 
 _LARGEST = 512  # side of a picture in the page, in pixels
 _SMALL = 96  # below it, pictures are kept exactly
@@ -89,6 +90,52 @@ def latent_blocks(report: Findings) -> list[dict[str, Any]]:
         if images:
             found.append({"transform": transform, "images": images[:1]})
     return found
+
+
+_PROBES = {
+    "flat_field": (
+        "Flat field",
+        "Constants, encoded and decoded: their deviation, 8 times, grey is none.",
+    ),
+    "lie": (
+        "Where the decode does not follow",
+        "Lie derivatives of the decoder, root mean square over the channels in [0, 1] units: black where a "
+        "move of the latent moves the picture.",
+    ),
+}
+
+
+def probe_blocks(report: Findings) -> list[dict[str, Any]]:
+    """Flat fields and maps, as blocks with a title and a note."""
+    found = []
+    for name, rows in report.probed().items():
+        shown = [
+            {
+                "label": label,
+                "key": label,
+                "tiles": _tiles([(caption, "", picture) for caption, picture in tiles]),
+            }
+            for label, tiles in rows
+        ]
+        title, note = _PROBES[name]
+        found.append({"title": title, "note": note, "rows": shown})
+    return found
+
+
+def slider_of(report: Findings) -> dict[str, Any] | None:
+    """Two pictures to slide between: before and after, plain and fitted, or decode and target."""
+    overview = overview_of(report.panels, report.panels_before)
+    if overview is None:
+        return None
+    sides = [
+        {
+            "label": tile.label,
+            "error": tile.error,
+            "source": _data_uri(tile.picture),
+        }
+        for tile in overview.pair
+    ]
+    return {"image": overview.image, "transform": overview.transform, "sides": sides}
 
 
 def _tiles(pictures: Iterable[tuple[str, str, Tensor]]) -> list[dict[str, str]]:

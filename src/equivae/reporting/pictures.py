@@ -8,6 +8,7 @@ from torch import Tensor
 
 from equivae.autoencoder import Autoencoder, measuring
 from equivae.data.sources import ImageDataset
+from equivae.evaluation.metrics import kind_of_op
 from equivae.evaluation.results import Metrics, Panel
 from equivae.evaluation.roundtrip import fix_draws, reconstruct, seed_of, travel
 from equivae.transforms import Transform
@@ -67,6 +68,8 @@ def picture(
                         latent=_kept(batch.z),
                         moved_latent=_kept(trip.latent),
                         encoded_moved=_kept(vae.encode(trip.turned)),
+                        target=_shown(unit(trip.turned)[0]),
+                        latent_op=kind_of_op(named),
                     )
                 )
     return panels

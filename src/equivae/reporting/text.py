@@ -18,6 +18,7 @@ __all__ = [
     "figure_text",
     "file_name",
     "file_names",
+    "latex",
     "markdown",
     "readable",
 ]
@@ -80,6 +81,19 @@ def code(text: object, *, in_table: bool = False) -> Markdown:
     if in_table:  # the one place where a backslash counts inside a code span
         shown = shown.replace("|", "\\|")
     return Markdown(f"{fence}{shown}{fence}")
+
+
+_LATEX = {
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"∞": r"$\infty$", "<": "$<$", ">": "$>$", "‖": r"$\|$", "⁻¹": "$^{-1}$", "²": "$^2$"},
+}
+
+
+def latex(text: object) -> str:
+    """Text as LaTeX that shows it; a minus before a number is one."""
+    escaped = "".join(_LATEX.get(letter, letter) for letter in readable(text))
+    return re.sub(r"(?<![\w.)-])-(?=[\d.]|\$\\infty)", "$-$", escaped)
 
 
 def figure_text(text: object) -> str:

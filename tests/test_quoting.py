@@ -1,0 +1,179 @@
+"""Reports where they are quoted: short text, notebooks, CSV, LaTeX, figures for papers, numbers as text."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+import re
+
+import pytest
+
+import equivae
+from equivae import InputError, Report
+from equivae.cli.inputs import seeds_of
+from equivae.evaluation import Metrics, TransformMetrics
+from equivae.reporting.numbers import fixed, number, signed
+from equivae.reporting.text import latex
+from models import ConvAE, MarkedAE, PoolAE, cells, noise
+
+QUIET = {"sweep_samples": 0, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def report():
+    return equivae.evaluate(
+        MarkedAE(0.2, 0.1),
+        cells(8, 16, 16),
+        ["rot180", "vflip"],
+        baseline=MarkedAE(0.3, 0.1),
+        protocol="imagenet",
+        metrics="all",
+        features=lambda x: x.mean((2, 3)),
+        lpips=lambda a, b: (a - b).square().mean((1, 2, 3)),
+        resolution=16,
+        panels=1,
+        **QUIET,
+    )
+
+
+def test_numbers_are_rounded_never_cut():
+    assert fixed(0.0978, 3) == "0.098"
+    assert fixed(-0.004, 2) == "0.00"
+    assert number(-0.0049, "dB") == "0.00 dB"
+    assert number(-1e-9) == "0.00000"
+    assert number(0.5 / 255, "1/255") == "0.50/255"
+    assert number(math.inf, "dB") == "∞ dB"
+    assert (signed(0.001, "dB"), signed(0.5, "dB"), signed(-0.5, "dB")) == (
+        "0.00 dB",
+        "+0.50 dB",
+        "-0.50 dB",
+    )
+    one = TransformMetrics(0.01, 20.0, 0.9, -0.004, 0.0978)
+    shown = Report(Metrics(4, 0.01, 20.0, 0.9, {"rot180": one}))
+    assert "-0.00" not in shown.to_html() + shown.to_markdown() + shown.verdict
+    assert ">0.098<" in shown.to_html()
+
+
+def test_a_report_is_short_where_it_is_printed(report):
+    text = repr(report)
+    assert str(report) == text == report.summary()
+    assert len(text) < 1500
+    assert text.startswith(report.verdict)
+    assert "reconstruction PSNR" in text
+    assert "difference (95% interval)" in text
+
+
+def test_notebooks(report):
+    text, page = report._repr_markdown_(), report._repr_html_()
+    assert text.count("\n|") > 3
+    assert "<table>" in page
+    assert "<script" not in page
+    nasty = Report(
+        Metrics(1, 0.1, 10.0, None, {"<b>": TransformMetrics(0.1, 10.0, None, 0.0, 0.1)})
+    )
+    assert "<b>:" not in nasty._repr_html_()
+
+
+def test_every_output_names_the_convention(report):
+    said = "mean of the images' own PSNR over 8 bits"
+    for text in (report.to_markdown(), report.to_html(), report.to_csv(), report.to_latex()):
+        assert "reconstruction PSNR (imagenet)" in text
+        assert said in text.replace("&#39;", "'")
+    conventions = report.to_dict()["metrics"]["conventions"]
+    assert said in conventions["PSNR (imagenet)"]
+    assert "mean squared error over the images" in conventions["PSNR"]
+
+
+def test_csv_has_every_number_in_full(report):
+    rows = list(csv.DictReader(io.StringIO(report.to_csv())))
+    (one,) = [
+        row for row in rows if (row["vae"], row["metric"]) == ("after", "reconstruction PSNR")
+    ]
+    spread = report.metrics.spreads["reconstruction_psnr"]
+    assert float(one["value"]) == report.metrics.reconstruction_psnr
+    assert (float(one["low"]), float(one["high"])) == (spread.low, spread.high)
+    assert float(one["p"]) == report.differences["reconstruction_psnr"].p
+    assert {row["subject"] for row in rows} >= {"", "rot180", "vflip", "latents"}
+
+
+def test_latex(report):
+    text = report.to_latex()
+    assert text.count("\\toprule") == text.count("\\bottomrule") == 1
+    rows = text.split("\\midrule")[1].split("\\bottomrule")[0].strip().splitlines()
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {2}
+    assert latex("a_b & 50% of -3.5 {x}") == r"a\_b \& 50\% of $-$3.5 \{x\}"
+
+
+def test_figures_in_formats(report, tmp_path):
+    small = dataclasses.replace(report, panels=report.panels[:1], panels_before=[])
+    folder = small.save(tmp_path / "out", figures=("pdf", "svg"))
+    names = {p.name for p in folder.iterdir()}
+    for kind in ("pdf", "svg"):
+        assert {f"overview.{kind}", f"flat_field.{kind}", f"lie.{kind}"} <= names
+    assert not [name for name in names if name.endswith(".png")]
+    pdf = (folder / "overview.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert b"CreationDate" not in pdf
+    with pytest.raises(InputError, match="figures must be some of png, pdf, svg, got 'eps'"):
+        report.save(tmp_path / "other", figures=("eps",))
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_verdict_names_its_op_and_no_infinity():
+    x = cells(3, 8, 8)
+    perfect, broken = PoolAE(), MarkedAE(0.1, 0.1)
+    for module, baseline in ((perfect, None), (broken, None), (perfect, broken), (broken, perfect)):
+        verdict = equivae.evaluate(module, x, baseline=baseline, panels=0, **QUIET).verdict
+        assert "inf" not in verdict
+        assert "∞" not in verdict
+        assert "(plain latent op)" in verdict
+    two = equivae.compare({"a": perfect, "b": broken}, x, panels=0, **QUIET)
+    assert "inf" not in two.verdict
+    assert "a has the best round trip: without error under rot180 (plain latent op)" in two.verdict
+
+
+def test_the_verdict_of_a_comparison_says_whether_it_is_noise():
+    x = noise(8, 3, 8, 8)
+    found = equivae.compare({"a": ConvAE(0), "b": ConvAE(0)}, x, panels=0, **QUIET)
+    assert ", as b has" in found.verdict or ", as a has" in found.verdict
+    other = equivae.compare(
+        {"a": MarkedAE(0.2, 0.1), "b": MarkedAE(0.3, 0.1)}, cells(8, 8, 8), **QUIET
+    )
+    assert "above the next (larger than noise, p" in other.verdict
+    assert "*" not in other.to_markdown().split("Made")[0].replace("\\*", "")
+
+
+def test_three_autoencoders_have_stars(tmp_path):
+    vaes = {"a": MarkedAE(0.2, 0.1), "b": MarkedAE(0.3, 0.1), "c": MarkedAE(0.2, 0.1)}
+    found = equivae.compare(vaes, cells(12, 8, 8), panels=0, **QUIET)
+    (gap,) = [row for row in found.rows_with_certainty()[1] if row[0].endswith("gap")]
+    assert [cell.endswith("*") for cell in gap[1:]] == [False, True, False]
+    assert "A star marks a difference from the first" in found.to_markdown()
+
+
+def test_several_seeds():
+    vaes = {"base": PoolAE(), "ours": [ConvAE(1), ConvAE(2), ConvAE(3)]}
+    found = equivae.compare(vaes, noise(4, 3, 8, 8), panels=0, **QUIET)
+    assert list(found.metrics) == ["base", "ours, seed 1", "ours, seed 2", "ours, seed 3"]
+    head, rows = found.seed_table()
+    assert head == ["metric", "ours, 3 seeds"]
+    values = [found.metrics[label].reconstruction_psnr for label in found.seeds["ours"]]
+    mean = sum(values) / 3
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / 2)
+    assert rows[0] == ["reconstruction PSNR", f"{mean:.2f} ± {deviation:.2f} dB"]
+    assert "Over seeds" in found.to_markdown()
+    assert "over seeds" in found.to_html()
+    with pytest.raises(InputError, match="ours is an empty list"):
+        equivae.compare({"base": PoolAE(), "ours": []}, noise(1, 3, 8, 8))
+
+
+def test_seeds_on_the_command_line():
+    assert seeds_of(["a/b", "c"]) == ["a/b", "c"]
+    found = seeds_of(["a/b", "ours=r/0, r/1", "one=r/2"])
+    assert found == {"b": "a/b", "ours": ["r/0", "r/1"], "one": "r/2"}
+    with pytest.raises(InputError, match="names no VAEs"):
+        seeds_of(["a", "ours="])
+    with pytest.raises(InputError, match="two VAEs are called"):
+        seeds_of(["x/a", "a=b"])
