@@ -165,7 +165,9 @@ def with_config(command: Callable[..., None]) -> Callable[..., None]:
     own = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
     added = []
     for option in dataclasses.fields(FinetuneConfig):
-        kind = str if hints[option.name] is Any else hints[option.name]
+        kind: Any = str if hints[option.name] is Any else hints[option.name]
+        if option.metadata["repeated"]:
+            kind = list[str]
         flag = f"--{option.name}"
         if kind is bool:
             flag = f"{flag}/--no_{option.name}"

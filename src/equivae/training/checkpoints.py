@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from equivae.errors import InputError, first_line
 from equivae.files.writing import hide_secrets, partial_folder, write_folder_beside
+from equivae.training.config import FinetuneConfig
 from equivae.training.state import RunState
 
 __all__ = [
@@ -123,8 +124,11 @@ def read_images(path: Path) -> dict[str, Any] | None:
 
 def check_settings(path: Path, state: RunState, settings: dict[str, Any]) -> None:
     """Raise `InputError` if a checkpoint is of another run; a longer one of the same is welcome."""
+    usual = (
+        FinetuneConfig().to_dict()
+    )  # an older checkpoint's run had no other value of a newer option
     for name, value in json.loads(json.dumps(settings)).items():
-        before = state.settings.get(name)
+        before = state.settings.get(name, usual.get(name))
         if before == value:
             continue
         if name == "max_train_steps" and isinstance(before, int) and value > before:
@@ -158,6 +162,7 @@ _FINGERPRINTS = {
     "base_padding_mode": ("of a VAE that pads otherwise", "how its VAE pads"),
     "latent_ops": ("with other latent ops", "which latent ops it was given"),
     "loss_fingerprint": ("with another reconstruction loss", "which reconstruction loss it had"),
+    "terms_fingerprint": ("with other networks in its terms", "which networks its terms had"),
     "images_fingerprint": ("on other images", "which images it was trained on"),
 }
 

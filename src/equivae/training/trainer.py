@@ -72,12 +72,14 @@ class Player:
         parameters: the weights.
         optimizer: steps them.
         scheduler: of the learning rate.
+        plays: whether it takes part in the step that begins; its weights rest in one that it leaves out.
     """
 
     loss: Callable[..., tuple[Tensor, dict[str, Tensor]]]
     parameters: Sequence[nn.Parameter]
     optimizer: Any
     scheduler: Any
+    plays: Callable[[], bool] = lambda: True
 
 
 class Hook:
@@ -130,7 +132,8 @@ class Trainer:
                 if not batch.closes:
                     continue
                 for player in self.players:
-                    self._step(player)
+                    if player.plays():
+                        self._step(player)
                 state.step += 1
                 for hook in hooks:
                     hook.on_step(state)
@@ -150,6 +153,8 @@ class Trainer:
         losses: list[Tensor] = []
         named: dict[str, Tensor] = {}
         for player in self.players:
+            if not player.plays():
+                continue
             for other in self.players if len(self.players) > 1 else []:
                 for parameter in other.parameters:
                     parameter.requires_grad_(other is player)
