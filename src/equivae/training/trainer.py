@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -155,15 +157,20 @@ class Trainer:
         for player in self.players:
             if not player.plays():
                 continue
-            for other in self.players if len(self.players) > 1 else []:
-                for parameter in other.parameters:
-                    parameter.requires_grad_(other is player)
+            self._let_learn(partial(operator.is_, player))
             with nullcontext() if batch.closes else self.engine.no_sync(player.loss):
                 loss, terms = player.loss(*batch.content)
                 self.engine.backward(loss if batch.share == 1 else loss * batch.share)
             losses.append(loss.detach())
             named |= terms
+        self._let_learn(lambda other: True)  # hooks, such as an average of weights, ask who learns
         return losses[0], named
+
+    def _let_learn(self, learns: Callable[[Player], bool]) -> None:
+        """Where several take turns, let gradients reach the weights of those alone."""
+        for player in self.players if len(self.players) > 1 else []:
+            for parameter in player.parameters:
+                parameter.requires_grad_(learns(player))
 
     def _step(self, player: Player) -> None:
         if self.max_grad_norm:
