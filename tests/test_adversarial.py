@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 import equivae
 from equivae import InputError, Report
+from equivae.cli import main
 from equivae.losses import Objective, make_terms
 from equivae.losses.adversarial import Critic
 from equivae.losses.patchgan import PatchDiscriminator
@@ -213,3 +216,38 @@ def test_a_critic_forgets_what_it_has_judged() -> None:
     critic.seen = [(noise(1, 3, 4, 4), noise(1, 3, 4, 4))]
     critic()
     assert critic.seen == []
+
+
+def test_terms_on_the_command_line(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: dict[str, Any] = {}
+
+    def stop(*arguments: Any, **options: Any) -> None:
+        given.update(options)
+        raise InputError("far enough")
+
+    monkeypatch.setattr(equivae, "finetune", stop)
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "images" / "a.png")
+
+    def call(*terms: str) -> str:
+        flags = [part for one in terms for part in ("--terms", one)]
+        command = ["--pretrained_model_name_or_path", "embedded", "--train_data_dir"]
+        arguments = ["equivae", "finetune", *command, str(tmp_path / "images"), *flags]
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    call("kl=1e-6,ssim(weight=0.1)", "adversarial(weight=0.5,start_step=10)")
+    assert equivae.FinetuneConfig(terms=given["terms"]).to_dict()["terms"] == {
+        "kl": {"weight": 1e-6},
+        "ssim": {"weight": 0.1},
+        "adversarial": {"weight": 0.5, "start_step": 10},
+    }
+    given.clear()
+    assert "unknown term 'klx'. Did you mean 'kl'?" in call("klx=1")
+    assert "--terms has 'kl' twice" in call("kl=1", "kl=2")
+    assert given == {}

@@ -1,4 +1,4 @@
-"""Perceptual terms: backbones of every kind from folders and modules, LPIPS's packages, and what is refused."""
+"""Perceptual terms: backbones of every kind, from folders and modules, LPIPS, and what is refused."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_a_backbone_that_cannot_be_had_is_refused_before_any_work(
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
     refused("cannot be had (no route to the hub); `hf download a/b`", backbone="a/b")
+    terms = {"perceptual": {"backbone": "a/b"}}
     with pytest.raises(InputError, match="a/b"):  # and so does a run, which writes nothing
-        terms = {"perceptual": {"backbone": "a/b"}}
         equivae.finetune(tiny_kl(), noise(2, 3, 16, 16), "hflip", tmp_path / "out", terms=terms)
     assert not (tmp_path / "out").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -352,12 +351,12 @@ def test_shares_are_those_of_the_gradients_at_the_decoders_last_layer() -> None:
 
 
 @pytest.fixture
-def context() -> Iterator[Any]:
+def context() -> Any:
     def make(**options: Any) -> TermContext:
         settings = {"train": "all", "example": noise(1, 3, 32, 32), "batch": 4, **options}
         return TermContext(settings.pop("vae", Autoencoder(tiny_kl())), **settings)
 
-    yield make
+    return make
 
 
 UNSUITABLE = [

@@ -19,13 +19,15 @@ __all__ = ["LatentConsistencyLoss"]
 
 
 class LatentConsistencyLoss(Term):
-    r"""`\lVert E(D(\rho_t z)) - \rho_t z \rVert^2 / P_0`, a mean over the cells of every decode.
+    r"""The latent of what was decoded against the latent that it was decoded from.
 
-    What a decode says, encoded again, is the latent that it came from; the gradient reaches the decoder
-    through the encoder, and the encoder if it learns. `E` gives the posterior's mode. `P_0` is the mean
-    square of the untouched VAE's latents, kept in the checkpoints, and the gradient has no part along the
-    latents' scale; see `equivae.losses.EncoderTerm`. Without units. Costs an encode of every decode.
-    Source: cycle consistency (Zhu et al., arXiv 1703.10593) between the two halves.
+    .. math:: L = \frac{\lVert E(D(\rho_t z)) - \rho_t z \rVert^2}{P_0}
+
+    A mean over the cells of every decode. The gradient reaches the decoder through the encoder, and the
+    encoder if it learns; `E` gives the posterior's mode. `P_0` is the mean square of the untouched VAE's
+    latents, kept in the checkpoints, and the gradient has no part along the latents' scale; see
+    `equivae.losses.EncoderTerm`. Without units. Costs an encode of every decode. Source: cycle consistency
+    (Zhu et al., arXiv 1703.10593) between the two halves.
 
     ```python
     import torch

@@ -19,16 +19,18 @@ __all__ = ["LocalCorrelationLoss", "local_correlation"]
 
 
 class LocalCorrelationLoss(Term):
-    r"""`\max(0, \tau - \bar r)`, `\bar r` the mean correlation of cells in windows of the latent.
+    r"""Neighbouring latent cells alike: their mean correlation `r` in small windows, up to a threshold.
+
+    .. math:: L = \max(0, \tau - \bar r)
 
     The modes are normalised per channel, by mean and standard deviation over the batch through which no
-    gradient passes; two cells' correlation is Pearson's over the channels; `\bar r` is the mean over all
-    pairs of cells in windows of `window x window` that do not overlap. Without units. Cells beyond the last
-    whole window are left out. Source: SSVAE's LCR (arXiv 2512.05394; window 2, `\tau` .75, weight
-    .1 x .02 with `adaptive`).
+    gradient passes; two cells' correlation is Pearson's over the channels; the mean is over all pairs of
+    cells in windows of `window x window` that do not overlap. Without units. Cells beyond the last whole
+    window are left out. Source: SSVAE's LCR (arXiv 2512.05394; window 2, threshold .75, weight .1 x .02
+    with `adaptive`).
 
     Args:
-        threshold: `\tau`; correlations above it cost nothing.
+        threshold: tau; correlations above it cost nothing.
         window: cells along a side.
         adaptive: scale the term to the gradient of the others at the encoder's last layer, as SSVAE does.
 

@@ -14,7 +14,9 @@ __all__ = ["MSSSIMLoss", "SSIMLoss"]
 
 
 class SSIMLoss(ImageTerm):
-    r"""`1 - \mathrm{SSIM}(\hat x, x)`, the mean over the windows of every decode.
+    r"""Structural dissimilarity, the mean over the windows of every decode.
+
+    .. math:: L = 1 - \mathrm{SSIM}(\hat x, x)
 
     0 for equal images, at most 2; a Gaussian window of 11x11 pixels, the constants for images in [0, 1], to
     which both are brought without clamping. Source: Wang et al., Image quality assessment (2004).
@@ -43,11 +45,13 @@ class SSIMLoss(ImageTerm):
 
 
 class MSSSIMLoss(SSIMLoss):
-    r"""`1 - \prod_{s=1}^{5} \mathrm{SSIM}_s^{w_s}`, multi-scale structural similarity.
+    r"""Structural dissimilarity at five scales.
 
-    0 for equal images, at most 1; `w = (.0448, .2856, .3001, .2363, .1333)`, every scale but the last by its
-    contrast and structure alone. Images need 176 pixels on their shorter side. Source: Wang, Simoncelli,
-    Bovik, Multiscale structural similarity (2003).
+    .. math:: L = 1 - \prod_{s=1}^{5} \mathrm{SSIM}_s(\hat x, x)^{w_s}
+
+    0 for equal images, at most 1; `w` is (.0448, .2856, .3001, .2363, .1333), every scale but the last
+    counts by its contrast and structure alone. Images need 176 pixels on their shorter side. Source: Wang,
+    Simoncelli, Bovik, Multiscale structural similarity (2003).
 
     ```python
     import torch
