@@ -111,14 +111,19 @@ def test_the_scale_is_vqgans() -> None:
         alone = Objective(vae, loss_fn, terms=terms)
         total, _ = alone(images)
         (slope,) = torch.autograd.grad(total, vae.decoder.conv_out.weight)
-        return float(slope.norm()), float(total)
+        return slope.norm().item(), total.item()
 
     made[1][1].adaptive = None
     rest, rest_value = norm(made[:1], "mse")
-    own, own_value = norm(made[1:], "none")
+    own, own_value = norm([(1.0, made[1][1])], "none")
     scale = rest / (own + 1e-4)
     assert float(values["adversarial/scale"]) == pytest.approx(scale, rel=1e-3)
-    assert float(loss) == pytest.approx(rest_value + scale * own_value, rel=1e-3)
+    assert loss.item() == pytest.approx(rest_value + 0.8 * scale * own_value, rel=1e-3)
+    # So that the term's gradient is as strong as all others' times its weight.
+    made[1][1].adaptive = "decoder"
+    alone = Objective(vae, equivae.EquivarianceLoss("hflip"), terms=made[1:])
+    alone.at_step(0, weighs=True)
+    assert float(alone(images)[1]["share/adversarial"]) == pytest.approx(0.8 / 1.8, rel=1e-2)
 
 
 def test_before_its_start_the_term_is_nothing() -> None:
