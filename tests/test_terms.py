@@ -106,6 +106,15 @@ def test_what_lies_outside_the_mask_changes_nothing(name: str) -> None:
     assert decoded.grad[mask.expand_as(decoded)].any()
 
 
+@pytest.mark.parametrize("name", ["ssim", "low_pass_mse", "lcr", "esm", "latent_spectrum"])
+def test_mixed_precision_takes_no_digits(name: str) -> None:
+    target = noise(2, 3, 32, 32) / 50 + 0.9  # a mean far above the deviation
+    step = compared(target + noise(2, 3, 32, 32, seed=1) / 50, target)
+    exact = value(term(name), step)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert value(term(name), step) == pytest.approx(exact, rel=1e-5)
+
+
 def test_detail_and_shape_are_told_apart() -> None:
     checkers = torch.ones(1, 3, 32, 32)
     checkers[..., ::2, ::2] = checkers[..., 1::2, 1::2] = -1
@@ -371,6 +380,7 @@ UNSUITABLE = [
     ("adversarial", {"max_steps": 0}, "starts at step 0, and the run has 0"),
     ("ms_ssim", {}, "at least 176 pixels"),
     ("multi_scale_mse", {"example": noise(1, 3, 4, 4)}, "needs images of 8 pixels"),
+    ("ssim", {"example": noise(1, 2, 64)}, "is for images and videos, and these are sounds"),
     ("lcr", {"example": noise(1, 3, 2, 2)}, "windows of 2x2"),
 ]
 

@@ -42,6 +42,7 @@ class LatentSpectrumLoss(Term):
     """
 
     name: ClassVar[str] = "latent_spectrum"
+    needs_grid: ClassVar[bool] = True
     only_latents: ClassVar[bool] = True
     ranges: ClassVar[Mapping[str, Range]] = {"cutoff": within(0, 1, open_low=True, open_high=True)}
 

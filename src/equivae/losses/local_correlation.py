@@ -12,6 +12,7 @@ from torch import Tensor
 
 from equivae.errors import InputError
 from equivae.losses.decoding import Contribution, Decoding
+from equivae.losses.precision import in_float32
 from equivae.losses.terms import Term, TermContext
 from equivae.options import Range, at_least, within
 
@@ -45,6 +46,7 @@ class LocalCorrelationLoss(Term):
     """
 
     name: ClassVar[str] = "lcr"
+    needs_grid: ClassVar[bool] = True
     only_latents: ClassVar[bool] = True
     ranges: ClassVar[Mapping[str, Range]] = {"threshold": within(-1, 1), "window": at_least(2, 64)}
 
@@ -81,6 +83,7 @@ def local_correlation(latents: Tensor, window: int) -> Tensor:
     cells = F.unfold(latents, window, stride=window)  # (B, c * cells, windows)
     cells = rearrange(cells, "b (c n) w -> (b w) n c", c=channels)
     cells = F.normalize(cells - cells.mean(-1, keepdim=True), dim=-1, eps=1e-8)
-    alike = cells @ cells.transpose(1, 2)
+    with in_float32(cells):
+        alike = cells @ cells.transpose(1, 2)
     pairs = torch.ones_like(alike[0], dtype=torch.bool).triu(1)
     return alike[:, pairs].mean()

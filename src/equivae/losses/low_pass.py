@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from equivae.losses.precision import in_float32
 from equivae.losses.terms import ImageTerm
 from equivae.options import Range, within
 
@@ -39,6 +40,7 @@ class LowPassMSELoss(ImageTerm):
     """
 
     name: ClassVar[str] = "low_pass_mse"
+    needs_grid: ClassVar[bool] = True
     ranges: ClassVar[Mapping[str, Range]] = {"sigma": within(0.1, _LARGEST)}
 
     def __init__(self, *, sigma: float = 2.0) -> None:
@@ -53,5 +55,6 @@ class LowPassMSELoss(ImageTerm):
         reach = round(3 * self.sigma)
         error = F.pad(error, (reach,) * 4, mode="replicate")
         kernel = get_gaussian_kernel1d(2 * reach + 1, self.sigma, device=error.device)
-        blurred: Tensor = filter2d_separable(error, kernel, kernel, padding="valid")
+        with in_float32(error):
+            blurred: Tensor = filter2d_separable(error, kernel, kernel, padding="valid")
         return blurred.square().mean()

@@ -40,6 +40,7 @@ class MultiScaleMSELoss(ImageTerm):
     """
 
     name: ClassVar[str] = "multi_scale_mse"
+    needs_grid: ClassVar[bool] = True
     ranges: ClassVar[Mapping[str, Range]] = {"scales": at_least(1, 12)}
 
     def __init__(self, *, scales: int = 4) -> None:

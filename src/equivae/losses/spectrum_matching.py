@@ -11,6 +11,7 @@ from torch import Tensor
 
 from equivae.errors import InputError
 from equivae.losses.decoding import Contribution, Decoding
+from equivae.losses.precision import in_float32
 from equivae.losses.spectra import cosine_power, radii
 from equivae.losses.terms import Term, TermContext
 from equivae.options import Range, at_least, within
@@ -47,6 +48,7 @@ class EncoderSpectrumLoss(Term):
     """
 
     name: ClassVar[str] = "esm"
+    needs_grid: ClassVar[bool] = True
     only_latents: ClassVar[bool] = True
     ranges: ClassVar[Mapping[str, Range]] = {"bins": at_least(2, 256), "delta": within(0, 4)}
 
@@ -62,9 +64,10 @@ class EncoderSpectrumLoss(Term):
         size = latents.shape[-2:]
         images = decoding.images.float()
         if size[0] != _SHARP:
-            images = gaussian_blur2d(
-                images, (_BLUR, _BLUR), (_SIGMA, _SIGMA), border_type="constant"
-            )
+            with in_float32(images):
+                images = gaussian_blur2d(
+                    images, (_BLUR, _BLUR), (_SIGMA, _SIGMA), border_type="constant"
+                )
         images = F.interpolate(images, size=size, mode="bicubic", align_corners=False)
         wanted = radial_profile(images, self.bins)
         ring = torch.arange(1, self.bins + 1, device=wanted.device)

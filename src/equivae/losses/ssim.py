@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from equivae.errors import InputError
+from equivae.losses.precision import in_float32
 from equivae.losses.similarity import LEAST_SIDE, similarity
 from equivae.losses.terms import ImageTerm, TermContext
 
@@ -32,13 +33,15 @@ class SSIMLoss(ImageTerm):
     """
 
     name: ClassVar[str] = "ssim"
+    needs_grid: ClassVar[bool] = True
     _which: ClassVar[int] = 0
 
     def __init__(self) -> None:
         super().__init__()
 
     def compare(self, decoded: Tensor, target: Tensor) -> Tensor:
-        value = similarity(decoded.float() / 2 + 0.5, target.float() / 2 + 0.5)[self._which]
+        with in_float32(decoded):
+            value = similarity(decoded.float() / 2 + 0.5, target.float() / 2 + 0.5)[self._which]
         if value is None:
             raise InputError(_too_small(self.name, target))
         return 1 - value.mean()

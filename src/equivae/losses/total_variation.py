@@ -38,6 +38,7 @@ class TotalVariationLoss(Term):
     """
 
     name: ClassVar[str] = "total_variation"
+    needs_grid: ClassVar[bool] = True
     only_latents: ClassVar[bool] = True
 
     def __init__(self, *, relative: bool = True) -> None:
