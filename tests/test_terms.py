@@ -237,7 +237,7 @@ def test_smaller_latents_are_no_better_ones(name: str) -> None:
     else:
         one.value.backward()
         along = (step.latents.grad * step.latents).sum()
-    assert abs(float(along)) < 1e-5 * float(step.latents.grad.norm() * step.latents.norm())
+    assert along.abs() < 1e-5 * step.latents.grad.norm() * step.latents.norm()
     assert step.latents.grad.norm() > 0
 
 
