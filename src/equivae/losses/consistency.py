@@ -50,14 +50,17 @@ class LatentConsistencyLoss(Term):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("reference", torch.zeros(()))
+        self._known = False
 
     def start(self, vae: Autoencoder, latents: Iterable[Tensor]) -> None:
         powers = [float(power_of(one)) for one in latents]
         self.reference.fill_(sum(powers) / len(powers))
 
     def forward(self, decoding: Decoding) -> list[Contribution]:
-        if not self.reference:
-            self.reference.fill_(float(power_of(decoding.latents.detach())))
+        if not self._known:  # asked once: every look at it waits for the device
+            if not self.reference:
+                self.reference.fill_(float(power_of(decoding.latents.detach())))
+            self._known = True
         encoded = in_shape_groups([one.decoded for one in decoding.parts], decoding.vae.encode)
         found = []
         for one, seen in zip(decoding.parts, encoded, strict=True):

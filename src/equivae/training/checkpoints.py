@@ -124,9 +124,8 @@ def read_images(path: Path) -> dict[str, Any] | None:
 
 def check_settings(path: Path, state: RunState, settings: dict[str, Any]) -> None:
     """Raise `InputError` if a checkpoint is of another run; a longer one of the same is welcome."""
-    usual = (
-        FinetuneConfig().to_dict()
-    )  # an older checkpoint's run had no other value of a newer option
+    # An older checkpoint's run had the usual value of an option that it does not know.
+    usual = FinetuneConfig().to_dict()
     for name, value in json.loads(json.dumps(settings)).items():
         before = state.settings.get(name, usual.get(name))
         if before == value:
