@@ -60,6 +60,8 @@ def test_no_nonsense_passes(option: Any) -> None:
     elif isinstance(option.default, bool):
         wrong += [0, 1, "yes", None]
     for value in wrong:
+        if option.name == "terms" and value == {}:  # none
+            continue
         with pytest.raises(InputError) as error:
             FinetuneConfig(**{option.name: value})
         said = str(error.value)

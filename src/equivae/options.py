@@ -103,6 +103,7 @@ def option(
     check: Callable[[str, Any], None] | None = None,
     secret: bool = False,
     free: bool = False,
+    repeated: bool = False,
 ) -> Any:
     """A field of a group of options.
 
@@ -113,8 +114,10 @@ def option(
         check: called with the option's name and value, raises `InputError`.
         secret: it is written, logged and shown nowhere.
         free: it may change when a run is resumed.
+        repeated: on the command line it is given as often as there are values, each a text.
     """
     metadata = {"help": help, "range": range, "check": check, "secret": secret, "free": free}
+    metadata["repeated"] = repeated
     return field(default=default, metadata=metadata, repr=not secret)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
-__all__ = ["drawn", "is_posterior", "mode_of", "repeatable"]
+__all__ = ["drawn", "drawn_from", "gaussian_of", "is_posterior", "mode_of", "repeatable"]
 
 
 def is_posterior(output: Any) -> bool:
@@ -32,6 +33,33 @@ def mode_of(posterior: Any) -> Any:
         if value is not None:
             return value() if callable(value) else value
     return None
+
+
+def gaussian_of(output: Any) -> tuple[Tensor, Tensor] | None:
+    """Mean and logarithm of the variance of what `encode` returned; `None` for other than a Gaussian."""
+    if isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    posterior = getattr(output, "latent_dist", output)
+    mean, logvar = getattr(posterior, "mean", None), getattr(posterior, "logvar", None)
+    if isinstance(posterior, Normal):
+        return posterior.mean, posterior.variance.log()
+    if (
+        isinstance(mean, Tensor)
+        and isinstance(logvar, Tensor)
+        and not isinstance(posterior, Tensor)
+    ):
+        return mean, logvar
+    return None
+
+
+def drawn_from(gaussian: tuple[Tensor, Tensor], generator: torch.Generator | None) -> Tensor:
+    """A draw from mean and logarithm of the variance, the same that diffusers' posterior makes."""
+    from diffusers.utils.torch_utils import randn_tensor
+
+    mean, logvar = gaussian
+    noise = randn_tensor(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    draw: Tensor = mean + torch.exp(0.5 * logvar) * noise
+    return draw
 
 
 def drawn(posterior: Any, generator: torch.Generator | None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from equivae.autoencoder.calls import calls_of, encode_by_output
 from equivae.autoencoder.geometry import Geometry, Layout
 from equivae.autoencoder.modes import differentiable, require_differentiable
+from equivae.autoencoder.posteriors import gaussian_of
 from equivae.autoencoder.precision import (
     has_mixed_dtypes,
     in_full_precision,
@@ -18,6 +20,7 @@ from equivae.autoencoder.precision import (
     working_dtype,
 )
 from equivae.autoencoder.probe import has_frames, probe
+from equivae.errors import InputError
 from equivae.transforms.base import Transform
 
 __all__ = ["Autoencoder"]
@@ -73,6 +76,27 @@ class Autoencoder:
 
         with outside_fp16_autocast(self.module, images) as given:
             return self._as_frames(self._suited(given, self.encoder_parameters), call)
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the variance of the images' posterior, each of the latents' shape.
+
+        Raises `InputError` for an autoencoder whose `encode` gives no Gaussian.
+        """
+
+        def call(batch: Tensor) -> Tensor:
+            module: Any = self.module
+            found = gaussian_of(module.encode(_dense(batch))) if self.direct else None
+            if found is None:
+                raise InputError(
+                    f"{type(module).__name__} has no posterior with a mean and a variance; its `encode` "
+                    "gives plain latents."
+                )
+            return torch.cat(found, 1)
+
+        with outside_fp16_autocast(self.module, images) as given:
+            both = self._as_frames(self._suited(given, self.encoder_parameters), call)
+        mean, logvar = both.chunk(2, 1)
+        return mean, logvar
 
     def decode(self, latents: Tensor, *, chunk_size: int | None = None) -> Tensor:
         """Images, videos or audio of latents as `encode` returns them; not clamped.

@@ -151,7 +151,9 @@ def with_options(
     for option in dataclasses.fields(options):
         if option.name in hidden:
             continue
-        kind = str if hints[option.name] is Any else hints[option.name]
+        kind: Any = str if hints[option.name] is Any else hints[option.name]
+        if option.metadata["repeated"]:
+            kind = list[str]
         flag = f"--{option.name}"
         if kind is bool:
             flag = f"{flag}/--no_{option.name}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
+
+from equivae.losses.spectra import dct_basis
 
 __all__ = ["block_energies", "block_energy", "profile_of", "spectrum_of"]
 
@@ -19,9 +19,7 @@ def block_energies(grid: Tensor) -> Tensor:
     """
     size = min(BLOCK, *grid.shape[-2:])
     blocks = grid.double().unfold(-2, size, size).unfold(-2, size, size)
-    index = torch.arange(size, dtype=torch.float64, device=grid.device)
-    basis = torch.cos(math.pi / size * (index + 0.5) * index[:, None]) * math.sqrt(2 / size)
-    basis[0] /= math.sqrt(2)
+    basis = dct_basis(size, device=grid.device)
     return (basis @ blocks @ basis.T).square().flatten(0, -3)
 
 

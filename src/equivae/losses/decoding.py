@@ -72,6 +72,7 @@ class Decoding:
         transforms: the same, placed on the autoencoder's geometry.
         generator: of the draws, a CPU generator.
         parts: what was decoded.
+        posterior: mean and logarithm of the variance, each like the latents, where a term asked for them.
     """
 
     vae: Autoencoder
@@ -82,6 +83,19 @@ class Decoding:
     transforms: Sequence[Transform]
     generator: torch.Generator | None
     parts: list[Decoded] = field(default_factory=list)
+    posterior: tuple[Tensor, Tensor] | None = None
+
+    def modes(self) -> Tensor:
+        """The latents without the noise of a draw, `(B, c, h, w)`."""
+        if not self.sampled:
+            return self.latents
+        return self.gaussian()[0] if self.posterior else self.vae.encode(self.images)
+
+    def gaussian(self) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the variance of the images' posterior."""
+        if self.posterior is None:
+            self.posterior = self.vae.posterior(self.images)
+        return self.posterior
 
     def decode(self, parts: Sequence[Part], call: Callable[[Tensor], Tensor]) -> None:
         """Fill `parts`: those whose latents have one shape share a call."""

@@ -10,7 +10,7 @@ from equivae.losses.reconstruction import mse
 from equivae.losses.terms import Term, compared
 from equivae.transforms.base import mask_of_cells
 
-__all__ = ["EncoderTerm"]
+__all__ = ["EncoderTerm", "power_of", "scale_free"]
 
 
 class EncoderTerm(Term):
@@ -45,7 +45,7 @@ class EncoderTerm(Term):
 
     def forward(self, decoding: Decoding) -> list[Contribution]:
         images, transforms = decoding.images, decoding.transforms
-        latents = decoding.vae.encode(images) if decoding.sampled else decoding.latents
+        latents = decoding.modes()
         drawn = [t.draw(images.shape[0], decoding.generator) for t in transforms]
         reference = self._reference(latents)
         encoded = in_shape_groups([t.pixel(images) for t in drawn], decoding.vae.encode)
@@ -61,17 +61,23 @@ class EncoderTerm(Term):
             error = compared(mse, seen, moved, inside, name=name, random=random)
             if error is None:
                 continue
-            power = (_power(seen) + _power(moved)) / 2
-            share = error / power  # the same for latents of any scale
-            value = power.detach() / reference * share
+            value = scale_free(error, seen, moved, reference)
             found.append(Contribution(name, value, 1 / len(transforms)))
         return found
 
     def _reference(self, latents: Tensor) -> float:
         if self.reference_power is None:
-            self.reference_power = float(_power(latents.detach()))
+            self.reference_power = float(power_of(latents.detach()))
         return self.reference_power
 
 
-def _power(latents: Tensor) -> Tensor:
+def scale_free(error: Tensor, seen: Tensor, moved: Tensor, reference: Tensor | float) -> Tensor:
+    """`error / reference` of latents, whose gradient has no part along their scale."""
+    power = (power_of(seen) + power_of(moved)) / 2
+    share = error / power  # the same for latents of any scale
+    return power.detach() / reference * share
+
+
+def power_of(latents: Tensor) -> Tensor:
+    """Their mean square."""
     return latents.float().square().mean().clamp_min(1e-12)

@@ -12,10 +12,16 @@ from torch.utils.checkpoint import checkpoint
 
 from equivae.autoencoder import Autoencoder, check_transforms, layout_of
 from equivae.autoencoder.modes import differentiable
+from equivae.autoencoder.posteriors import drawn_from
 from equivae.errors import InputError, did_you_mean
 from equivae.losses.decoding import Decoding, dual_parts, sampled_parts
 from equivae.losses.encoder_side import EncoderTerm
-from equivae.losses.reconstruction import ReconstructionLike, resolve_reconstruction
+from equivae.losses.reconstruction import (
+    RECONSTRUCTION_LOSSES,
+    ReconstructionLike,
+    nothing,
+    resolve_reconstruction,
+)
 from equivae.losses.terms import ImageTerm, Term
 from equivae.transforms import Transform, resolve_transforms
 from equivae.transforms.groups import TransformsLike
@@ -60,8 +66,9 @@ class EquivarianceLoss:
         transforms: names, groups such as `"d4"`, transforms, or a list of those. An empty list leaves
             the plain reconstruction loss. Random transforms are drawn anew at every call.
         weight: `w`.
-        reconstruction: `R`: `"mse"`, `"l1"`, or any callable `(decoded, target) -> loss` on images
-            `(B, C, H, W)` in [-1, 1] (or videos, or audio) that averages over pixels.
+        reconstruction: `R`: `"mse"`, `"l1"`, `"none"` where the terms of an `Objective` say it all, or any
+            callable `(decoded, target) -> loss` on images `(B, C, H, W)` in [-1, 1] (or videos, or audio)
+            that averages over pixels.
         reconstruction_weight: `w_r`.
         schedule: `"dual"` or `"sampled"`.
         probability: `p`, for the sampled schedule.
@@ -152,12 +159,20 @@ class EquivarianceLoss:
         *,
         latents: Tensor | None = None,
         generator: torch.Generator | None = None,
+        posterior: bool = False,
     ) -> Decoding:
-        """What the terms of a batch look at; arguments as in a call."""
+        """What the terms of a batch look at; arguments as in a call.
+
+        Args:
+            posterior: whether a term asks for mean and variance.
+        """
         autoencoder = vae if isinstance(vae, Autoencoder) else Autoencoder(vae)
         sampled = latents is None and self.sample_posterior
         images = differentiable(images)
-        if latents is None:
+        gaussian = autoencoder.posterior(images) if posterior else None
+        if latents is None and gaussian is not None:
+            latents = drawn_from(gaussian, generator) if sampled else gaussian[0]
+        elif latents is None:
             latents = autoencoder.encode(images, sample=self.sample_posterior, generator=generator)
         transforms = _placed(self.transforms, autoencoder, images, latents)
         shown = transforms if self.weight else []  # what has no weight is not decoded
@@ -169,7 +184,14 @@ class EquivarianceLoss:
         else:
             parts = dual_parts(shown, images.shape[0], generator, **weights)
         decoding = Decoding(
-            autoencoder, images, latents, sampled, self.transforms, transforms, generator
+            autoencoder,
+            images,
+            latents,
+            sampled,
+            self.transforms,
+            transforms,
+            generator,
+            posterior=gaussian,
         )
         decoding.decode(parts, self._decode_with(autoencoder))
         return decoding
@@ -197,6 +219,9 @@ class EquivarianceLoss:
         terms: dict[str, Tensor] = {}
         loss = decoding.latents.new_zeros((), dtype=torch.float32)
         weighted: list[tuple[float, Term]] = [(1.0, self._image_term)]
+        if self.reconstruction is nothing:  # every weight has its gradient, of nothing
+            weighted = []
+            loss = loss + sum(one.decoded.float().mean() for one in decoding.parts) * 0.0
         if self.encoder_weight:
             weighted.append((self.encoder_weight, self._encoder_term))
         for weight, term in weighted:
@@ -205,6 +230,14 @@ class EquivarianceLoss:
                     terms[one.name] = one.value.detach()
                 loss = loss + weight * one.weight * one.value
         return LossOutput(loss, terms)
+
+    @property
+    def name(self) -> str:
+        """Of the reconstruction loss: `"mse"`, `"l1"`, `"none"`, or what a callable is called."""
+        for name, known in RECONSTRUCTION_LOSSES.items():
+            if self.reconstruction is known:
+                return name
+        return str(getattr(self.reconstruction, "__name__", type(self.reconstruction).__name__))
 
     def with_encoder_reference(self, power: float) -> EquivarianceLoss:
         """The same loss, its encoder-side term divided by this power of the untouched VAE's latents."""

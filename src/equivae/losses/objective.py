@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from equivae.autoencoder import Autoencoder
 from equivae.losses.equivariance import EquivarianceLoss
+from equivae.losses.gradients import LastLayers, sum_of
 from equivae.losses.terms import Term
 
 __all__ = ["Objective"]
@@ -28,6 +29,13 @@ class Objective(nn.Module):
         teacher: an untouched autoencoder. Decodes are compared with a blend of the image and what the
             teacher decodes from the same latent.
         distillation: the teacher's share of that blend, from 0 to 1.
+
+    Attributes:
+        step: optimiser steps so far, for terms that start later; whoever steps keeps it up to date.
+        weighs: whether the next calls give each term's share of the gradient too, as `share/<term>`: its norm
+            at the decoder's last layer that learns, after its weight, as a part of the sum of all norms. It
+            costs about a backward pass through what a term computes behind that layer.
+        validating: leave out the terms that do not belong to a validation loss.
 
     ```python
     import torch
@@ -56,10 +64,17 @@ class Objective(nn.Module):
         self.module = self._vae.module
         self.operators = nn.ModuleList(operators)
         self.terms = nn.ModuleList(term for _, term in terms)
+        self._terms = [term for _, term in terms]  # with their types
         self.weights = [weight for weight, _ in terms]
         self.loss_fn = loss_fn
         self._teacher = teacher  # a view, so that it is not saved with the run
         self.distillation = distillation
+        self.step, self.weighs, self.validating = 0, False, False
+        self._layers = LastLayers(self._vae)
+
+    def at_step(self, step: int, *, weighs: bool = False) -> None:
+        """Tell the step that comes next, and whether the shares of the gradient are wanted for it."""
+        self.step, self.weighs = step, weighs
 
     def forward(
         self,
@@ -82,12 +97,39 @@ class Objective(nn.Module):
                     latents = self._teacher.encode(images) if latents is None else latents
                     taught = self._teacher.decode(latents)
                 images = torch.lerp(images, taught.to(images.dtype), self.distillation)
-        decoding = self.loss_fn.decode(self._vae, images, latents=latents, generator=generator)
+        decoding = self.loss_fn.decode(
+            self._vae,
+            images,
+            latents=latents,
+            generator=generator,
+            posterior=any(term.needs_posterior for term in self._terms),
+        )
+        if self._terms and torch.is_grad_enabled():
+            self._layers.look(images)
         out = self.loss_fn.sum_up(decoding)
-        loss, named = out.loss, dict(out.terms)
-        for weight, term in zip(self.weights, self.terms, strict=True):
-            for one in term(decoding):
+        named, values = dict(out.terms), {self.loss_fn.name: out.loss}
+        late: list[tuple[str, str, float, Tensor]] = []
+        for weight, term in zip(self.weights, self._terms, strict=True):
+            if self.validating and not term.validated:
+                continue
+            term.step = self.step
+            name, value = term.name or type(term).__name__, out.loss.new_zeros(())
+            found = term(decoding)
+            if not found:  # one that has not started
+                continue
+            for one in found:
                 if one.name is not None:
                     named[one.name] = one.value.detach()
-                loss = loss + weight * one.weight * one.value
-        return loss, named
+                value = value + one.weight * one.value
+            if term.adaptive is None:
+                values[name] = weight * value
+            else:
+                late.append((name, term.adaptive, weight, value))
+        rest = sum_of(values)
+        for name, half, weight, value in late:
+            scale = self._layers.scale(half, rest, value)
+            named[f"{name}/scale"] = scale
+            values[name] = weight * scale * value
+        if self.weighs and self._terms and torch.is_grad_enabled():
+            named |= self._layers.shares(values)
+        return sum_of(values), named

@@ -17,6 +17,7 @@ __all__ = [
     "Reconstruction",
     "ReconstructionLike",
     "masked",
+    "nothing",
     "resolve_reconstruction",
 ]
 
@@ -32,11 +33,15 @@ def l1(decoded: Tensor, target: Tensor) -> Tensor:
     return F.l1_loss(decoded.float(), target.float())
 
 
-RECONSTRUCTION_LOSSES: dict[str, Reconstruction] = {"mse": mse, "l1": l1}
+def nothing(decoded: Tensor, target: Tensor) -> Tensor:
+    return decoded.float().mean() * 0.0
+
+
+RECONSTRUCTION_LOSSES: dict[str, Reconstruction] = {"mse": mse, "l1": l1, "none": nothing}
 
 
 def resolve_reconstruction(loss: ReconstructionLike) -> Reconstruction:
-    """The function behind `"mse"` or `"l1"`, or the callable given; `InputError` for another name."""
+    """The function behind `"mse"`, `"l1"` or `"none"`, or the callable given; else `InputError`."""
     if callable(loss):
         return loss
     if not isinstance(loss, str) or loss not in RECONSTRUCTION_LOSSES:

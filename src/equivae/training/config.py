@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from equivae.errors import InputError, did_you_mean
+from equivae.losses.catalogue import plain_options
 from equivae.secrets import redact
 from equivae.training.options import (
     HubOptions,
@@ -41,6 +42,7 @@ class FinetuneConfig(HubOptions, RunOptions, OptimisationOptions, ObjectiveOptio
             content["reconstruction"] = getattr(
                 self.reconstruction, "__name__", type(self.reconstruction).__name__
             )
+        content["terms"] = {name: plain_options(one) for name, one in self.terms.items()}
         return content
 
     def fixed(self) -> dict[str, Any]:

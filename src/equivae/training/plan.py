@@ -26,7 +26,7 @@ from equivae.files.fingerprint import fingerprint_of
 from equivae.files.pretrained import load_vae
 from equivae.files.provenance import OPERATORS
 from equivae.files.writing import check_claim
-from equivae.losses.equivariance import EquivarianceLoss
+from equivae.losses import EquivarianceLoss, Term
 from equivae.operators import operators_of
 from equivae.operators.transform import default_name
 from equivae.processes import process_state
@@ -37,6 +37,7 @@ from equivae.training.crops import check_crop
 from equivae.training.operators import FITTED, check_operators
 from equivae.training.order import Order
 from equivae.training.state import RunState
+from equivae.training.terms import fingerprints_of_terms, plan_terms
 from equivae.transforms import Transform, resolve_transforms
 from equivae.transforms.groups import TransformsLike
 
@@ -66,6 +67,7 @@ class Plan:
         output_dir: the folder that the run may write to.
         checkpoint: the checkpoint that the run goes on from.
         resumed: what that checkpoint says of the run so far.
+        terms: the further terms of the loss, each with its weight.
         max_steps: optimiser steps in all.
         warmup_steps: of the learning rate.
         vae_fingerprint: of the original's weights.
@@ -84,6 +86,7 @@ class Plan:
     output_dir: Path
     checkpoint: Path | None
     resumed: RunState | None
+    terms: list[tuple[float, Term]]
     max_steps: int
     warmup_steps: int
     vae_fingerprint: str
@@ -115,6 +118,7 @@ class Plan:
             "base_padding_mode": get_padding_mode(self.original),
             "latent_ops": [fingerprint_of(module) for module in operators_of(self.transforms)],
             "loss_fingerprint": _fingerprint_of_loss(self.config.reconstruction),
+            "terms_fingerprint": fingerprints_of_terms(self.terms),
             "processes": process_state().num_processes,
         }
 
@@ -146,6 +150,7 @@ def make_plan(
     if checkpoint is None or checkpoint.resolve().parent != folder.resolve():
         check_claim(folder, ours=OURS)
     _check_device(config)
+    max_steps = _max_steps(config, training)
     plan = Plan(
         given=vae,
         original=original,
@@ -159,7 +164,8 @@ def make_plan(
         output_dir=folder,
         checkpoint=checkpoint,
         resumed=None if checkpoint is None else read_state(checkpoint),
-        max_steps=(max_steps := _max_steps(config, training)),
+        terms=plan_terms(config, view, training, wanted, max_steps),
+        max_steps=max_steps,
         warmup_steps=_warmup_steps(config, recipe, options, max_steps),
         vae_fingerprint=fingerprint_of(original),
         progress=progress and process_state().is_main_process,

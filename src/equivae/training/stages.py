@@ -35,6 +35,7 @@ from equivae.training.rematerialise import enable_gradient_checkpointing
 from equivae.training.session import Session
 from equivae.training.state import RunState
 from equivae.training.student import Student
+from equivae.training.terms import Following, rivals_of
 from equivae.training.trainer import Hook, Player, Trainer
 from equivae.training.validation import pictures_of, validation_loss
 from equivae.training.watching import Pictures
@@ -111,6 +112,7 @@ def _train_all(plan: Plan, session: Session, student: Student, state: RunState) 
         operators=student.operators,
         teacher=student.teacher,
         distillation=config.distillation,
+        terms=student.terms,
     )
     optimizer = _optimizer(config, student)
     prepared, optimizer = accelerator.prepare(objective, optimizer)
@@ -118,6 +120,7 @@ def _train_all(plan: Plan, session: Session, student: Student, state: RunState) 
     if plan.checkpoint is not None and plan.resumed is not None:
         state = replace(plan.resumed, settings=plan.settings)
     scheduler = accelerator.prepare(_scheduler(config, optimizer, state, plan.max_steps))
+    rivals = rivals_of(student.terms, accelerator, plan.max_steps)
     ema = None
     if config.use_ema:
         ema = EMAModel(student.learning, config.ema_decay, use_ema_warmup=True, foreach=True)
@@ -126,8 +129,11 @@ def _train_all(plan: Plan, session: Session, student: Student, state: RunState) 
         load_checkpoint(accelerator, plan.checkpoint, ema, state.step)
     student.learn()
     player = Player(prepared, student.learning, optimizer, scheduler)
-    trainer = Trainer(accelerator, [player], max_grad_norm=config.max_grad_norm)
-    hooks = _hooks(plan, session, student, ema, scheduler, state)
+    trainer = Trainer(accelerator, [player, *rivals], max_grad_norm=config.max_grad_norm)
+    hooks = [
+        Following(objective, config.logging_steps),
+        *_hooks(plan, session, student, ema, scheduler, state, rivals),
+    ]
     trainer.fit(batches, state, plan.max_steps, hooks)
     if ema is not None:
         ema.copy_to(student.learning)
@@ -142,12 +148,13 @@ def _hooks(
     ema: EMAModel | None,
     scheduler: Any,
     state: RunState,
+    rivals: list[Player],
 ) -> list[Hook]:
     config, accelerator = plan.config, session.accelerator
     stopping = EarlyStopping(config.early_stopping_patience)
     checkpointing = Checkpointing(
         accelerator,
-        student.learning,
+        [*student.learning, *(p for rival in rivals for p in rival.parameters)],
         ema,
         plan.output_dir,
         session.stop,
@@ -216,7 +223,7 @@ def _cached(plan: Plan, session: Session, student: Student) -> dict[str, Any]:
 
 
 def _optimizer(config: FinetuneConfig, student: Student) -> Any:
-    groups: list[dict[str, Any]] = [{"params": student.parameters}]
+    groups: list[dict[str, Any]] = [{"params": [*student.parameters, *student.term_parameters]}]
     if student.operators:
         rate = config.operator_learning_rate or config.learning_rate
         groups.append({"params": student.operator_parameters, "lr": rate})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from equivae.autoencoder import Autoencoder, copy_module, measuring, trainable_halves
 from equivae.autoencoder.padding import set_padding_mode
@@ -16,7 +16,7 @@ from equivae.autoencoder.precision import dtypes_of, restore_dtypes
 from equivae.errors import InputError
 from equivae.evaluation.latents import Latents
 from equivae.evaluation.metrics import MeasureOptions, Metrics, measure
-from equivae.losses import EquivarianceLoss
+from equivae.losses import AdversarialLoss, EquivarianceLoss, Term
 from equivae.operators import operators_of
 from equivae.training.config import FinetuneConfig
 from equivae.training.operators import with_operators
@@ -46,6 +46,7 @@ class Student:
         teacher: the untouched VAE, where the run is held to it.
         reconstruction: the reconstruction loss; a module is a copy without gradients of its own.
         power: the mean square of the untouched VAE's latents, where the encoder's side is weighted.
+        terms: further terms of the loss, on the run's device, each with its weight.
     """
 
     vae: Autoencoder
@@ -58,6 +59,7 @@ class Student:
     teacher: Autoencoder | None = None
     reconstruction: Any = "mse"
     power: float | None = None
+    terms: list[tuple[float, Term]] = field(default_factory=list)
 
     def loss(self, config: FinetuneConfig) -> EquivarianceLoss:
         """The loss that the options ask for, on this student."""
@@ -75,9 +77,14 @@ class Student:
         return [p for operator in self.operators for p in operator.parameters()]
 
     @property
+    def term_parameters(self) -> list[nn.Parameter]:
+        """What the terms learn along with the VAE; a discriminator learns by itself."""
+        return [p for _, term in self.terms for p in term.learning_along()]
+
+    @property
     def learning(self) -> list[nn.Parameter]:
-        """All weights that learn."""
-        return [*self.parameters, *self.operator_parameters]
+        """All weights that learn together."""
+        return [*self.parameters, *self.operator_parameters, *self.term_parameters]
 
     def finish(self, original: nn.Module) -> None:
         """Evaluation mode, the original's dtypes, and its choice of weights that require a gradient."""
@@ -138,6 +145,7 @@ def make_student(plan: Plan, session: Session) -> Student:
         teacher=teacher,
         reconstruction=_own_loss(config.reconstruction, vae.device),
         power=_power(vae, plan) if config.encoder_weight else None,
+        terms=_started(plan, vae),
     )
 
 
@@ -202,13 +210,30 @@ def _own_loss(reconstruction: Any, device: torch.device) -> Any:
     return copy_module(reconstruction).to(device).requires_grad_(False).eval()
 
 
-def _power(vae: Autoencoder, plan: Plan) -> float:
-    """The mean square of the latents of the first training images, the same when a run is resumed."""
+def _started(plan: Plan, vae: Autoencoder) -> list[tuple[float, Term]]:
+    """The terms on the run's device, with what they measure before anything learns."""
+    for _, term in plan.terms:
+        term.to(vae.device)
+        if isinstance(term, AdversarialLoss):  # not by the objective's gradients
+            term.critic.requires_grad_(False)
+        if type(term).start is not Term.start:
+            term.start(vae, _first_latents(vae, plan))
+    return plan.terms
+
+
+@torch.no_grad()
+def _first_latents(vae: Autoencoder, plan: Plan) -> list[Tensor]:
+    """Of the first training images, the same when a run is resumed."""
     with measuring(vae.module):
-        latents = [
+        return [
             vae.encode(plan.training[i][None].to(vae.device, vae.dtype))
             for i in range(min(len(plan.training), _POWER_IMAGES))
         ]
+
+
+def _power(vae: Autoencoder, plan: Plan) -> float:
+    """The mean square of the untouched VAE's latents."""
+    latents = _first_latents(vae, plan)
     return sum(float(z.float().square().mean()) for z in latents) / len(latents)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -72,12 +74,14 @@ class Player:
         parameters: the weights.
         optimizer: steps them.
         scheduler: of the learning rate.
+        plays: whether it takes part in the step that begins; its weights rest in one that it leaves out.
     """
 
     loss: Callable[..., tuple[Tensor, dict[str, Tensor]]]
     parameters: Sequence[nn.Parameter]
     optimizer: Any
     scheduler: Any
+    plays: Callable[[], bool] = lambda: True
 
 
 class Hook:
@@ -130,7 +134,8 @@ class Trainer:
                 if not batch.closes:
                     continue
                 for player in self.players:
-                    self._step(player)
+                    if player.plays():
+                        self._step(player)
                 state.step += 1
                 for hook in hooks:
                     hook.on_step(state)
@@ -150,15 +155,22 @@ class Trainer:
         losses: list[Tensor] = []
         named: dict[str, Tensor] = {}
         for player in self.players:
-            for other in self.players if len(self.players) > 1 else []:
-                for parameter in other.parameters:
-                    parameter.requires_grad_(other is player)
+            if not player.plays():
+                continue
+            self._let_learn(partial(operator.is_, player))
             with nullcontext() if batch.closes else self.engine.no_sync(player.loss):
                 loss, terms = player.loss(*batch.content)
                 self.engine.backward(loss if batch.share == 1 else loss * batch.share)
             losses.append(loss.detach())
             named |= terms
+        self._let_learn(lambda other: True)  # hooks, such as an average of weights, ask who learns
         return losses[0], named
+
+    def _let_learn(self, learns: Callable[[Player], bool]) -> None:
+        """Where several take turns, let gradients reach the weights of those alone."""
+        for player in self.players if len(self.players) > 1 else []:
+            for parameter in player.parameters:
+                parameter.requires_grad_(learns(player))
 
     def _step(self, player: Player) -> None:
         if self.max_grad_norm:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from equivae.autoencoder import measuring
 from equivae.data.sources import collate
+from equivae.losses import Objective
 from equivae.processes import gathered, process_state
 from equivae.reporting.pictures import picture
 from equivae.training.order import draws_of
@@ -37,6 +38,8 @@ def validation_loss(
     config, accelerator, images = plan.config, session.accelerator, plan.measured
     loss_fn = student.loss(config)
     loss_fn.schedule = "dual"
+    objective = Objective(student.vae, loss_fn, terms=student.terms)
+    objective.validating = True
     starts = list(range(0, len(images), config.eval_batch_size))
     total = torch.zeros((), dtype=torch.float64)
     with (
@@ -49,8 +52,8 @@ def validation_loss(
         for rows, batch in zip(batches, loader, strict=True):
             draws = draws_of(config.seed, 0, rows[0], 0)
             with accelerator.autocast():
-                out = loss_fn(student.vae, batch.to(accelerator.device), generator=draws)
-            total += out.loss.double().cpu() * len(batch)
+                loss, _ = objective(batch.to(accelerator.device), generator=draws)
+            total += loss.double().cpu() * len(batch)
     return float(sum(gathered(float(total)))) / len(images)
 
 

@@ -104,10 +104,13 @@ def _written(value: Any) -> str:
     return short if float(short) == value else repr(value)
 
 
-def parse_spelling(text: str) -> tuple[str, dict[str, Any]]:
+def parse_spelling(
+    text: str, *, kind: str = "transform", how: str = ""
+) -> tuple[str, dict[str, Any]]:
     """Name and parameters of `"name"` or `"name(key=value, ...)"`; values are Python literals.
 
-    Nothing is evaluated. Raises `InputError` for anything else.
+    Nothing is evaluated. Raises `InputError` for anything else, which says what kind of name was meant, and
+    how to write one.
 
     ```python
     from equivae.transforms.spelling import parse_spelling
@@ -118,9 +121,12 @@ def parse_spelling(text: str) -> tuple[str, dict[str, Any]]:
     name, bracket, _ = text.partition("(")
     if not bracket:
         return name.strip(), {}
-    spelled = parse_expression(text)
+    try:
+        spelled = parse_expression(text)
+    except InputError as error:
+        raise _wrong(text, kind, how) from error
     if not isinstance(spelled, Call):
-        raise _wrong(text)
+        raise _wrong(text, kind, how)
     return spelled.word, spelled.parameters
 
 
@@ -161,16 +167,14 @@ def _read(node: ast.expr) -> Spelling:
     return Call(node.func.id, {str(k.arg): ast.literal_eval(k.value) for k in node.keywords})
 
 
-def _wrong(text: str) -> InputError:
+def _wrong(text: str, kind: str = "transform", how: str = "") -> InputError:
     if " drawn>" in text:
         return InputError(
             f"transform {text!r} cannot be read back: its parameters were drawn, and a name does not hold "
             "them; pass the transform itself."
         )
-    return InputError(
-        f"transform {text!r} cannot be read; write a name with its parameters by keyword, as in "
-        "'scale(factor=0.5)'."
-    )
+    how = how or "write a name with its parameters by keyword, as in 'scale(factor=0.5)'"
+    return InputError(f"{kind} {text!r} cannot be read; {how}.")
 
 
 def split_transforms(text: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from equivae.autoencoder.padding import PaddingMode
 from equivae.errors import InputError
+from equivae.losses.catalogue import read_terms
 from equivae.losses.equivariance import Schedule
 from equivae.losses.reconstruction import resolve_reconstruction
 from equivae.operators.modules import check_kernel_size
@@ -19,6 +20,10 @@ Train = Literal["all", "decoder", "encoder"]
 
 def _check_reconstruction(name: str, value: Any) -> None:
     resolve_reconstruction(value)
+
+
+def _check_terms(name: str, value: Any) -> None:
+    read_terms(value)
 
 
 def _check_kernel_size(name: str, value: int) -> None:
@@ -48,8 +53,15 @@ class ObjectiveOptions(Options):
     weight: float = option(1.0, "Weight of the equivariance term.", range=NOT_NEGATIVE)
     reconstruction: Any = option(
         "mse",
-        "Reconstruction loss: mse or l1 (a callable from Python).",
+        "Reconstruction loss: mse or l1 (a callable from Python), or none where terms say it all.",
         check=_check_reconstruction,
+    )
+    terms: Any = option(
+        None,
+        "Further terms of the loss by name and weight: kl=1e-6, adversarial(weight=0.5,start_step=1000); "
+        "from Python a mapping. Comma-separated, or given several times.",
+        check=_check_terms,
+        repeated=True,
     )
     reconstruction_weight: float = option(
         1.0, "Weight of the reconstruction term.", range=NOT_NEGATIVE
@@ -75,6 +87,8 @@ class ObjectiveOptions(Options):
     )
 
     def check(self) -> None:
+        object.__setattr__(self, "terms", read_terms(self.terms))
+        self._check_terms_together()
         for name in ("fit_operator", "train_operator"):
             if getattr(self, name) and self.train != "decoder":
                 raise InputError(
@@ -103,6 +117,20 @@ class ObjectiveOptions(Options):
             raise InputError(
                 "fit_operator=True fits the VAE as it is, and padding_mode changes it: call "
                 "set_padding_mode on the VAE first, and leave padding_mode out."
+            )
+
+    def _check_terms_together(self) -> None:
+        """The reconstruction loss is one thing, and a term beside it another."""
+        if isinstance(self.reconstruction, str) and self.reconstruction in self.terms:
+            raise InputError(
+                f"terms has {self.reconstruction!r}, and reconstruction={self.reconstruction!r} gives it "
+                "already; leave it out of terms, or set reconstruction='none' to weigh it there."
+            )
+        weighed = any(one["weight"] for one in self.terms.values())
+        if self.reconstruction == "none" and not (weighed or self.encoder_weight):
+            raise InputError(
+                "reconstruction='none' leaves nothing to learn without terms; give terms a weight, such as "
+                "terms={'mse': 0.25}."
             )
 
     def _check_probability(self) -> None:
