@@ -32,7 +32,9 @@ from equivae.symmetry import SymmetrizedVAE
 from equivae.training.checkpoints import check_settings, find_checkpoint, read_images, read_state
 from equivae.training.config import RECIPES, FinetuneConfig, make_config
 from equivae.training.crops import check_crop
+from equivae.training.learning import learning_names, lora_targets
 from equivae.training.operators import FITTED, OPERATORS, check_operators
+from equivae.training.optimisers import check_optimizer
 from equivae.training.order import Order
 from equivae.training.state import RunState
 from equivae.training.terms import fingerprints_of_terms, plan_terms
@@ -147,6 +149,8 @@ def make_plan(
     if checkpoint is None or checkpoint.resolve().parent != folder.resolve():
         check_claim(folder, ours=OURS)
     _check_device(config)
+    check_optimizer(config)
+    (lora_targets if config.lora_rank else learning_names)(view, config)
     max_steps = _max_steps(config, training)
     plan = Plan(
         given=vae,

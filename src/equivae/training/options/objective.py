@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from equivae.autoencoder.padding import PaddingMode
 from equivae.errors import InputError
@@ -11,11 +11,10 @@ from equivae.losses.catalogue import read_terms
 from equivae.losses.equivariance import Schedule
 from equivae.losses.reconstruction import resolve_reconstruction
 from equivae.operators.modules import check_kernel_size
-from equivae.options import NOT_NEGATIVE, Options, at_least, option, within
+from equivae.options import NOT_NEGATIVE, at_least, option, within
+from equivae.training.options.learning import LearningOptions
 
-__all__ = ["ObjectiveOptions", "Train"]
-
-Train = Literal["all", "decoder", "encoder"]
+__all__ = ["ObjectiveOptions"]
 
 
 def _check_reconstruction(name: str, value: Any) -> None:
@@ -31,10 +30,9 @@ def _check_kernel_size(name: str, value: int) -> None:
 
 
 @dataclass(frozen=True)
-class ObjectiveOptions(Options):
-    """The terms of the loss, the latent ops under it, and what learns."""
+class ObjectiveOptions(LearningOptions):
+    """The terms of the loss, and the latent ops under it."""
 
-    train: Train = option("all", "Which weights learn: all, decoder or encoder.")
     fit_operator: bool = option(
         False, "Fit a latent op for every transform on the training images before training."
     )
