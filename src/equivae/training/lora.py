@@ -65,7 +65,7 @@ class Lora:
     def _pad_alike(self) -> None:
         """A factor pads as its layer does, or the merged weight would do something else at the border."""
         for layer in self.module.modules():
-            base = getattr(layer, "base_layer", None)
+            base: Any = getattr(layer, "base_layer", None)
             for factor in getattr(layer, "lora_A", {}).values() if base is not None else ():
                 if hasattr(base, "padding_mode"):
                     factor.padding_mode, factor.dilation = base.padding_mode, base.dilation

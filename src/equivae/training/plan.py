@@ -194,6 +194,7 @@ def loss_of(
         reconstruction_weight=config.reconstruction_weight,
         schedule=config.schedule,
         probability=config.probability,
+        image_scale_probability=config.image_scale_probability,
         encoder_weight=config.encoder_weight,
         sample_posterior=config.sample_posterior,
         chunk_size=config.chunk_size,

@@ -116,6 +116,7 @@ def _train_all(plan: Plan, session: Session, student: Student, state: RunState) 
         operators=student.operators,
         teacher=student.teacher,
         distillation=config.distillation,
+        masking=student.masking,
         terms=student.terms,
     )
     optimizer = optimizer_of(config, student)

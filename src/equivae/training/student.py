@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from equivae.autoencoder import Autoencoder, copy_module, measuring, trainable_halves
 from equivae.autoencoder.padding import set_padding_mode
 from equivae.autoencoder.precision import dtypes_of, restore_dtypes
-from equivae.errors import InputError
 from equivae.evaluation.latents import Latents
 from equivae.evaluation.metrics import MeasureOptions, Metrics, measure
 from equivae.losses import AdversarialLoss, EquivarianceLoss, Term
+from equivae.losses.masking import LatentMasking
 from equivae.operators import operators_of
 from equivae.training.config import FinetuneConfig
 from equivae.training.learning import learning_names, lora_targets
@@ -48,6 +48,7 @@ class Student:
         reconstruction: the reconstruction loss; a module is a copy without gradients of its own.
         power: the mean square of the untouched VAE's latents, where the encoder's side is weighted.
         lora: low-rank factors, which learn in place of the weights beside them.
+        masking: hides cells from the decoder; its token learns too.
         terms: further terms of the loss, on the run's device, each with its weight.
     """
 
@@ -62,6 +63,7 @@ class Student:
     reconstruction: Any = "mse"
     power: float | None = None
     lora: Lora | None = None
+    masking: LatentMasking | None = None
     terms: list[tuple[float, Term]] = field(default_factory=list)
 
     def loss(self, config: FinetuneConfig) -> EquivarianceLoss:
@@ -82,7 +84,8 @@ class Student:
     @property
     def term_parameters(self) -> list[nn.Parameter]:
         """What the terms learn along with the VAE; a discriminator learns by itself."""
-        return [p for _, term in self.terms for p in term.learning_along()]
+        token = [] if self.masking is None else list(self.masking.parameters())
+        return [*(p for _, term in self.terms for p in term.learning_along()), *token]
 
     @property
     def learning(self) -> list[nn.Parameter]:
@@ -148,6 +151,9 @@ def make_student(plan: Plan, session: Session) -> Student:
         operators=list(operators),
         parameters=_select(vae, config) if lora is None else lora.parameters,
         lora=lora,
+        masking=LatentMasking(vae.latent_channels).to(vae.device)
+        if config.latent_masking
+        else None,
         before=before,
         latents=latents,
         teacher=teacher,

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from equivae.transforms import combinators
 from equivae.transforms.base import Transform
 from equivae.transforms.cells import Crop, Shift
+from equivae.transforms.cosine import CosineCut
 from equivae.transforms.families import (
     Blend,
     RandomAffine,
     RandomBlend,
     RandomCrop,
     RandomFractionalShift,
+    RandomHakuAffine,
     RandomPerspective,
     RandomRotate,
     RandomScale,
@@ -39,6 +41,7 @@ from equivae.transforms.representations import signed_flip
 from equivae.transforms.resampled import (
     Affine,
     FractionalShift,
+    HakuAffine,
     Perspective,
     Rotate,
     Scale,
@@ -74,6 +77,8 @@ _GROUPS: dict[str, dict[str, Callable[..., Transform]]] = {
         "fractional_shift": FractionalShift,
         "shear": Shear,
         "affine": Affine,
+        "haku_affine": HakuAffine,
+        "cosine_cut": CosineCut,
         "perspective": Perspective,
     },
     "photometric": {
@@ -108,11 +113,13 @@ _GROUPS: dict[str, dict[str, Callable[..., Transform]]] = {
         "random_translate": RandomTranslate,
         "random_fractional_shift": RandomFractionalShift,
         "random_affine": RandomAffine,
+        "random_haku_affine": RandomHakuAffine,
         "random_perspective": RandomPerspective,
         "random_blend": RandomBlend,
         "eqvae": combinators.eqvae,
         "hakulatent": combinators.hakulatent,
         "scale_equivariance": combinators.scale_equivariance,
+        "spectrum_matching": combinators.spectrum_matching,
     },
     "combinator": {
         "choice": combinators.choice,
