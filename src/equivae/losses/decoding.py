@@ -203,7 +203,7 @@ def batch_parts(
 def draw_for_batch(
     count: int, generator: torch.Generator | None, *, probability: float, image_scale: float
 ) -> tuple[int | None, bool]:
-    """Which of the transforms a whole batch is seen under, if any, and whether its images are made smaller."""
+    """Which transform a whole batch is seen under, if any, and whether its images are made smaller."""
     if float(torch.rand((), generator=generator)) < probability:
         return int(torch.randint(count, (), generator=generator)), False
     return None, image_scale > 0 and float(torch.rand((), generator=generator)) < image_scale

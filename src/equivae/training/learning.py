@@ -39,7 +39,7 @@ def learning_names(vae: Autoencoder, options: LearningOptions) -> list[str]:
     left = [name for name in found if not _under(name, frozen)]
     if not left:
         raise InputError(
-            f"freeze={quoted(list(options.freeze))} leaves nothing to learn of the {len(found)} weights "
+            f"freeze={quoted(options.freeze)} leaves nothing to learn of the {len(found)} weights "
             f"that train={options.train!r} chooses; name fewer layers."
         )
     return left

@@ -66,10 +66,12 @@ class Lora:
         """A factor pads as its layer does, or the merged weight would do something else at the border."""
         for layer in self.module.modules():
             base: Any = getattr(layer, "base_layer", None)
-            for factor in getattr(layer, "lora_A", {}).values() if base is not None else ():
-                if hasattr(base, "padding_mode"):
-                    factor.padding_mode, factor.dilation = base.padding_mode, base.dilation
-                    factor._reversed_padding_repeated_twice = base._reversed_padding_repeated_twice
+            if not hasattr(base, "padding_mode"):
+                continue
+            factors: Any = layer.lora_A
+            for factor in factors.values():
+                factor.padding_mode, factor.dilation = base.padding_mode, base.dilation
+                factor._reversed_padding_repeated_twice = base._reversed_padding_repeated_twice
 
     def state(self) -> dict[str, Tensor]:
         """The factors by name, on the CPU."""

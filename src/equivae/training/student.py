@@ -92,6 +92,11 @@ class Student:
         """All weights that learn together."""
         return [*self.parameters, *self.operator_parameters, *self.term_parameters]
 
+    @property
+    def trained(self) -> int:
+        """How many numbers of the VAE learn, or beside it."""
+        return sum(p.numel() for p in self.parameters)
+
     def finish(self, original: nn.Module) -> None:
         """Evaluation mode, the original's dtypes, and its choice of weights that require a gradient."""
         if self.lora is not None:

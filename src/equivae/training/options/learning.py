@@ -19,7 +19,7 @@ _LARGEST_RANK = 4096
 
 
 def _check_names(name: str, value: Any) -> None:
-    names = [value] if isinstance(value, str) else value
+    names = [value] if isinstance(value, str) else [] if value is None else value
     if not isinstance(names, (list, tuple)):
         raise InputError(f"{name} must be a text or a list of texts, got {quoted(value)}.")
     for one in names:
@@ -35,7 +35,7 @@ class LearningOptions(Options):
         "Which weights learn: all, decoder, encoder, or lora, low-rank factors beside those of both halves.",
     )
     freeze: Any = option(
-        (),
+        None,
         "Weights and layers that rest, by name, where * stands for anything: decoder.conv_out*. Given as "
         "often as there are.",
         check=_check_names,
@@ -51,7 +51,7 @@ class LearningOptions(Options):
         None, "The factors' product counts alpha / rank times; by default once.", range=above(0)
     )
     lora_target_modules: Any = option(
-        (),
+        None,
         "Layers that get factors, by name, by the end of it (to_q) or with * for anything; by default every "
         "convolution and linear layer that learns. Given as often as there are.",
         check=_check_names,
@@ -65,8 +65,8 @@ class LearningOptions(Options):
 
     def check(self) -> None:
         for name in ("freeze", "lora_target_modules"):
-            names = getattr(self, name)
-            names = (names,) if isinstance(names, str) else tuple(names)
+            names = getattr(self, name) or []
+            names = [names] if isinstance(names, str) else list(names)
             object.__setattr__(self, name, names)
         if self.train == "lora" and not self.lora_rank:
             object.__setattr__(self, "lora_rank", _USUAL_RANK)

@@ -149,8 +149,8 @@ class ObjectiveOptions(LearningOptions):
         """The schedules that draw draw what has a weight."""
         if self.image_scale_probability and (self.schedule != "batch" or self.distillation):
             raise InputError(
-                "image_scale_probability belongs to schedule='batch', and does not go with distillation; leave "
-                "one of them out."
+                "image_scale_probability belongs to schedule='batch', and does not go with distillation; "
+                "leave one of them out."
             )
         if self.schedule == "dual":
             return

@@ -226,8 +226,8 @@ class Affine(Warp):
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class HakuAffine(Warp):
     r"""HakuLatent's affine map (github.com/KohakuBlueleaf/HakuLatent): `T(x)(q) = x(M q + 2 t)` with
-    `M = R(angle)\, \begin{pmatrix} 1 & h_x \\ h_y & 1 \end{pmatrix}\, s`, in coordinates in which both sides are
-    2 long, whatever their lengths are.
+    `M = R(angle)\, \begin{pmatrix} 1 & h_x \\ h_y & 1 \end{pmatrix}\, s`, in coordinates in which both
+    sides are 2 long, whatever their lengths are.
 
     As there, the matrix looks up the source, so that a scale of 2 makes things smaller by 2; nothing is
     filtered where that shrinks; what lies outside is reflected, and counts in the loss. There is no inverse.
@@ -271,7 +271,8 @@ class HakuAffine(Warp):
         matrix = torch.eye(3, dtype=torch.float64).repeat(len(turn), 1, 1)
         matrix[:, :2, :2] = rotation @ shear * scale.view(-1, 1, 1)
         matrix[:, 0, 2], matrix[:, 1, 2] = 2 * dx, 2 * dy
-        return torch.linalg.inv(matrix)
+        inverted: Tensor = torch.linalg.inv(matrix)
+        return inverted
 
     @property
     def inverse(self) -> NoReturn:  # type: ignore[override]
