@@ -76,9 +76,7 @@ def measure(module: nn.Module, kodak: Any, distance: nn.Module | None) -> Sharpn
             back = turn.inverse.pixel(moved)
             errors = [(d.clamp(-1, 1) - image).div(2).square().mean() for d in (decoded, back)]
             apart = distance.compare(decoded, image) if distance is not None else torch.zeros(())
-            rows.append(
-                torch.stack([high_power(decoded)[0], high_power(moved)[0], *errors, apart])
-            )
+            rows.append(torch.stack([high_power(decoded)[0], high_power(moved)[0], *errors, apart]))
     mean = torch.stack(rows).mean(0)
     psnr = -10 * torch.stack(rows)[:, 2:4].log10().mean(0)
     apart = None if distance is None else float(mean[4])
