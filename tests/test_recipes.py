@@ -1,7 +1,8 @@
-"""Recipes: each one's objective and draws against its published formula by hand; files, lines and repeating."""
+"""Recipes: objective and draws against each published formula by hand; files, lines and repeating."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import sys
@@ -31,6 +32,7 @@ from models import noise, tiny_kl
 HEAVY = ("lpips", "perceptual", "adversarial", "kl")  # tested by themselves
 VAE = tiny_kl()
 VIEW = Autoencoder(VAE)
+SQUARES = noise(4, 3, 64, 64)
 
 
 def objective(name: str, transforms: str | None = None, **own: object) -> Objective:
@@ -73,8 +75,10 @@ def shrunk(tensor: Tensor, factor: float, **options: bool) -> Tensor:
     return F.interpolate(tensor, scale_factor=factor, mode="bilinear", **options)
 
 
-def eqvae_errors(x: Tensor) -> dict[tuple[str, int, int], Tensor]:
+@functools.cache
+def eqvae_errors() -> dict[tuple[str, int, int], Tensor]:
     """Of every sample under every draw that EQ-VAE's code can make."""
+    x = SQUARES
     z = encoded(x)
     found = {("full", 32, 0): errors(x, z, "l1")}
     for s in range(8, 32):
@@ -87,19 +91,17 @@ def eqvae_errors(x: Tensor) -> dict[tuple[str, int, int], Tensor]:
 
 
 def test_eq_vae_draws_once_per_batch() -> None:
-    x = noise(2, 3, 64, 64)
-    table = eqvae_errors(x)
+    x, table = SQUARES, eqvae_errors()
     keys, candidates = list(table), [float(one.mean()) for one in table.values()]
     made = objective("eq-vae")
-    kinds = Counter(keys[near(value(made, x, seed), candidates)][0] for seed in range(24))
+    kinds = Counter(keys[near(value(made, x, seed), candidates)][0] for seed in range(20))
     # p = .5, .125 and .375
-    assert kinds["latent"] in range(6, 19)
+    assert kinds["latent"] in range(5, 16)
     assert 0 < kinds["image"] < kinds["full"]
 
 
 def test_eq_vae_per_sample_moves_half_of_every_batch() -> None:
-    x = noise(4, 3, 64, 64)
-    table = eqvae_errors(x)
+    x, table = SQUARES, eqvae_errors()
     full = table["full", 32, 0]
     pairs = list(itertools.combinations(range(4), 2))
     candidates = []
@@ -123,11 +125,13 @@ def test_published_is_two_squared_errors() -> None:
 def test_scale_equivariance() -> None:
     x = noise(2, 3, 64, 64)
     z = encoded(x)
-    plain = errors(x, z).mean()
-    candidates = [
-        float(plain + 0.25 * errors(*(shrunk(t, f, antialias=True) for t in (x, z))).mean())
-        for f in (0.5, 0.25)
-    ]
+    candidates = []
+    for factor in (0.5, 0.25):
+        low = [shrunk(t, factor, antialias=True) for t in (x, z)]
+        inside = equivae.get_transform("scale", factor=factor).at_factor(2).mask(x)
+        with torch.no_grad():
+            moved = (VIEW.decode(low[1]) - low[0]).square()[..., inside].mean()
+        candidates.append(float(errors(x, z).mean() + 0.25 * moved))
     made = objective("scale-equivariance")
     assert {near(value(made, x, seed), candidates) for seed in range(8)} == {0, 1}
     assert make_config("scale-equivariance", {}).freeze == [
@@ -335,7 +339,7 @@ WRONG = {
     "an unknown term": ("options:\n  terms:\n    l1: 1\n    mes: 1\n", 4, "unknown term 'mes'"),
     "no YAML": ("options:\n  - a\n b: [\n", 3, "this is no YAML"),
     "no mapping": ("- a\n", 1, "a recipe is a mapping"),
-    "an object": ("options: !!python/object:os.system {}\n", 1, "this is no YAML"),
+    "an object": ("options: !!python/object:os.system {}\n", 1, "a recipe holds plain values"),
     "an unknown word of the run": ("run:\n  vae: x\n", 2, "unknown field 'vae' of a run"),
     "options that are a list": ("name: x\noptions: [1]\n", 2, "options must be a mapping"),
 }

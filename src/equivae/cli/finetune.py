@@ -11,13 +11,13 @@ import equivae
 from equivae.cli.inputs import given, images_from, load_model, transforms_of
 from equivae.cli.options import (
     DatasetName,
-    Model,
+    GivenModel,
+    GivenTransforms,
     ModelConfig,
     OutputDir,
     Revision,
     Subfolder,
     TrainDataDir,
-    Transforms,
     Variant,
     opt,
     with_config,
@@ -35,9 +35,9 @@ _OF_THE_IMAGES = ("train_data_dir", "dataset_name")
 
 @with_config
 def finetune(
-    pretrained_model_name_or_path: Optional[Model] = None,
+    pretrained_model_name_or_path: GivenModel = None,
     output_dir: OutputDir = Path("equivae-out"),
-    transforms: Optional[Transforms] = None,
+    transforms: GivenTransforms = None,
     train_data_dir: TrainDataDir = None,
     dataset_name: DatasetName = None,
     validation_data_dir: Annotated[

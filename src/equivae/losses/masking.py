@@ -13,7 +13,7 @@ __all__ = ["LatentMasking"]
 
 
 class LatentMasking(nn.Module):
-    r"""SSVAE's latent masking (LMR, arXiv 2512.05394): `z_p \leftarrow m` for a random share of all cells `p`.
+    r"""SSVAE's latent masking (LMR, arXiv 2512.05394): `z_p \leftarrow m` for a random share of all cells.
 
     The decoder gets a learned token `m` in their place, and has to decode the whole image all the same.
     For every sample a ratio is drawn, and so many of its cells are masked. The token learns along with the

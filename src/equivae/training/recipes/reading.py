@@ -17,6 +17,7 @@ __all__ = ["parse_recipe", "read_recipe"]
 
 _TEXTS = ("name", "summary", "source", "differs")
 _FIELDS = (*_TEXTS, "transforms", "options", "run", "incomplete")
+_MAPPING = "tag:yaml.org,2002:map"
 _LARGEST = 2**20  # bytes
 _FLOAT = re.compile(
     r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
@@ -87,6 +88,10 @@ def _entries(
     loader: Any, node: Any, origin: str, path: str, lines: dict[str, int]
 ) -> Iterator[tuple[str, Any]]:
     """The fields of a mapping, their lines noted; mappings below it likewise."""
+    if node.tag != _MAPPING:
+        raise InputError(
+            f"{origin}, line {node.start_mark.line + 1}: a recipe holds plain values, not {quoted(node.tag)}."
+        )
     seen: dict[str, int] = {}
     for key, value in node.value:
         line = key.start_mark.line + 1
