@@ -143,7 +143,7 @@ def test_factors_of_another_vae_are_refused(tmp_path: Path) -> None:
         load_lora(tiny_kl(), tmp_path)
     tuned(tmp_path / "out", train="lora", lora_rank=2, max_train_steps=1)
     other = tiny_kl(block_out_channels=(8, 16))
-    with pytest.raises(InputError, match="another VAE|do not suit this VAE"):
+    with pytest.raises(InputError, match=r"another VAE|do not suit this VAE"):
         load_lora(other, tmp_path / "out" / "lora")
 
 

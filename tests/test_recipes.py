@@ -368,7 +368,7 @@ def test_words_and_numbers_are_what_they_look_like(tmp_path: Path) -> None:
     }
     with pytest.raises(InputError, match="cannot be read"):
         find_recipe(tmp_path / "none.yaml")
-    with pytest.raises(InputError, match="unknown recipe 'eqvae'. Did you mean"):
+    with pytest.raises(InputError, match=r"unknown recipe 'eqvae'\. Did you mean"):
         find_recipe("eqvae")
 
 
