@@ -33,10 +33,17 @@ def recipes() -> str:
     rows = []
     for recipe in RECIPES.values():
         options = "<br>".join(f"`{name}={value!r}`" for name, value in recipe.options.items())
+        transforms = f"`transforms={recipe.transforms!r}`<br>" if recipe.transforms else ""
         rows.append(
-            (f"`{recipe.name}`", recipe.summary, recipe.source, options or "the defaults below")
+            (
+                f"`{recipe.name}`",
+                recipe.summary,
+                recipe.source,
+                recipe.differs,
+                transforms + options or "the defaults below",
+            )
         )
-    return _table(("recipe", "what it does", "from", "what it sets"), rows)
+    return _table(("recipe", "what it does", "from", "what differs", "what it sets"), rows)
 
 
 def options() -> str:

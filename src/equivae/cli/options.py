@@ -25,6 +25,8 @@ __all__ = [
     "EvalBatchSize",
     "FewSamples",
     "Figures",
+    "GivenModel",
+    "GivenTransforms",
     "ImageColumn",
     "Model",
     "ModelConfig",
@@ -99,14 +101,17 @@ def _checked(
     return checked
 
 
-Model = Annotated[
-    str,
-    opt(
-        "pretrained_model_name_or_path",
-        "A hub name, a diffusers folder (VAE or pipeline), a .safetensors file, or 'embedded'.",
-    ),
+_MODEL = opt(
+    "pretrained_model_name_or_path",
+    "A hub name, a diffusers folder (VAE or pipeline), a .safetensors file, or 'embedded'.",
+)
+_TRANSFORMS = "Comma-separated, such as rot180,hflip or d4."
+Model = Annotated[str, _MODEL]
+GivenModel = Annotated[Optional[str], _MODEL]
+Transforms = Annotated[str, opt("transforms", _TRANSFORMS)]
+GivenTransforms = Annotated[
+    Optional[str], opt("transforms", f"{_TRANSFORMS} The recipe's unless given, else rot180.")
 ]
-Transforms = Annotated[str, opt("transforms", "Comma-separated, such as rot180,hflip or d4.")]
 OutputDir = Annotated[Path, opt("output_dir", "A new or empty folder.", check=check_output)]
 ReportDir = Annotated[
     Optional[Path],

@@ -1,19 +1,32 @@
-"""`equivae recipes`: the list of recipes."""
+"""`equivae recipes`: the list of recipes, or one of them as YAML."""
 
 from __future__ import annotations
 
+from typing import Annotated, Optional
+
+import typer
 from rich.table import Table
 
+from equivae.cli.options import words_of
 from equivae.cli.showing import console
-from equivae.training.config import RECIPES
+from equivae.training.config import RECIPES, find_recipe
+from equivae.training.recipes import recipe_text
 
 __all__ = ["recipes"]
 
 
-def recipes() -> None:
-    """List the recipes: named sets of options for `equivae finetune`."""
-    table = Table("name", "what it does", "source", "options", show_lines=True)
+def recipes(
+    name: Annotated[
+        Optional[str],
+        typer.Argument(help="Print this one, as YAML.", callback=words_of("name")),
+    ] = None,
+) -> None:
+    """List the recipes, named sets of options for `equivae finetune`, or print one as YAML."""
+    if name is not None:
+        typer.echo(recipe_text(find_recipe(name)), nl=False)
+        return
+    table = Table("name", "what it does", "source", "differs", show_lines=True)
     for recipe in RECIPES.values():
-        options = " ".join(f"{key}={value}" for key, value in recipe.options.items())
-        table.add_row(recipe.name, recipe.summary, recipe.source, options or "the defaults")
+        table.add_row(recipe.name, recipe.summary, recipe.source, recipe.differs)
     console.print(table)
+    console.print("`equivae recipes NAME` prints one with its options, as YAML for `--recipe`.")

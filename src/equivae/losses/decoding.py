@@ -20,6 +20,8 @@ __all__ = [
     "Decoded",
     "Decoding",
     "Part",
+    "batch_parts",
+    "draw_for_batch",
     "dual_parts",
     "in_shape_groups",
     "require_same_shape",
@@ -73,6 +75,7 @@ class Decoding:
         generator: of the draws, a CPU generator.
         parts: what was decoded.
         posterior: mean and logarithm of the variance, each like the latents, where a term asked for them.
+        hide: what the decoder gets of the latents, where it does not get all; see `LatentMasking`.
     """
 
     vae: Autoencoder
@@ -84,6 +87,7 @@ class Decoding:
     generator: torch.Generator | None
     parts: list[Decoded] = field(default_factory=list)
     posterior: tuple[Tensor, Tensor] | None = None
+    hide: Callable[[Tensor, torch.Generator | None], Tensor] | None = None
 
     def modes(self) -> Tensor:
         """The latents without the noise of a draw, `(B, c, h, w)`."""
@@ -99,7 +103,8 @@ class Decoding:
 
     def decode(self, parts: Sequence[Part], call: Callable[[Tensor], Tensor]) -> None:
         """Fill `parts`: those whose latents have one shape share a call."""
-        moved = [part.transform.latent(part.take(self.latents)) for part in parts]
+        seen = self.latents if self.hide is None else self.hide(self.latents, self.generator)
+        moved = [part.transform.latent(part.take(seen)) for part in parts]
         for part, image in zip(parts, in_shape_groups(moved, call), strict=True):
             source = part.take(self.images)
             target, mask = part.transform.pixel(source), part.transform.mask(source)
@@ -173,6 +178,35 @@ def sampled_parts(
             random = fixed is not transforms[index]
             parts.append(Part(name, fixed, rows, weight * share / p, random))
     return parts
+
+
+def batch_parts(
+    transforms: Sequence[Transform],
+    batch: int,
+    chosen: int | None,
+    generator: torch.Generator | None,
+    *,
+    weight: float,
+    reconstruction_weight: float,
+    probability: float,
+) -> list[Part]:
+    """One decode per image, all of them under the transform of that index or, with `None`, the identity."""
+    if chosen is None:
+        share = reconstruction_weight / (1 - probability)
+        return [Part("reconstruction", get_transform("identity"), None, share)]
+    transform = transforms[chosen]
+    drawn = transform.draw(batch, generator)
+    name, share = f"equivariance/{transform.name}", weight / probability
+    return [Part(name, drawn, None, share, drawn is not transform)]
+
+
+def draw_for_batch(
+    count: int, generator: torch.Generator | None, *, probability: float, image_scale: float
+) -> tuple[int | None, bool]:
+    """Which transform a whole batch is seen under, if any, and whether its images are made smaller."""
+    if float(torch.rand((), generator=generator)) < probability:
+        return int(torch.randint(count, (), generator=generator)), False
+    return None, image_scale > 0 and float(torch.rand((), generator=generator)) < image_scale
 
 
 def require_same_shape(term: str, decoded: Tensor, target: Tensor) -> None:

@@ -14,7 +14,13 @@ from equivae.autoencoder import Autoencoder, check_transforms, layout_of
 from equivae.autoencoder.modes import differentiable
 from equivae.autoencoder.posteriors import drawn_from
 from equivae.errors import InputError, did_you_mean
-from equivae.losses.decoding import Decoding, dual_parts, sampled_parts
+from equivae.losses.decoding import (
+    Decoding,
+    batch_parts,
+    draw_for_batch,
+    dual_parts,
+    sampled_parts,
+)
 from equivae.losses.encoder_side import EncoderTerm
 from equivae.losses.reconstruction import (
     RECONSTRUCTION_LOSSES,
@@ -23,12 +29,12 @@ from equivae.losses.reconstruction import (
     resolve_reconstruction,
 )
 from equivae.losses.terms import ImageTerm, Term
-from equivae.transforms import Transform, resolve_transforms
+from equivae.transforms import Transform, get_transform, resolve_transforms
 from equivae.transforms.groups import TransformsLike
 
 __all__ = ["EquivarianceLoss", "LossOutput", "Schedule"]
 
-Schedule = Literal["dual", "sampled"]
+Schedule = Literal["dual", "sampled", "batch"]
 
 
 @dataclass
@@ -56,11 +62,12 @@ class EquivarianceLoss:
 
     With one transform, `w = w_r = 1` and `w_e = 0` this is the published 180° objective.
 
-    Two schedules have this expectation. `"dual"` decodes every transform beside the identity: `n + 1`
+    Three schedules have this expectation. `"dual"` decodes every transform beside the identity: `n + 1`
     decodes per image. `"sampled"` decodes each image once, under a transform with the given
     probability `p` (each as likely as the others) and else under the identity; the samples are
     weighted by `w / p` and `w_r / (1 - p)`. (EQ-VAE, arXiv 2502.09509, eq. 6, draws so with p = 0.5.)
-    The draw is systematic: of a batch of 8 with p = 0.5, four samples are transformed.
+    The draw is systematic: of a batch of 8 with p = 0.5, four samples are transformed. `"batch"` draws once
+    for the whole batch, as EQ-VAE's and HakuLatent's code does, with the same expectation.
 
     Args:
         transforms: names, groups such as `"d4"`, transforms, or a list of those. An empty list leaves
@@ -70,8 +77,10 @@ class EquivarianceLoss:
             callable `(decoded, target) -> loss` on images `(B, C, H, W)` in [-1, 1] (or videos, or audio)
             that averages over pixels.
         reconstruction_weight: `w_r`.
-        schedule: `"dual"` or `"sampled"`.
-        probability: `p`, for the sampled schedule.
+        schedule: `"dual"`, `"sampled"` or `"batch"`.
+        probability: `p`, for the schedules that draw.
+        image_scale_probability: under the batch schedule, how often a batch that no transform was drawn for
+            is made smaller before it is encoded, by EQ-VAE's factors, and plainly reconstructed at that size.
         encoder_weight: `w_e`, the encoder-side term; see `equivae.losses.EncoderTerm`.
         encoder_reference: `P_0`, the power of the untouched VAE's latents; the first call takes that of its
             own latents where it is not given.
@@ -103,6 +112,7 @@ class EquivarianceLoss:
         reconstruction_weight: float = 1.0,
         schedule: Schedule = "dual",
         probability: float = 0.5,
+        image_scale_probability: float = 0.0,
         encoder_weight: float = 0.0,
         encoder_reference: float | None = None,
         sample_posterior: bool = False,
@@ -111,8 +121,12 @@ class EquivarianceLoss:
         if schedule not in get_args(Schedule):
             known = get_args(Schedule)
             raise InputError(f"unknown schedule {schedule!r}.{did_you_mean(str(schedule), known)}")
-        if not 0.0 <= probability <= 1.0:
-            raise InputError(f"probability must lie in [0, 1], got {probability}.")
+        for name, value in (
+            ("probability", probability),
+            ("image_scale_probability", image_scale_probability),
+        ):
+            if not 0.0 <= value <= 1.0:
+                raise InputError(f"{name} must lie in [0, 1], got {value}.")
         for name, value in (
             ("weight", weight),
             ("reconstruction_weight", reconstruction_weight),
@@ -128,6 +142,7 @@ class EquivarianceLoss:
         self.reconstruction_weight = reconstruction_weight
         self.schedule = schedule
         self.probability = probability
+        self.image_scale_probability = image_scale_probability
         self.encoder_weight = encoder_weight
         self.sample_posterior = sample_posterior
         self.chunk_size = chunk_size
@@ -160,15 +175,29 @@ class EquivarianceLoss:
         latents: Tensor | None = None,
         generator: torch.Generator | None = None,
         posterior: bool = False,
+        hide: Callable[[Tensor, torch.Generator | None], Tensor] | None = None,
     ) -> Decoding:
         """What the terms of a batch look at; arguments as in a call.
 
         Args:
             posterior: whether a term asks for mean and variance.
+            hide: what the decoder gets of the latents; see `equivae.losses.masking`.
         """
         autoencoder = vae if isinstance(vae, Autoencoder) else Autoencoder(vae)
         sampled = latents is None and self.sample_posterior
         images = differentiable(images)
+        draws = self.schedule == "batch" and bool(self.transforms and self.weight)
+        probability = self.probability if self.reconstruction_weight else 1.0
+        chosen: int | None = None
+        if draws:
+            chosen, smaller = draw_for_batch(
+                len(self.transforms),
+                generator,
+                probability=probability,
+                image_scale=self.image_scale_probability,
+            )
+            if smaller:
+                images, latents = _made_smaller(images, autoencoder, generator), None
         gaussian = autoencoder.posterior(images) if posterior else None
         if latents is None and gaussian is not None:
             latents = drawn_from(gaussian, generator) if sampled else gaussian[0]
@@ -179,8 +208,11 @@ class EquivarianceLoss:
         weights = {"weight": self.weight, "reconstruction_weight": self.reconstruction_weight}
         if self.schedule == "sampled" and shown:
             self.check_size(images.shape[-2], images.shape[-1])
-            probability = self.probability if self.reconstruction_weight else 1.0
             parts = sampled_parts(shown, images, generator, probability=probability, **weights)
+        elif draws:
+            parts = batch_parts(
+                shown, images.shape[0], chosen, generator, probability=probability, **weights
+            )
         else:
             parts = dual_parts(shown, images.shape[0], generator, **weights)
         decoding = Decoding(
@@ -192,6 +224,7 @@ class EquivarianceLoss:
             transforms,
             generator,
             posterior=gaussian,
+            hide=hide,
         )
         decoding.decode(parts, self._decode_with(autoencoder))
         return decoding
@@ -253,6 +286,14 @@ class EquivarianceLoss:
                 f"non-square images ({height}x{width}), since they exchange height and width; crop to "
                 'squares or use schedule="dual".'
             )
+
+
+def _made_smaller(
+    images: Tensor, autoencoder: Autoencoder, generator: torch.Generator | None
+) -> Tensor:
+    """Images by one of EQ-VAE's factors smaller, unfiltered as in its code, to whole cells."""
+    drawn = get_transform("random_scale", antialias=False).draw(images.shape[0], generator)
+    return autoencoder.place(drawn).pixel(images)
 
 
 def _placed(

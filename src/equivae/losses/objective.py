@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from equivae.autoencoder import Autoencoder
 from equivae.losses.equivariance import EquivarianceLoss
 from equivae.losses.gradients import LastLayers, sum_of
+from equivae.losses.masking import LatentMasking
 from equivae.losses.terms import Term
 
 __all__ = ["Objective"]
@@ -29,6 +30,7 @@ class Objective(nn.Module):
         teacher: an untouched autoencoder. Decodes are compared with a blend of the image and what the
             teacher decodes from the same latent.
         distillation: the teacher's share of that blend, from 0 to 1.
+        masking: hides cells of the latents from the decoder; its token learns along.
 
     Attributes:
         step: optimiser steps so far, for terms that start later; whoever steps keeps it up to date.
@@ -58,6 +60,7 @@ class Objective(nn.Module):
         operators: Sequence[nn.Module] = (),
         teacher: Autoencoder | None = None,
         distillation: float = 0.0,
+        masking: LatentMasking | None = None,
     ) -> None:
         super().__init__()
         self._vae = vae if isinstance(vae, Autoencoder) else Autoencoder(vae)
@@ -69,6 +72,7 @@ class Objective(nn.Module):
         self.loss_fn = loss_fn
         self._teacher = teacher  # a view, so that it is not saved with the run
         self.distillation = distillation
+        self.masking = masking
         self.step, self.weighs, self.validating = 0, False, False
         self._layers = LastLayers(self._vae)
 
@@ -103,6 +107,7 @@ class Objective(nn.Module):
             latents=latents,
             generator=generator,
             posterior=any(term.needs_posterior for term in self._terms),
+            hide=self.masking,
         )
         if self._terms and torch.is_grad_enabled():
             self._layers.look(images)

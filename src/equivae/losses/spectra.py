@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from equivae.losses.precision import in_float32
+from equivae.transforms.cosine import dct_basis
 
 __all__ = ["cosine_power", "dct_basis", "radii"]
-
-
-def dct_basis(size: int, *, device: torch.device | None = None) -> Tensor:
-    """The orthonormal DCT-II of `size` values, `(size, size)` in float64; a row is a frequency."""
-    index = torch.arange(size, dtype=torch.float64, device=device)
-    basis = torch.cos(math.pi / size * (index + 0.5) * index[:, None]) * math.sqrt(2 / size)
-    basis[0] /= math.sqrt(2)
-    return basis
 
 
 def cosine_power(grid: Tensor) -> Tensor:

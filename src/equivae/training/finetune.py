@@ -11,6 +11,7 @@ from equivae.autoencoder import at_top_level
 from equivae.data.sources import ImagesLike
 from equivae.training.outcome import FinetuneResult, conclude
 from equivae.training.plan import make_plan
+from equivae.training.recipes import Recipe
 from equivae.training.session import Session
 from equivae.training.stages import train
 from equivae.training.student import make_student
@@ -23,10 +24,10 @@ __all__ = ["FinetuneResult", "finetune"]
 def finetune(
     vae: nn.Module | str | Path,
     images: ImagesLike,
-    transforms: TransformsLike = "rot180",
+    transforms: TransformsLike | None = None,
     output_dir: str | Path = "equivae-out",
     *,
-    recipe: str | None = None,
+    recipe: str | Path | Recipe | None = None,
     validation_images: ImagesLike | None = None,
     progress: bool = True,
     **options: Any,
@@ -41,11 +42,13 @@ def finetune(
     Args:
         vae: a diffusers autoencoder or any module with the same calls, or where to load one from.
         images: anything that `equivae.data.load_images` takes.
-        transforms: names, groups such as `"d4"`, transforms, or a list of those.
+        transforms: names, groups such as `"d4"`, transforms, or a list of those; the recipe's unless given,
+            or `"rot180"` where it has none.
         output_dir: a new or empty folder, or that of the run to resume.
-        recipe: a named set of options, see `equivae recipes`; the options given stand above it. By
-            default `"symmetrized"` for a symmetrized VAE, `"fitted"` where every transform has a fitted
-            latent op, and `"equivae"` elsewhere.
+        recipe: a named set of options, see `equivae recipes`, or a YAML file of one's own; the options
+            given stand above it. `recipe.yaml` in the output folder repeats a run. By default
+            `"symmetrized"` for a symmetrized VAE, `"fitted"` where every transform has a fitted latent op,
+            and `"equivae"` elsewhere.
         validation_images: images for validation and for the report; without them `validation_split` of
             `images` is held out.
         progress: show progress bars.

@@ -21,6 +21,8 @@ from equivae.reporting.pictures import choose_images, picture
 from equivae.reporting.report import Report
 from equivae.training.config import FinetuneConfig
 from equivae.training.plan import Plan
+from equivae.training.recipes import recipe_text
+from equivae.training.repeating import LORA, RECIPE, recipe_of
 from equivae.training.session import Session
 from equivae.training.state import RunState
 from equivae.training.student import Student, measure_options
@@ -102,6 +104,8 @@ def _report(
         "max_train_steps": plan.max_steps,
         "bottleneck_steps": state.bottleneck_steps,
         "training_images": len(plan.training),
+        "trained_parameters": student.trained,
+        "vae_parameters": sum(p.numel() for p in student.vae.module.parameters()),
         "measured_on": "training images"
         if plan.validation is plan.training
         else "images not trained on",
@@ -125,6 +129,10 @@ def _write(
     save_vae(model, folder)
     if operators_of(student.transforms):  # what it learned does not fit the plain op
         save_operators(student.transforms, folder / OPERATORS)
+    if student.lora is not None:
+        student.lora.save(folder / LORA)
+    text = recipe_text(recipe_of(plan))
+    write_beside(folder / RECIPE, lambda path: path.write_text(text, encoding="utf-8") and None)
     report.save(folder, overwrite=True)
     card = model_card(
         session.repo.repo_id if session.repo else folder.resolve().name,

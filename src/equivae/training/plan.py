@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,21 @@ from equivae.operators.transform import default_name
 from equivae.processes import process_state
 from equivae.symmetry import SymmetrizedVAE
 from equivae.training.checkpoints import check_settings, find_checkpoint, read_images, read_state
-from equivae.training.config import RECIPES, FinetuneConfig, make_config
+from equivae.training.config import (
+    RECIPES,
+    FinetuneConfig,
+    Recipe,
+    find_recipe,
+    make_config,
+)
 from equivae.training.crops import check_crop
-from equivae.training.operators import FITTED, check_operators
+from equivae.training.learning import learning_names, lora_targets
+from equivae.training.operators import FITTED, OPERATORS, check_operators
+from equivae.training.optimisers import check_optimizer
 from equivae.training.order import Order
 from equivae.training.state import RunState
 from equivae.training.terms import fingerprints_of_terms, plan_terms
-from equivae.transforms import Transform, resolve_transforms
+from equivae.transforms import Transform, resolve_transforms, split_transforms
 from equivae.transforms.groups import TransformsLike
 
 __all__ = ["Plan", "make_plan"]
@@ -59,6 +67,7 @@ class Plan:
         original: the loaded VAE, which stays as it is.
         images: what the images are called in the report.
         recipe: its name.
+        asked: what it says.
         config: every option.
         transforms: as they were asked for.
         training: the images to learn from.
@@ -78,6 +87,7 @@ class Plan:
     original: nn.Module
     images: str | int
     recipe: str
+    asked: Recipe
     config: FinetuneConfig
     transforms: list[Transform]
     training: ImageDataset
@@ -126,20 +136,21 @@ class Plan:
 def make_plan(
     vae: nn.Module | str | Path,
     images: ImagesLike,
-    transforms: TransformsLike,
+    transforms: TransformsLike | None,
     output_dir: str | Path,
     *,
-    recipe: str | None,
+    recipe: str | Path | Recipe | None,
     validation_images: ImagesLike | None,
     options: Mapping[str, Any],
     progress: bool,
 ) -> Plan:
     """The plan of `finetune`, whose arguments it takes. `InputError` for what cannot be done."""
-    wanted = resolve_transforms(transforms)
+    said = None if recipe is None else find_recipe(recipe)
+    wanted = _transforms(transforms, said)
     original = load_vae(vae)
     check_scaling_is_known(original, "for the config of what is saved")
-    recipe = recipe or recipe_for(original, wanted)
-    config = make_config(recipe, options)
+    asked = said if said and said.name else RECIPES[recipe_for(original, wanted)]
+    config = make_config(asked, options)
     view = Autoencoder(original)
     check_resolution(config.resolution, view)
     folder = Path(output_dir)
@@ -150,12 +161,15 @@ def make_plan(
     if checkpoint is None or checkpoint.resolve().parent != folder.resolve():
         check_claim(folder, ours=OURS)
     _check_device(config)
+    check_optimizer(config)
+    (lora_targets if config.lora_rank else learning_names)(view, config)
     max_steps = _max_steps(config, training)
     plan = Plan(
         given=vae,
         original=original,
         images=str(images) if isinstance(images, (str, Path)) else len(training),
-        recipe=recipe,
+        recipe=asked.name,
+        asked=asked if said is None else replace(asked, run=said.run),
         config=config,
         transforms=wanted,
         training=training,
@@ -166,13 +180,26 @@ def make_plan(
         resumed=None if checkpoint is None else read_state(checkpoint),
         terms=plan_terms(config, view, training, wanted, max_steps),
         max_steps=max_steps,
-        warmup_steps=_warmup_steps(config, recipe, options, max_steps),
+        warmup_steps=_warmup_steps(config, asked, options, max_steps),
         vae_fingerprint=fingerprint_of(original),
         progress=progress and process_state().is_main_process,
     )
     if plan.resumed is not None and checkpoint is not None:
         check_settings(checkpoint, plan.resumed, plan.settings)
     return plan
+
+
+def _transforms(given: TransformsLike | None, recipe: Recipe | None) -> list[Transform]:
+    """Those given, else the recipe's, else the half turn."""
+    if given is not None:
+        return resolve_transforms(given)
+    if recipe is not None and "transforms" in recipe.incomplete:
+        raise InputError(
+            f"{recipe.origin} is of a run whose transforms no file can hold; pass transforms from Python, as "
+            "that run did."
+        )
+    named = None if recipe is None else recipe.transforms
+    return resolve_transforms(split_transforms(named or "rot180"))
 
 
 def recipe_for(vae: nn.Module, transforms: Sequence[Transform]) -> str:
@@ -193,6 +220,7 @@ def loss_of(
         reconstruction_weight=config.reconstruction_weight,
         schedule=config.schedule,
         probability=config.probability,
+        image_scale_probability=config.image_scale_probability,
         encoder_weight=config.encoder_weight,
         sample_posterior=config.sample_posterior,
         chunk_size=config.chunk_size,
@@ -216,10 +244,10 @@ def _max_steps(config: FinetuneConfig, images: ImageDataset) -> int:
 
 
 def _warmup_steps(
-    config: FinetuneConfig, recipe: str, options: Mapping[str, Any], max_steps: int
+    config: FinetuneConfig, recipe: Recipe, options: Mapping[str, Any], max_steps: int
 ) -> int:
     """As many as asked for; where nobody asked, at most a quarter of a short run."""
-    if "lr_warmup_steps" not in {**RECIPES[recipe].options, **options}:
+    if "lr_warmup_steps" not in {**recipe.options, **options}:
         return min(config.lr_warmup_steps, max_steps // 4)
     if config.lr_warmup_steps > max_steps:
         raise InputError(

@@ -8,7 +8,6 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import torch
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor
@@ -30,6 +29,7 @@ from equivae.training.hooks import (
     Validation,
 )
 from equivae.training.latents import WithCached, cache_latents, cache_taught
+from equivae.training.optimisers import optimizer_of
 from equivae.training.plan import Plan, order_of
 from equivae.training.rematerialise import enable_gradient_checkpointing
 from equivae.training.session import Session
@@ -77,7 +77,11 @@ def _train_bottleneck(plan: Plan, student: Student) -> int:
     per_epoch = math.ceil(len(plan.training) / (batch * process_state().num_processes))
     following = config.max_train_steps or config.num_train_epochs * per_epoch
     steps = min(config.bottleneck_steps, 2 * following)
-    if not (steps and config.weight and student.transforms) or config.train != "all":
+    if (
+        not (steps and config.weight and student.transforms)
+        or config.half != "all"
+        or config.lora_rank
+    ):
         return 0
     options = BottleneckOptions(
         steps=steps,
@@ -112,9 +116,10 @@ def _train_all(plan: Plan, session: Session, student: Student, state: RunState) 
         operators=student.operators,
         teacher=student.teacher,
         distillation=config.distillation,
+        masking=student.masking,
         terms=student.terms,
     )
-    optimizer = _optimizer(config, student)
+    optimizer = optimizer_of(config, student)
     prepared, optimizer = accelerator.prepare(objective, optimizer)
     state.warmup_steps = plan.warmup_steps
     if plan.checkpoint is not None and plan.resumed is not None:
@@ -208,7 +213,7 @@ def _cached(plan: Plan, session: Session, student: Student) -> dict[str, Any]:
     config = plan.config
     # Crops are encoded as they come: a crop of a latent knows of pixels beyond the crop of the image.
     # Images that are drawn anew have other latents every time.
-    frozen = config.train == "decoder" and not (config.sample_posterior or plan.training.draws)
+    frozen = config.half == "decoder" and not (config.sample_posterior or plan.training.draws)
     if not frozen or config.encoder_weight or config.crop_size:
         return {}
     options: dict[str, Any] = {
@@ -220,21 +225,6 @@ def _cached(plan: Plan, session: Session, student: Student) -> dict[str, Any]:
     if student.teacher is not None:
         cached["taught"] = cache_taught(student.teacher, plan.training, session.work_dir, **options)
     return cached
-
-
-def _optimizer(config: FinetuneConfig, student: Student) -> Any:
-    groups: list[dict[str, Any]] = [{"params": [*student.parameters, *student.term_parameters]}]
-    if student.operators:
-        rate = config.operator_learning_rate or config.learning_rate
-        groups.append({"params": student.operator_parameters, "lr": rate})
-    return torch.optim.AdamW(
-        groups,
-        lr=config.learning_rate,
-        betas=(config.adam_beta1, config.adam_beta2),
-        weight_decay=config.adam_weight_decay,
-        eps=config.adam_epsilon,
-        fused=True,
-    )
 
 
 def _scheduler(config: FinetuneConfig, optimizer: Any, state: RunState, max_steps: int) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +12,14 @@ from torch import Tensor, nn
 from equivae.autoencoder import Autoencoder, copy_module, measuring, trainable_halves
 from equivae.autoencoder.padding import set_padding_mode
 from equivae.autoencoder.precision import dtypes_of, restore_dtypes
-from equivae.errors import InputError
 from equivae.evaluation.latents import Latents
 from equivae.evaluation.metrics import MeasureOptions, Metrics, measure
 from equivae.losses import AdversarialLoss, EquivarianceLoss, Term
+from equivae.losses.masking import LatentMasking
 from equivae.operators import operators_of
 from equivae.training.config import FinetuneConfig
+from equivae.training.learning import learning_names, lora_targets
+from equivae.training.lora import Lora
 from equivae.training.operators import with_operators
 from equivae.training.plan import Plan, loss_of
 from equivae.training.session import Session
@@ -46,6 +47,8 @@ class Student:
         teacher: the untouched VAE, where the run is held to it.
         reconstruction: the reconstruction loss; a module is a copy without gradients of its own.
         power: the mean square of the untouched VAE's latents, where the encoder's side is weighted.
+        lora: low-rank factors, which learn in place of the weights beside them.
+        masking: hides cells from the decoder; its token learns too.
         terms: further terms of the loss, on the run's device, each with its weight.
     """
 
@@ -59,6 +62,8 @@ class Student:
     teacher: Autoencoder | None = None
     reconstruction: Any = "mse"
     power: float | None = None
+    lora: Lora | None = None
+    masking: LatentMasking | None = None
     terms: list[tuple[float, Term]] = field(default_factory=list)
 
     def loss(self, config: FinetuneConfig) -> EquivarianceLoss:
@@ -79,15 +84,23 @@ class Student:
     @property
     def term_parameters(self) -> list[nn.Parameter]:
         """What the terms learn along with the VAE; a discriminator learns by itself."""
-        return [p for _, term in self.terms for p in term.learning_along()]
+        token = [] if self.masking is None else list(self.masking.parameters())
+        return [*(p for _, term in self.terms for p in term.learning_along()), *token]
 
     @property
     def learning(self) -> list[nn.Parameter]:
         """All weights that learn together."""
         return [*self.parameters, *self.operator_parameters, *self.term_parameters]
 
+    @property
+    def trained(self) -> int:
+        """How many numbers of the VAE learn, or beside it."""
+        return sum(p.numel() for p in self.parameters)
+
     def finish(self, original: nn.Module) -> None:
         """Evaluation mode, the original's dtypes, and its choice of weights that require a gradient."""
+        if self.lora is not None:
+            self.lora.fold()
         model = self.vae.module
         for parameter, source in zip(model.parameters(), original.parameters(), strict=True):
             parameter.requires_grad_(source.requires_grad)
@@ -131,6 +144,8 @@ def make_student(plan: Plan, session: Session) -> Student:
     teacher = None
     if config.distillation:
         teacher = Autoencoder(copy_module(model).requires_grad_(False).eval())
+    terms, power = _started(plan, vae), _power(vae, plan) if config.encoder_weight else None
+    lora = _factors(vae, config) if config.lora_rank else None
     operators = operators_of(transforms) if config.train_operator else []
     for operator in operators:
         operator.requires_grad_(True)
@@ -139,13 +154,17 @@ def make_student(plan: Plan, session: Session) -> Student:
         dtypes=dtypes,
         transforms=transforms,
         operators=list(operators),
-        parameters=_select(vae, config.train),
+        parameters=_select(vae, config) if lora is None else lora.parameters,
+        lora=lora,
+        masking=LatentMasking(vae.latent_channels).to(vae.device)
+        if config.latent_masking
+        else None,
         before=before,
         latents=latents,
         teacher=teacher,
         reconstruction=_own_loss(config.reconstruction, vae.device),
-        power=_power(vae, plan) if config.encoder_weight else None,
-        terms=_started(plan, vae),
+        power=power,
+        terms=terms,
     )
 
 
@@ -161,22 +180,16 @@ def measure_options(plan: Plan) -> MeasureOptions:
     )
 
 
-def _select(vae: Autoencoder, train: str) -> list[nn.Parameter]:
-    """Let gradients reach the chosen half alone, and return its parameters."""
-    encoder, decoder = vae.encoder_parameters(), vae.decoder_parameters()
-    chosen: Sequence[nn.Parameter]
-    chosen = {"all": [*encoder, *decoder], "encoder": encoder, "decoder": decoder}[train]
-    identities = {id(parameter) for parameter in chosen}
-    selected = [p for p in vae.module.parameters() if id(p) in identities]
-    if not selected:
-        raise InputError(
-            f"train={train!r} leaves nothing to learn: {type(vae.module).__name__} has no such weights."
-        )
-    vae.module.requires_grad_(False)
-    for parameter in selected:
-        parameter.requires_grad_(True)
+def _select(vae: Autoencoder, config: FinetuneConfig) -> list[nn.Parameter]:
+    """Let gradients reach the chosen weights alone, and return them."""
+    names = set(learning_names(vae, config))
+    selected = []
+    for name, parameter in vae.module.named_parameters():
+        parameter.requires_grad_(name in names)
+        if name in names:
+            selected.append(parameter)
     halves = trainable_halves(vae)
-    if train == "all" and len(halves) == 1:
+    if config.half == "all" and len(halves) == 1:
         rests = "encoder" if halves == ("decoder",) else "decoder"
         logger.warning(
             "no gradient reaches a weight of the %s of %s, so the %s alone learns.",
@@ -185,6 +198,12 @@ def _select(vae: Autoencoder, train: str) -> list[nn.Parameter]:
             halves[0],
         )
     return selected
+
+
+def _factors(vae: Autoencoder, config: FinetuneConfig) -> Lora:
+    """Low-rank factors beside the layers that were chosen."""
+    layers = lora_targets(vae, config)
+    return Lora.beside(vae.module, layers, config.lora_rank, config.lora_alpha, seed=config.seed)
 
 
 def _to_float32(model: nn.Module) -> None:

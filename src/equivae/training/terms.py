@@ -38,7 +38,7 @@ def plan_terms(
         example = example[..., : config.crop_size, : config.crop_size]
     context = TermContext(
         vae,
-        config.train,
+        config.half,
         example,
         min(config.train_batch_size, len(images)),
         sizes=_sizes(vae, example, transforms if config.weight else []),

@@ -8,12 +8,14 @@ from equivae.transforms import combinators
 from equivae.transforms.audio import Gain, Mix
 from equivae.transforms.base import Transform
 from equivae.transforms.cells import Crop, Shift
+from equivae.transforms.cosine import CosineCut
 from equivae.transforms.families import (
     Blend,
     RandomAffine,
     RandomBlend,
     RandomCrop,
     RandomFractionalShift,
+    RandomHakuAffine,
     RandomPerspective,
     RandomRotate,
     RandomScale,
@@ -41,6 +43,7 @@ from equivae.transforms.representations import signed_flip
 from equivae.transforms.resampled import (
     Affine,
     FractionalShift,
+    HakuAffine,
     Perspective,
     Rotate,
     Scale,
@@ -76,6 +79,8 @@ _GROUPS: dict[str, dict[str, Callable[..., Transform]]] = {
         "fractional_shift": FractionalShift,
         "shear": Shear,
         "affine": Affine,
+        "haku_affine": HakuAffine,
+        "cosine_cut": CosineCut,
         "perspective": Perspective,
     },
     "photometric": {
@@ -111,11 +116,13 @@ _GROUPS: dict[str, dict[str, Callable[..., Transform]]] = {
         "random_translate": RandomTranslate,
         "random_fractional_shift": RandomFractionalShift,
         "random_affine": RandomAffine,
+        "random_haku_affine": RandomHakuAffine,
         "random_perspective": RandomPerspective,
         "random_blend": RandomBlend,
         "eqvae": combinators.eqvae,
         "hakulatent": combinators.hakulatent,
         "scale_equivariance": combinators.scale_equivariance,
+        "spectrum_matching": combinators.spectrum_matching,
     },
     "combinator": {
         "choice": combinators.choice,

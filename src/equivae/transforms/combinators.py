@@ -35,6 +35,7 @@ __all__ = [
     "random_rot90",
     "random_signed_flip",
     "scale_equivariance",
+    "spectrum_matching",
 ]
 
 TransformLike = Union[str, Transform]
@@ -219,6 +220,18 @@ def scale_equivariance(*, factors: tuple[float, ...] = (0.5, 0.25)) -> Transform
     shown = {} if tuple(factors) == (0.5, 0.25) else {"factors": tuple(factors)}
     members = _members([f"scale(factor={factor})" for factor in factors])
     return Choice(members, spell("scale_equivariance", **shown))
+
+
+def spectrum_matching(*, k: tuple[int, ...] = (0, 8, 10, 12)) -> Transform:
+    """DSM's draw (Spectrum Matching, arXiv 2603.14645): the finest diagonals of every 8x8 block of cosine
+    coefficients go, in image and latent alike; one draw for the batch.
+
+    Args:
+        k: how many diagonals may go; 0 leaves all.
+    """
+    shown = {} if tuple(k) == (0, 8, 10, 12) else {"k": tuple(k)}
+    members = _members([f"cosine_cut(k={one})" for one in k])
+    return Choice(members, spell("spectrum_matching", **shown))
 
 
 def hakulatent() -> Transform:

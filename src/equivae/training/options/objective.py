@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from equivae.autoencoder.padding import PaddingMode
 from equivae.errors import InputError
@@ -11,11 +11,10 @@ from equivae.losses.catalogue import read_terms
 from equivae.losses.equivariance import Schedule
 from equivae.losses.reconstruction import resolve_reconstruction
 from equivae.operators.modules import check_kernel_size
-from equivae.options import NOT_NEGATIVE, Options, at_least, option, within
+from equivae.options import NOT_NEGATIVE, at_least, option, within
+from equivae.training.options.learning import LearningOptions
 
-__all__ = ["ObjectiveOptions", "Train"]
-
-Train = Literal["all", "decoder", "encoder"]
+__all__ = ["ObjectiveOptions"]
 
 
 def _check_reconstruction(name: str, value: Any) -> None:
@@ -31,10 +30,9 @@ def _check_kernel_size(name: str, value: int) -> None:
 
 
 @dataclass(frozen=True)
-class ObjectiveOptions(Options):
-    """The terms of the loss, the latent ops under it, and what learns."""
+class ObjectiveOptions(LearningOptions):
+    """The terms of the loss, and the latent ops under it."""
 
-    train: Train = option("all", "Which weights learn: all, decoder or encoder.")
     fit_operator: bool = option(
         False, "Fit a latent op for every transform on the training images before training."
     )
@@ -68,10 +66,24 @@ class ObjectiveOptions(Options):
     )
     schedule: Schedule = option(
         "sampled",
-        "dual decodes every transform beside the identity, sampled one of them per image.",
+        "dual decodes every transform beside the identity, sampled one of them per image, batch one for the "
+        "whole batch.",
     )
     probability: float = option(
-        0.5, "Share of transformed images under the sampled schedule.", range=within(0, 1)
+        0.5,
+        "Share of transformed images, or batches, under the schedules that draw.",
+        range=within(0, 1),
+    )
+    image_scale_probability: float = option(
+        0.0,
+        "EQ-VAE's second branch, under the batch schedule: how often a batch that no transform was drawn for "
+        "is made smaller before it is encoded, and plainly reconstructed.",
+        range=within(0, 1),
+    )
+    latent_masking: bool = option(
+        False,
+        "Hide cells of the latents from the decoder behind a learned token, as SSVAE does: of every image "
+        "0, 25, 50 or 75 % with probability 0.7, 0.1, 0.1, 0.1.",
     )
     encoder_weight: float = option(
         0.0, "Weight of the encoder-side equivariance term.", range=NOT_NEGATIVE
@@ -134,8 +146,13 @@ class ObjectiveOptions(Options):
             )
 
     def _check_probability(self) -> None:
-        """The sampled schedule draws what has a weight."""
-        if self.schedule != "sampled":
+        """The schedules that draw draw what has a weight."""
+        if self.image_scale_probability and (self.schedule != "batch" or self.distillation):
+            raise InputError(
+                "image_scale_probability belongs to schedule='batch', and does not go with distillation; "
+                "leave one of them out."
+            )
+        if self.schedule == "dual":
             return
         if self.probability == 0 and self.weight:
             raise InputError(

@@ -10,9 +10,17 @@ from diffusers.optimization import SchedulerType
 from equivae.errors import InputError, did_you_mean
 from equivae.options import BATCH, NOT_NEGATIVE, Options, above, at_least, option, quoted, within
 
-__all__ = ["OptimisationOptions", "Precision"]
+__all__ = ["PACKAGES", "OptimisationOptions", "OptimizerName", "Precision"]
 
 Precision = Literal["no", "fp16", "bf16"]
+OptimizerName = Literal["adamw", "adamw8bit", "prodigy", "lion"]
+
+PACKAGES = {
+    "adamw8bit": ("bitsandbytes", "8bit"),
+    "prodigy": ("prodigyopt", "optimizers"),
+    "lion": ("lion_pytorch", "optimizers"),
+}
+"""Where an optimiser comes from: the module, and the extra that installs it."""
 
 _NEEDS_RULES = SchedulerType.PIECEWISE_CONSTANT.value
 _POLYNOMIAL_END = 1e-7  # the rate at which diffusers lets its polynomial schedule end
@@ -68,10 +76,22 @@ class OptimisationOptions(Options):
         "Steps of linear warm-up; unless given, at most a quarter of all.",
         range=at_least(0),
     )
-    adam_beta1: float = option(0.9, "AdamW's beta1.", range=within(0, 1, open_high=True))
-    adam_beta2: float = option(0.99, "AdamW's beta2.", range=within(0, 1, open_high=True))
-    adam_weight_decay: float = option(0.0, "AdamW's weight decay.", range=NOT_NEGATIVE)
-    adam_epsilon: float = option(1e-8, "AdamW's epsilon.", range=above(0))
+    optimizer: OptimizerName = option(
+        "adamw",
+        "adamw, adamw8bit (needs a GPU), prodigy, which finds its own step size and wants a learning_rate "
+        "of about 1, or lion, which wants about a third of AdamW's.",
+    )
+    adam_beta1: float = option(
+        0.9,
+        "AdamW's beta1, or that of the optimizer in its place.",
+        range=within(0, 1, open_high=True),
+    )
+    adam_beta2: float = option(0.99, "AdamW's beta2, likewise.", range=within(0, 1, open_high=True))
+    adam_weight_decay: float = option(0.0, "Weight decay.", range=NOT_NEGATIVE)
+    decay_norms_and_biases: bool = option(
+        False, "Let the weight decay take hold of norms and biases too."
+    )
+    adam_epsilon: float = option(1e-8, "AdamW's epsilon; lion has none.", range=above(0))
     max_grad_norm: float = option(
         1.0, "Clip gradients to this norm; 0 does not clip.", range=NOT_NEGATIVE
     )
@@ -80,6 +100,11 @@ class OptimisationOptions(Options):
     ema_decay: float = option(0.999, "Decay of that average.", range=within(0, 1))
 
     def check(self) -> None:
+        if self.optimizer == "prodigy" and self.operator_learning_rate is not None:
+            raise InputError(
+                "optimizer='prodigy' finds one step size for all weights, so operator_learning_rate does not "
+                "go with it; leave one of them out."
+            )
         if self.lr_scheduler == SchedulerType.POLYNOMIAL.value:
             for name in ("learning_rate", "operator_learning_rate"):
                 rate = getattr(self, name)

@@ -11,6 +11,7 @@ from equivae.transforms.families.grids import (
 from equivae.transforms.families.per_sample import PerSample
 from equivae.transforms.families.warps import (
     RandomAffine,
+    RandomHakuAffine,
     RandomPerspective,
     RandomRotate,
     RandomTranslate,
@@ -24,6 +25,7 @@ __all__ = [
     "RandomBlend",
     "RandomCrop",
     "RandomFractionalShift",
+    "RandomHakuAffine",
     "RandomPerspective",
     "RandomRotate",
     "RandomScale",

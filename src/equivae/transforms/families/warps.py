@@ -14,12 +14,20 @@ from equivae.transforms.base import Transform
 from equivae.transforms.checks import check_between, check_choices, check_range, is_number
 from equivae.transforms.families.drawing import Family, Sampler
 from equivae.transforms.placing import CellTransform
-from equivae.transforms.resampled.maps import Affine, Perspective, Rotate, Translate, Zoom
+from equivae.transforms.resampled.maps import (
+    Affine,
+    HakuAffine,
+    Perspective,
+    Rotate,
+    Translate,
+    Zoom,
+)
 from equivae.transforms.resampled.parameters import Parameter
 from equivae.transforms.warp import Interpolation, PaddingMode, check_option
 
 __all__ = [
     "RandomAffine",
+    "RandomHakuAffine",
     "RandomPerspective",
     "RandomRotate",
     "RandomTranslate",
@@ -177,6 +185,45 @@ class RandomAffine(_RandomWarp):
             scale=sampler.uniform(*self.scale),
             shear_y=sampler.uniform(*shear),
             shear_x=sampler.uniform(*shear),
+            **self._options,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class RandomHakuAffine(_RandomWarp):
+    """HakuLatent's random affine map as its code has it, see `HakuAffine`; one draw for the batch.
+
+    Args:
+        degrees: rotation, at most to either side, or a range.
+        translate: at most so much of the side, or a range.
+        scale: the range of the factor by which the source is looked up farther apart.
+        shear_x: in degrees, or a range.
+        shear_y: likewise.
+    """
+
+    degrees: Range = 180.0
+    translate: Range = 0.1
+    scale: tuple[float, float] = (0.8, 1.2)
+    shear_x: Range = 10.0
+    shear_y: Range = 5.0
+    same_on_batch: bool = True
+    padding_mode: PaddingMode = "reflection"
+    antialias: bool = False
+    registered_name = "random_haku_affine"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("scale", self.scale, 0)
+
+    def _warp(self, sampler: Sampler) -> Transform:
+        move = _between(self.translate, "translate")
+        return HakuAffine(
+            angle=sampler.uniform(*_between(self.degrees, "degrees")),
+            scale=sampler.uniform(*self.scale),
+            shear_x=sampler.uniform(*_between(self.shear_x, "shear_x")),
+            shear_y=sampler.uniform(*_between(self.shear_y, "shear_y")),
+            translate_x=sampler.uniform(*move),
+            translate_y=sampler.uniform(*move),
             **self._options,
         )
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from equivae.errors import InputError
+from equivae.transforms.base import Transform
 from equivae.transforms.cells import pair
 from equivae.transforms.resampled.parameters import Parameter, check_positive, columns
-from equivae.transforms.warp import Warp
+from equivae.transforms.warp import PaddingMode, Warp
 
-__all__ = ["Affine", "Perspective", "Rotate", "Shear", "Translate", "Zoom"]
+__all__ = ["Affine", "HakuAffine", "Perspective", "Rotate", "Shear", "Translate", "Zoom"]
 
 _CORNERS = torch.tensor([[[-1, -1], [1, -1], [1, 1], [-1, 1]]], dtype=torch.float64)
 
@@ -220,6 +221,70 @@ class Affine(Warp):
             shear_x=self.shear_x,
         )
         return _moved(linear, self.translate_y, self.translate_x)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class HakuAffine(Warp):
+    r"""HakuLatent's affine map (github.com/KohakuBlueleaf/HakuLatent): `T(x)(q) = x(M q + 2 t)` with
+    `M = R(angle)\, \begin{pmatrix} 1 & h_x \\ h_y & 1 \end{pmatrix}\, s`, in coordinates in which both
+    sides are 2 long, whatever their lengths are.
+
+    As there, the matrix looks up the source, so that a scale of 2 makes things smaller by 2; nothing is
+    filtered where that shrinks; what lies outside is reflected, and counts in the loss. There is no inverse.
+
+    Args:
+        angle: in degrees.
+        scale: how much farther apart the source is looked up.
+        shear_y: `h_y`, in degrees, its radians being the entry of the matrix.
+        shear_x: `h_x`, likewise.
+        translate_y: as a share of the height.
+        translate_x: as a share of the width.
+        **options: see `Warp`.
+    """
+
+    angle: Parameter = 15.0
+    scale: Parameter = 1.1
+    shear_y: Parameter = 0.0
+    shear_x: Parameter = 10.0
+    translate_y: Parameter = 0.0
+    translate_x: Parameter = 0.0
+    padding_mode: PaddingMode = "reflection"
+    antialias: bool = False
+    registered_name = "haku_affine"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("scale", self.scale)
+
+    def homography(self, aspect: float) -> Tensor:
+        turn, scale, hy, hx, dy, dx = columns(
+            self.angle,
+            self.scale,
+            self.shear_y,
+            self.shear_x,
+            self.translate_y,
+            self.translate_x,
+        )
+        cos, sin, one = turn.deg2rad().cos(), turn.deg2rad().sin(), torch.ones_like(turn)
+        rotation = torch.stack([cos, -sin, sin, cos], 1).view(-1, 2, 2)
+        shear = torch.stack([one, hx.deg2rad(), hy.deg2rad(), one], 1).view(-1, 2, 2)
+        matrix = torch.eye(3, dtype=torch.float64).repeat(len(turn), 1, 1)
+        matrix[:, :2, :2] = rotation @ shear * scale.view(-1, 1, 1)
+        matrix[:, 0, 2], matrix[:, 1, 2] = 2 * dx, 2 * dy
+        inverted: Tensor = torch.linalg.inv(matrix)
+        return inverted
+
+    @property
+    def inverse(self) -> NoReturn:  # type: ignore[override]
+        raise NotImplementedError(
+            f"transform {self.name!r} has no inverse: what was reflected cannot be told from what was there."
+        )
+
+    def mask(self, x: Tensor) -> Tensor | None:
+        return None
+
+    def carry_mask(self, x: Tensor, valid: Tensor) -> Tensor:
+        return Transform.carry_mask(self, x, valid)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
