@@ -132,7 +132,7 @@ def _write(
     if student.lora is not None:
         student.lora.save(folder / LORA)
     text = recipe_text(recipe_of(plan))
-    write_beside(folder / RECIPE, lambda path: path.write_text(text, encoding="utf-8") and None)
+    write_beside(folder / RECIPE, lambda path: _write_text(path, text))
     report.save(folder, overwrite=True)
     card = model_card(
         session.repo.repo_id if session.repo else folder.resolve().name,
@@ -148,3 +148,7 @@ def _write(
     write_beside(folder / "README.md", card.save)
     if session.repo is not None:
         session.repo.upload(folder)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -41,7 +41,7 @@ from equivae.training.config import (
 )
 from equivae.training.crops import check_crop
 from equivae.training.learning import learning_names, lora_targets
-from equivae.training.operators import FITTED, OPERATORS, check_operators
+from equivae.training.operators import FITTED, check_operators
 from equivae.training.optimisers import check_optimizer
 from equivae.training.order import Order
 from equivae.training.state import RunState

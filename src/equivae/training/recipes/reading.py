@@ -25,7 +25,7 @@ _FLOAT = re.compile(
 _BOOL = re.compile(r"(true|True|TRUE|false|False|FALSE)$")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML 1.2's words: `no` is a text, and `1e-6` a number."""
 
 
