@@ -117,7 +117,7 @@ def latent_metrics(content: dict[str, Any]) -> list[str]:
     }
     body = []
     for number in next(iter(found.values())):
-        cells = [f"`{number}`"]
+        cells = [number.replace("_", " ")]
         for one in found.values():
             row = one[number]
             scale = 255 if number.startswith("flat_field") else 1

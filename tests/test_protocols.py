@@ -207,3 +207,12 @@ def test_what_cannot_be_had_is_said_in_one_sentence(monkeypatch):
     )
     with pytest.raises(InputError, match=r"pip install 'equivae\[metrics\]'"):
         evaluate(ConvAE(), noise(1, 3, 16, 16), features="inception")
+
+
+def test_masks_of_any_rank_count():
+    found = evaluate(
+        ConvAE(), noise(2, 3, 32, 32), ["scale(factor=0.5)", "rotate(angle=30.0)"]
+    ).metrics
+    for one in found.transforms.values():
+        assert math.isfinite(one.imagenet.psnr)
+        assert -1 < one.imagenet.ssim < 1

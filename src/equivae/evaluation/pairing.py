@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from equivae.errors import InputError
 from equivae.evaluation.quantities import Quantity, quantities
 from equivae.evaluation.results import Metrics
-from equivae.evaluation.statistics import Floats, Resampling
+from equivae.evaluation.statistics import Floats, Resampling, difference_of
 
 __all__ = ["SIGNIFICANT", "Difference", "differences"]
 
@@ -124,7 +124,7 @@ class _Pairs:
         count = len(one.columns)
 
         def number(means: Floats) -> Floats:
-            return one.number(means[..., count:]) - one.number(means[..., :count])
+            return difference_of(one.number(means[..., count:]), one.number(means[..., :count]))
 
         keys = [f"{i}/{column}" for i in (0, 1) for column in one.columns]
         spread = self.resampling.spread(keys, number, larger_is_better=one.larger_is_better)

@@ -64,7 +64,10 @@ def imagenet_numbers(a: Tensor, b: Tensor, mask: Tensor | None = None) -> dict[s
     """
     if a.ndim > 3 and min(a.shape[-2:]) > _HALF:
         a_, b_ = _reflected(a), _reflected(b)
-        inside = None if mask is None else _reflected(mask.float()) > 0
+        inside = None
+        if mask is not None:  # of all images, or of each
+            whole = mask.float().reshape((1,) * (4 - mask.ndim) + mask.shape)
+            inside = _reflected(whole) > 0
         ssim, _ = similarity(a_, b_, inside, zero=0.5)
     else:
         ssim, _ = similarity(a, b, mask, zero=0.5)

@@ -31,12 +31,12 @@ class Findings(Quotable):
     before: Metrics | None = None
     panels: list[Panel] = field(default_factory=list)
     panels_before: list[Panel] = field(default_factory=list)
-    probes: dict[str, Probes] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     created: str = field(default_factory=timestamp)
     command: str = field(default_factory=command_line)
+    probes: dict[str, Probes] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
@@ -113,11 +113,11 @@ class ComparedFindings(Quotable):
     metrics: dict[str, Metrics]
     sources: dict[str, str]
     panels: dict[str, list[Panel]] = field(default_factory=dict)
-    seeds: dict[str, list[str]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     created: str = field(default_factory=timestamp)
     command: str = field(default_factory=command_line)
+    seeds: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
