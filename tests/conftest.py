@@ -6,6 +6,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # the tests run side by side
 os.environ["ACCELERATE_USE_CPU"] = "1"  # bit for bit is a promise of the CPU alone
 
 import sys

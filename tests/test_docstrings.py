@@ -43,7 +43,16 @@ def _documented() -> Iterator[tuple[str, str]]:
 SNIPPETS = dict(_documented())
 
 
+@pytest.fixture
+def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer images and smaller photographs for the demo, which tests/test_demo.py sees whole."""
+    whole = equivae.zoo.photographs
+    monkeypatch.setattr("equivae.demo.TRAINING_IMAGES", 24)
+    monkeypatch.setattr(equivae.zoo, "photographs", lambda resolution=64: whole(resolution))
+
+
 @pytest.mark.parametrize("where", SNIPPETS)
+@pytest.mark.usefixtures("small_demo")
 def test_snippet(where, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(SNIPPETS[where], where, "exec"), {"__name__": "snippet", "equivae": equivae})

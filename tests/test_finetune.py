@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from equivae.autoencoder import Autoencoder
 from equivae.training import RECIPES
 from equivae.training.config import make_config
 from equivae.training.latents import cache_latents
+from forked import run_code
 from models import ConvAE, noise, tiny_kl
 
 SHORT = {"train_batch_size": 2, "max_train_steps": 3, "learning_rate": 1e-3, "progress": False}
@@ -129,8 +128,8 @@ def test_loads_in_plain_diffusers_without_this_library(run, tmp_path):
     result = run[2]
     images, latents = noise(2, 3, 16, 16), noise(2, 4, 8, 8, seed=1)
     save_file({"images": images, "latents": latents}, tmp_path / "t.safetensors")
-    command = [sys.executable, "-c", PLAIN_DIFFUSERS, result.output_dir, tmp_path / "t.safetensors"]
-    subprocess.run(list(map(str, command)), check=True, capture_output=True, timeout=300)
+    done = run_code(PLAIN_DIFFUSERS, result.output_dir, tmp_path / "t.safetensors")
+    assert done.returncode == 0, done.stderr
     found = load_file(tmp_path / "t.safetensors")
     vae = Autoencoder(result.vae)
     with torch.no_grad():

@@ -16,6 +16,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 import equivae
+from forked import PATHS, run_two
 from models import noise, tiny_kl
 from test_finetune import changed
 
@@ -50,24 +51,25 @@ def finetune(folder: str, **options: Any) -> None:
 
 
 def launch(folder: Path, options: dict[str, Any]) -> None:
-    done = run_two(folder.parent, SCRIPT, str(folder), json.dumps(options))
+    done = run_two(written(folder.parent, SCRIPT), folder, json.dumps(options))
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def run_two(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A script in two processes."""
+def written(folder: Path, code: str) -> Path:
     script = folder / "tune.py"
     script.write_text(code)
-    paths = [str(Path(__file__).parent), str(Path(equivae.__file__).parents[1])]
+    return script
+
+
+def torchrun(script: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """A script in two processes, as users start it."""
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]),
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "1",
+        "PYTHONPATH": os.pathsep.join([*PATHS, os.environ.get("PYTHONPATH", "")]),
     }
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     return subprocess.run(
-        [sys.executable, *command, str(script), *arguments],
+        [sys.executable, *command, str(script), *map(str, arguments)],
         env=environment,
         capture_output=True,
         text=True,
@@ -133,7 +135,7 @@ with open(f"{folder}/rank-{rank}.json", "w") as file:
 
 def test_a_script_goes_on_after_a_fine_tune(tmp_path: Path) -> None:
     """README's ten lines, a second fine-tune, and a barrier of the script's own."""
-    done = run_two(tmp_path, TEN_LINES, str(tmp_path))
+    done = torchrun(written(tmp_path, TEN_LINES), tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     told = [(tmp_path / f"rank-{rank}.json").read_text() for rank in (0, 1)]
     assert told[0] == told[1]  # the losses of both processes, on both
@@ -168,10 +170,11 @@ equivae.finetune(
 
 def test_one_process_killed_ends_all_and_the_run_goes_on(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert run_two(tmp_path, FAILING, str(whole), "whole").returncode == 0
-    assert run_two(tmp_path, FAILING, str(cut), "kill").returncode != 0
+    script = written(tmp_path, FAILING)
+    assert run_two(script, whole, "whole").returncode == 0
+    assert torchrun(script, cut, "kill").returncode != 0
     assert list(cut.glob("checkpoint-*"))
-    done = run_two(tmp_path, FAILING, str(cut), "again")
+    done = run_two(script, cut, "again")
     assert done.returncode == 0, done.stderr[-3000:]
     file = "diffusion_pytorch_model.safetensors"
     assert changed(load_file(whole / file), load_file(cut / file)) == set()
@@ -194,7 +197,7 @@ except equivae.InputError as error:
 def test_what_the_main_process_refuses_is_refused_on_all(tmp_path: Path) -> None:
     (tmp_path / "out" / ".equivae").mkdir(parents=True)
     with FileLock(tmp_path / "out" / ".equivae" / "lock"):
-        done = run_two(tmp_path, REFUSED, str(tmp_path / "out"))
+        done = run_two(written(tmp_path, REFUSED), tmp_path / "out")
     assert done.returncode == 0, done.stderr[-3000:]
     for rank in (0, 1):
         told = (tmp_path / f"out-{rank}").read_text()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import equivae
+from forked import run_two
 from models import MarkedAE, noise
 
 TRANSFORMS = ["c4", "random_rotate"]
@@ -36,23 +34,7 @@ def vae_and_images(up: float = 0.2):
 def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
     script = tmp_path / "measure.py"
     script.write_text(SCRIPT)
-    folder = Path(__file__).parent
-    paths = [str(folder), str(Path(equivae.__file__).parents[1])]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]),
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "1",
-    }
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [sys.executable, *command, str(script), str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = run_two(script, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     alone = equivae.evaluate(
         *vae_and_images(), TRANSFORMS, baseline=vae_and_images(0.3)[0], **OPTIONS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
+from forked import run_forked
 from tiny_pipeline import save_tiny_pipeline
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "sotemix_rot180.py"
@@ -25,14 +25,7 @@ FIGURES = {
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={"PATH": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HOME": str(Path.home())},
-    )
+    return run_forked(SCRIPT, *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ import json
 import multiprocessing
 import pickle
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -19,6 +17,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from equivae import InputError
 from equivae.data import DeadLeaves, ImageDataset, Source, load_images
+from forked import run_code
 from models import noise
 
 
@@ -233,9 +232,7 @@ def test_fingerprints_are_the_same_in_another_process_and_place(folder, tmp_path
         "print(*[images.fingerprint() for images in found])\n"
     )
     folder.rename(tmp_path / "moved")
-    run = subprocess.run(
-        [sys.executable, "-c", program, tmp_path / "moved"], capture_output=True, text=True
-    )
+    run = run_code(program, tmp_path / "moved")
     (tmp_path / "moved").rename(folder)
     x = torch.arange(96.0).reshape(2, 3, 4, 4) / 96
     here = [load_images(folder, resolution=4).split(0.5, 0)[0], load_images(x - 0.5)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -105,6 +104,15 @@ def test_what_lies_outside_the_mask_changes_nothing(name: str) -> None:
     assert decoded.grad is not None
     assert not decoded.grad[~mask.expand_as(decoded)].any()
     assert decoded.grad[mask.expand_as(decoded)].any()
+
+
+@pytest.mark.parametrize("name", ["ssim", "low_pass_mse", "lcr", "esm", "latent_spectrum"])
+def test_mixed_precision_takes_no_digits(name: str) -> None:
+    target = noise(2, 3, 32, 32) / 50 + 0.9  # a mean far above the deviation
+    step = compared(target + noise(2, 3, 32, 32, seed=1) / 50, target)
+    exact = value(term(name), step)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert value(term(name), step) == pytest.approx(exact, rel=1e-5)
 
 
 def test_detail_and_shape_are_told_apart() -> None:
@@ -229,7 +237,7 @@ def test_smaller_latents_are_no_better_ones(name: str) -> None:
     else:
         one.value.backward()
         along = (step.latents.grad * step.latents).sum()
-    assert abs(float(along)) < 1e-5 * float(step.latents.grad.norm() * step.latents.norm())
+    assert along.abs() < 1e-5 * step.latents.grad.norm() * step.latents.norm()
     assert step.latents.grad.norm() > 0
 
 
@@ -352,12 +360,12 @@ def test_shares_are_those_of_the_gradients_at_the_decoders_last_layer() -> None:
 
 
 @pytest.fixture
-def context() -> Iterator[Any]:
+def context() -> Any:
     def make(**options: Any) -> TermContext:
         settings = {"train": "all", "example": noise(1, 3, 32, 32), "batch": 4, **options}
         return TermContext(settings.pop("vae", Autoencoder(tiny_kl())), **settings)
 
-    yield make
+    return make
 
 
 UNSUITABLE = [
@@ -372,6 +380,7 @@ UNSUITABLE = [
     ("adversarial", {"max_steps": 0}, "starts at step 0, and the run has 0"),
     ("ms_ssim", {}, "at least 176 pixels"),
     ("multi_scale_mse", {"example": noise(1, 3, 4, 4)}, "needs images of 8 pixels"),
+    ("ssim", {"example": noise(1, 2, 64)}, "is for images and videos, and these are sounds"),
     ("lcr", {"example": noise(1, 3, 2, 2)}, "windows of 2x2"),
 ]
 

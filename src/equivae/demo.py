@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from equivae import zoo
 from equivae.autoencoder import Autoencoder
-from equivae.data import DeadLeaves, ImageDataset, load_images
+from equivae.data import ImageDataset, dead_leaves, load_images
 from equivae.evaluation.metrics import MeasureOptions, measure
 from equivae.files.writing import claim_folder, write_beside
 from equivae.operators import fit_latent_op
@@ -208,7 +209,13 @@ def demo(
 
 def training_images(seed: int = 0) -> ImageDataset:
     """What the demo learns from: procedural images that the embedded VAE was not trained on."""
-    return load_images(DeadLeaves(TRAINING_IMAGES, RESOLUTION, seed=seed + 1_000))
+    return load_images(_drawn(TRAINING_IMAGES, seed + 1_000))
+
+
+@functools.lru_cache(maxsize=1)
+def _drawn(count: int, seed: int) -> Tensor:
+    """Every way of the demo takes these images several times, and drawing one costs a decode."""
+    return dead_leaves(count, RESOLUTION, seed)
 
 
 def finetune_plain(output_dir: str | Path, **options: Any) -> FinetuneResult:

@@ -20,18 +20,21 @@ __all__ = ["AdversarialLoss", "Critic"]
 
 
 class AdversarialLoss(Term):
-    r"""`-\overline{C(D(\rho_t z))}`, a PatchGAN `C` that learns beside the VAE to tell decodes from images.
+    r"""What a discriminator `C` makes of every decode, which learns beside the VAE to tell decodes from
+    images.
 
-    The discriminator lowers, on the same decodes and their targets `x`,
+    .. math:: L = -\overline{C(D(\rho_t z))}
+
+    The discriminator, a PatchGAN, sees the same decodes and their targets `x`, and lowers
 
     .. math:: L_C = \tfrac{1}{2} \overline{\max(0, 1 - C(x))} + \tfrac{1}{2} \overline{\max(0, 1 + C(\hat x))}
                     + \tfrac{\gamma}{2} \overline{\lVert \nabla_x C(x) \rVert^2}
 
-    (hinge; with `loss="non_saturating"` the VAE lowers `\overline{\mathrm{softplus}(-C(\hat x))}` and `C`
-    the mean of `\mathrm{softplus}(-C(x)) + \mathrm{softplus}(C(\hat x))`). In a run it has its own optimiser
-    (Adam) and schedule, and both are in the checkpoints. With `adaptive` the term is scaled by VQGAN's
+    (hinge; with `loss="non_saturating"` the VAE lowers the mean of `softplus(-C)` of decodes, the
+    discriminator that of images and `softplus(C)` of decodes). In a run it has its own optimiser (Adam) and
+    schedule, and both are in the checkpoints. With `adaptive` the term is scaled by VQGAN's
 
-    .. math:: \lambda = \lVert \nabla L_{rest} \rVert / (\lVert \nabla L_{adv} \rVert + 10^{-4}),
+    .. math:: \lambda = \lVert \nabla L_{rest} \rVert / (\lVert \nabla L \rVert + 10^{-4}),
 
     gradients at the decoder's last layer that learns, at most 10^4. Outside the transform's mask the
     discriminator sees the image in both. Values are logits. Sources: Isola et al. (arXiv 1611.07004), Lim and
@@ -41,8 +44,9 @@ class AdversarialLoss(Term):
     Args:
         start_step: the step of the run from which both learn; the term is 0 before.
         loss: `"hinge"` or `"non_saturating"`.
-        adaptive: whether to scale the term by `\lambda`; its weight is what is left of it.
-        r1: `\gamma`, the penalty on the discriminator's gradient at images; with another `norm` than "batch".
+        adaptive: whether to scale the term so; its gradient is then as strong as the others' times its
+            weight.
+        r1: gamma, the penalty on the discriminator's gradient at images; with another `norm` than "batch".
         norm: of the discriminator: `"batch"`, `"group"`, `"spectral"` or `"none"`.
         channels: of its first layer.
         depth: its convolutions of stride 2.

@@ -14,7 +14,9 @@ __all__ = ["CharbonnierLoss"]
 
 
 class CharbonnierLoss(ImageTerm):
-    r"""`\frac{1}{N} \sum_p \left( \sqrt{(\hat x_p - x_p)^2 + \epsilon^2} - \epsilon \right)`.
+    r"""An absolute error that is smooth at nought.
+
+    .. math:: L = \frac{1}{N} \sum_p \left( \sqrt{(\hat x_p - x_p)^2 + \epsilon^2} - \epsilon \right)
 
     Quadratic for errors well below `epsilon`, absolute above it; 0 where nothing is wrong. In units of images
     in [-1, 1]. Source: Charbonnier et al., Two deterministic half-quadratic regularization algorithms for

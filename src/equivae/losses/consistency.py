@@ -19,13 +19,15 @@ __all__ = ["LatentConsistencyLoss"]
 
 
 class LatentConsistencyLoss(Term):
-    r"""`\lVert E(D(\rho_t z)) - \rho_t z \rVert^2 / P_0`, a mean over the cells of every decode.
+    r"""The latent of what was decoded against the latent that it was decoded from.
 
-    What a decode says, encoded again, is the latent that it came from; the gradient reaches the decoder
-    through the encoder, and the encoder if it learns. `E` gives the posterior's mode. `P_0` is the mean
-    square of the untouched VAE's latents, kept in the checkpoints, and the gradient has no part along the
-    latents' scale; see `equivae.losses.EncoderTerm`. Without units. Costs an encode of every decode.
-    Source: cycle consistency (Zhu et al., arXiv 1703.10593) between the two halves.
+    .. math:: L = \frac{\lVert E(D(\rho_t z)) - \rho_t z \rVert^2}{P_0}
+
+    A mean over the cells of every decode. The gradient reaches the decoder through the encoder, and the
+    encoder if it learns; `E` gives the posterior's mode. `P_0` is the mean square of the untouched VAE's
+    latents, kept in the checkpoints, and the gradient has no part along the latents' scale; see
+    `equivae.losses.EncoderTerm`. Without units. Costs an encode of every decode. Source: cycle consistency
+    (Zhu et al., arXiv 1703.10593) between the two halves.
 
     ```python
     import torch
@@ -48,14 +50,17 @@ class LatentConsistencyLoss(Term):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("reference", torch.zeros(()))
+        self._known = False
 
     def start(self, vae: Autoencoder, latents: Iterable[Tensor]) -> None:
         powers = [float(power_of(one)) for one in latents]
         self.reference.fill_(sum(powers) / len(powers))
 
     def forward(self, decoding: Decoding) -> list[Contribution]:
-        if not self.reference:
-            self.reference.fill_(float(power_of(decoding.latents.detach())))
+        if not self._known:  # asked once: every look at it waits for the device
+            if not self.reference:
+                self.reference.fill_(float(power_of(decoding.latents.detach())))
+            self._known = True
         encoded = in_shape_groups([one.decoded for one in decoding.parts], decoding.vae.encode)
         found = []
         for one, seen in zip(decoding.parts, encoded, strict=True):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from equivae.autoencoder import copy_module
-from equivae.losses.terms import ImageTerm
+from equivae.losses.colours import as_rgb
+from equivae.losses.terms import ImageTerm, TermContext
 
 __all__ = ["FrozenNetworkTerm"]
 
@@ -19,6 +19,8 @@ class FrozenNetworkTerm(ImageTerm):
     Attributes:
         network: in evaluation mode, without gradients of its own.
     """
+
+    needs_grid: ClassVar[bool] = True
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -37,7 +39,6 @@ class FrozenNetworkTerm(ImageTerm):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
-
-def of_ones_own(network: nn.Module) -> nn.Module:
-    """A copy, so that the module that a user passed stays in its mode and keeps its gradients."""
-    return copy_module(network)
+    def check_run(self, context: TermContext) -> None:
+        super().check_run(context)
+        as_rgb(context.example, self.name)

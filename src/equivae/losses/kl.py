@@ -13,7 +13,9 @@ __all__ = ["KLLoss"]
 
 
 class KLLoss(Term):
-    r"""`\frac{1}{2} \sum_i (\mu_i^2 + \sigma_i^2 - 1 - \log \sigma_i^2)`, a mean over the images.
+    r"""The posterior against the standard normal distribution, a mean over the images.
+
+    .. math:: L = \frac{1}{2} \sum_i (\mu_i^2 + \sigma_i^2 - 1 - \log \sigma_i^2)
 
     In nats per image, summed over all values of its latent, as in LDM (arXiv 2112.10752), whose weight is
     1e-6. It looks at the posterior whether or not the latents that are decoded were drawn from it.

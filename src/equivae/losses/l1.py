@@ -13,7 +13,9 @@ __all__ = ["L1Loss"]
 
 
 class L1Loss(ImageTerm):
-    r"""`\frac{1}{N} \sum_p |\hat x_p - x_p|`, the mean absolute error of every decode.
+    r"""The mean absolute error of every decode.
+
+    .. math:: L = \frac{1}{N} \sum_p |\hat x_p - x_p|
 
     In units of images in [-1, 1]; the pixel error of VQGAN (arXiv 2012.09841) and EQ-VAE.
 

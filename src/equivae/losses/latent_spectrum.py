@@ -16,14 +16,16 @@ __all__ = ["LatentSpectrumLoss"]
 
 
 class LatentSpectrumLoss(Term):
-    r"""`\sum_{|f| > f_0} P(f) / \sum_{f \ne 0} P(f)`, the latents' power at high frequencies.
+    r"""The share of high frequencies in the latents' power `P`.
+
+    .. math:: L = \sum_{|f| > f_0} P(f) / \sum_{|f| > 0} P(f)
 
     `P` is the power of the DCT of the latents' modes, over all channels and images of a batch; frequencies
     are shares of the highest. From 0 to 1, the same for latents of every scale. That strong high frequencies
     hurt the diffusion model is the finding of Skorokhodov et al. (arXiv 2502.14831); this form is equivae's.
 
     Args:
-        cutoff: `f_0`.
+        cutoff: `f_0`, a share of the highest frequency.
 
     ```python
     import torch
@@ -40,6 +42,7 @@ class LatentSpectrumLoss(Term):
     """
 
     name: ClassVar[str] = "latent_spectrum"
+    needs_grid: ClassVar[bool] = True
     only_latents: ClassVar[bool] = True
     ranges: ClassVar[Mapping[str, Range]] = {"cutoff": within(0, 1, open_low=True, open_high=True)}
 

@@ -16,11 +16,13 @@ __all__ = ["LatentStdLoss"]
 
 
 class LatentStdLoss(Term):
-    r"""`\frac{1}{c} \sum_k (\sigma_k / \sigma_k^0 - 1)^2`, the channels' spread against a fixed reference.
+    r"""The spread of the latents' channels against a fixed reference.
 
-    `\sigma_k` is the standard deviation of channel `k` over a batch, `\sigma_k^0` that of the untouched VAE
-    over the first training images, which is kept in the checkpoints; outside a run the first call takes
-    its own. A share without units. It keeps the scaling factor of a VAE valid. Source: equivae.
+    .. math:: L = \frac{1}{c} \sum_k (\sigma_k / s_k - 1)^2
+
+    `sigma_k` is the standard deviation of channel `k` over a batch, `s_k` that of the untouched VAE over
+    the first training images, which is kept in the checkpoints; outside a run the first call takes its own.
+    A share without units. It keeps the scaling factor of a VAE valid. Source: equivae.
 
     ```python
     import torch

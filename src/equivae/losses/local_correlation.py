@@ -12,6 +12,7 @@ from torch import Tensor
 
 from equivae.errors import InputError
 from equivae.losses.decoding import Contribution, Decoding
+from equivae.losses.precision import in_float32
 from equivae.losses.terms import Term, TermContext
 from equivae.options import Range, at_least, within
 
@@ -19,16 +20,18 @@ __all__ = ["LocalCorrelationLoss", "local_correlation"]
 
 
 class LocalCorrelationLoss(Term):
-    r"""`\max(0, \tau - \bar r)`, `\bar r` the mean correlation of cells in windows of the latent.
+    r"""Neighbouring latent cells alike: their mean correlation `r` in small windows, up to a threshold.
+
+    .. math:: L = \max(0, \tau - \bar r)
 
     The modes are normalised per channel, by mean and standard deviation over the batch through which no
-    gradient passes; two cells' correlation is Pearson's over the channels; `\bar r` is the mean over all
-    pairs of cells in windows of `window x window` that do not overlap. Without units. Cells beyond the last
-    whole window are left out. Source: SSVAE's LCR (arXiv 2512.05394; window 2, `\tau` .75, weight
-    .1 x .02 with `adaptive`).
+    gradient passes; two cells' correlation is Pearson's over the channels; the mean is over all pairs of
+    cells in windows of `window x window` that do not overlap. Without units. Cells beyond the last whole
+    window are left out. Source: SSVAE's LCR (arXiv 2512.05394; window 2, threshold .75, weight .1 x .02
+    with `adaptive`).
 
     Args:
-        threshold: `\tau`; correlations above it cost nothing.
+        threshold: tau; correlations above it cost nothing.
         window: cells along a side.
         adaptive: scale the term to the gradient of the others at the encoder's last layer, as SSVAE does.
 
@@ -43,6 +46,7 @@ class LocalCorrelationLoss(Term):
     """
 
     name: ClassVar[str] = "lcr"
+    needs_grid: ClassVar[bool] = True
     only_latents: ClassVar[bool] = True
     ranges: ClassVar[Mapping[str, Range]] = {"threshold": within(-1, 1), "window": at_least(2, 64)}
 
@@ -79,6 +83,7 @@ def local_correlation(latents: Tensor, window: int) -> Tensor:
     cells = F.unfold(latents, window, stride=window)  # (B, c * cells, windows)
     cells = rearrange(cells, "b (c n) w -> (b w) n c", c=channels)
     cells = F.normalize(cells - cells.mean(-1, keepdim=True), dim=-1, eps=1e-8)
-    alike = cells @ cells.transpose(1, 2)
+    with in_float32(cells):
+        alike = cells @ cells.transpose(1, 2)
     pairs = torch.ones_like(alike[0], dtype=torch.bool).triu(1)
     return alike[:, pairs].mean()

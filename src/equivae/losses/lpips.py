@@ -16,12 +16,15 @@ Net = Literal["alex", "vgg", "squeeze"]
 
 
 class LPIPSLoss(FrozenNetworkTerm):
-    r"""`\sum_l \overline{\lVert w_l \odot (\hat f_l(\hat x) - \hat f_l(x)) \rVert^2}`, LPIPS of every decode.
+    r"""LPIPS, the learned perceptual distance, of every decode.
 
-    `\hat f_l` are features of layer `l` of a pretrained network, normalised over channels, `w_l` learned
-    weights; 0 for equal images, around 0.1 for what a good VAE makes of a photograph. Grey images are taken
-    as colour. Needs the package `lpips`, or torchmetrics with torchvision: `pip install
-    'equivae[perceptual]'`. Source: Zhang et al. (arXiv 1801.03924).
+    .. math:: L = \sum_l \overline{\lVert w_l (\hat f_l(\hat x) - \hat f_l(x)) \rVert^2}
+
+    `f_l` are features of layer `l` of a pretrained network, normalised over channels, `w_l` learned weights
+    by channel; 0 for equal images, around 0.1 for what a good VAE makes of a photograph. Grey images are
+    taken as colour. Needs the package `lpips`, or torchmetrics with torchvision: `pip install
+    'equivae[perceptual]'`.
+    Source: Zhang et al. (arXiv 1801.03924).
 
     Args:
         net: `"vgg"`, which VQGAN and its successors train with, `"alex"` or `"squeeze"`.

@@ -13,7 +13,9 @@ __all__ = ["MSELoss"]
 
 
 class MSELoss(ImageTerm):
-    r"""`\frac{1}{N} \sum_p (\hat x_p - x_p)^2`, the mean squared error of every decode.
+    r"""The mean squared error of every decode.
+
+    .. math:: L = \frac{1}{N} \sum_p (\hat x_p - x_p)^2
 
     In squared units of images in [-1, 1]. With `reconstruction="none"` its weight is that of the error beside
     the other terms, as in `reconstruction="none", terms={"mse": 0.25, "lpips": 0.3}`.

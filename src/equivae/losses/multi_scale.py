@@ -17,11 +17,13 @@ __all__ = ["MultiScaleMSELoss"]
 
 
 class MultiScaleMSELoss(ImageTerm):
-    r"""`\frac{1}{S} \sum_{s=0}^{S-1} \mathrm{MSE}(\downarrow^s \hat x, \downarrow^s x)`, each `\downarrow` a
-    mean over 2x2 pixels.
+    r"""The squared error at several sizes of the image, each half of the one before.
 
-    Errors that go on over many pixels, such as a wrong colour, count at every scale; errors of single pixels
-    at the first alone. In squared units of images in [-1, 1].
+    .. math:: L = \frac{1}{S} \sum_{s=0}^{S-1} \mathrm{MSE}(\hat x_s, x_s)
+
+    `x_s` are means over squares of `2^s` pixels a side. Errors that go on over many pixels, such as a wrong
+    colour, count at every scale; errors of single pixels at the first alone. In squared units of images in
+    [-1, 1]. Source: equivae.
 
     Args:
         scales: `S`, the full size among them.
@@ -38,6 +40,7 @@ class MultiScaleMSELoss(ImageTerm):
     """
 
     name: ClassVar[str] = "multi_scale_mse"
+    needs_grid: ClassVar[bool] = True
     ranges: ClassVar[Mapping[str, Range]] = {"scales": at_least(1, 12)}
 
     def __init__(self, *, scales: int = 4) -> None:

@@ -113,7 +113,7 @@ class Objective(nn.Module):
             self._layers.look(images)
         out = self.loss_fn.sum_up(decoding)
         named, values = dict(out.terms), {self.loss_fn.name: out.loss}
-        late: list[tuple[str, str, Tensor]] = []
+        late: list[tuple[str, str, float, Tensor]] = []
         for weight, term in zip(self.weights, self._terms, strict=True):
             if self.validating and not term.validated:
                 continue
@@ -125,16 +125,16 @@ class Objective(nn.Module):
             for one in found:
                 if one.name is not None:
                     named[one.name] = one.value.detach()
-                value = value + weight * one.weight * one.value
+                value = value + one.weight * one.value
             if term.adaptive is None:
-                values[name] = value
+                values[name] = weight * value
             else:
-                late.append((name, term.adaptive, value))
+                late.append((name, term.adaptive, weight, value))
         rest = sum_of(values)
-        for name, half, value in late:
+        for name, half, weight, value in late:
             scale = self._layers.scale(half, rest, value)
             named[f"{name}/scale"] = scale
-            values[name] = scale * value
+            values[name] = weight * scale * value
         if self.weighs and self._terms and torch.is_grad_enabled():
             named |= self._layers.shares(values)
         return sum_of(values), named

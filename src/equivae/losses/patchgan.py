@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-__all__ = ["NORMS", "Norm", "PatchDiscriminator"]
+__all__ = ["Norm", "PatchDiscriminator"]
 
 Norm = Literal["batch", "group", "spectral", "none"]
-NORMS = get_args(Norm)
 _KERNEL, _SLOPE, _GROUPS, _MOST = 4, 0.2, 8, 8
 
 

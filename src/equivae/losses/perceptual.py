@@ -20,14 +20,15 @@ Source = Union[nn.Module, str, Path]
 
 
 class PerceptualLoss(FrozenNetworkTerm):
-    r"""`\frac{1}{n} \sum_l \overline{\lVert \hat f_l(D(\rho_t z)) - \hat f_l(T_t x) \rVert^2}`, features
-    compared.
+    r"""The distance of the features of a pretrained backbone, a mean over `n` layers.
 
-    `\hat f_l` is the output of layer `l` of a backbone, divided at every place by its norm over channels; the
-    mean is over places. 0 for equal images, at most 4. With `distance="l1"` it is the mean absolute
-    difference of the features as they are. Outside the transform's mask the network sees the image in both.
-    The backbone never learns. Sources: Johnson et al. (arXiv 1603.08155); Zhang et al. (1801.03924); ConvNeXt
-    features as in HakuLatent, DINOv2 as in VA-VAE (which compares latents).
+    .. math:: L = \frac{1}{n} \sum_l \overline{\lVert \hat f_l(D(\rho_t z)) - \hat f_l(T_t x) \rVert^2}
+
+    `f_l` is the output of layer `l`, divided at every place by its norm over channels; the mean is over
+    places. 0 for equal images, at most 4. With `distance="l1"` it is the mean absolute difference of the
+    features as they are. Outside the transform's mask the network sees the image in both. The backbone
+    never learns and is saved with no run. Sources: Johnson et al. (arXiv 1603.08155); Zhang et al.
+    (1801.03924); ConvNeXt features as in HakuLatent, DINOv2 as in VA-VAE (which compares latents).
 
     Args:
         backbone: a folder with `config.json` and `model.safetensors` of transformers, timm or diffusers, a

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from equivae.losses.precision import in_float32
 from equivae.transforms.cosine import dct_basis
 
 __all__ = ["cosine_power", "dct_basis", "radii"]
@@ -13,7 +14,8 @@ __all__ = ["cosine_power", "dct_basis", "radii"]
 def cosine_power(grid: Tensor) -> Tensor:
     """The squared DCT coefficients of `(..., h, w)`, of the whole grid, in float32."""
     rows, columns = (dct_basis(n, device=grid.device).float() for n in grid.shape[-2:])
-    return (rows @ grid.float() @ columns.T).square()
+    with in_float32(grid):
+        return (rows @ grid.float() @ columns.T).square()
 
 
 def radii(height: int, width: int, *, device: torch.device | None = None) -> Tensor:

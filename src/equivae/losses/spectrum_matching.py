@@ -11,6 +11,7 @@ from torch import Tensor
 
 from equivae.errors import InputError
 from equivae.losses.decoding import Contribution, Decoding
+from equivae.losses.precision import in_float32
 from equivae.losses.spectra import cosine_power, radii
 from equivae.losses.terms import Term, TermContext
 from equivae.options import Range, at_least, within
@@ -22,17 +23,19 @@ _BLUR, _SIGMA, _SHARP = 7, 1.2, 32  # a grid of 32 cells gets the image without 
 
 
 class EncoderSpectrumLoss(Term):
-    r"""`\mathrm{KL}(p_x \Vert p_z)`, the radial spectrum of the image against that of its latent.
+    r"""The radial spectrum `p` of the image against the spectrum `q` of its latent.
 
-    The image is brought to the latent's size (blurred by 7x7, `\sigma` 1.2, unless that is 32, then bicubic);
-    both give the mean power of their DCT over `bins` rings of frequency, averaged over channels, without the
-    constant; `p` is `\log(1 + s)` of it as shares of one. With `delta` the image's ring `k` counts
-    `k^\delta` times, which asks for a flatter spectrum. In nats. Source: Spectrum Matching's ESM
+    .. math:: L = \sum_k p_k \log (p_k / q_k)
+
+    The image is brought to the latent's size (blurred by 7x7 with a sigma of 1.2, unless that is 32; then
+    bicubic). Both give the mean power `s_k` of their DCT over `bins` rings of frequency, averaged over
+    channels, without the constant; `p_k` and `q_k` are the shares of `log(1 + s_k)`. The image's ring `k`
+    counts `k^delta` times, which asks for a flatter spectrum. In nats. Source: Spectrum Matching's ESM
     (arXiv 2603.14645; weight .01).
 
     Args:
         bins: rings of frequency.
-        delta: `\delta`.
+        delta: of the flattening.
 
     ```python
     import torch
@@ -45,6 +48,7 @@ class EncoderSpectrumLoss(Term):
     """
 
     name: ClassVar[str] = "esm"
+    needs_grid: ClassVar[bool] = True
     only_latents: ClassVar[bool] = True
     ranges: ClassVar[Mapping[str, Range]] = {"bins": at_least(2, 256), "delta": within(0, 4)}
 
@@ -60,9 +64,10 @@ class EncoderSpectrumLoss(Term):
         size = latents.shape[-2:]
         images = decoding.images.float()
         if size[0] != _SHARP:
-            images = gaussian_blur2d(
-                images, (_BLUR, _BLUR), (_SIGMA, _SIGMA), border_type="constant"
-            )
+            with in_float32(images):
+                images = gaussian_blur2d(
+                    images, (_BLUR, _BLUR), (_SIGMA, _SIGMA), border_type="constant"
+                )
         images = F.interpolate(images, size=size, mode="bicubic", align_corners=False)
         wanted = radial_profile(images, self.bins)
         ring = torch.arange(1, self.bins + 1, device=wanted.device)

@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from equivae.errors import InputError
+from equivae.losses.precision import in_float32
 from equivae.losses.similarity import LEAST_SIDE, similarity
 from equivae.losses.terms import ImageTerm, TermContext
 
@@ -14,7 +15,9 @@ __all__ = ["MSSSIMLoss", "SSIMLoss"]
 
 
 class SSIMLoss(ImageTerm):
-    r"""`1 - \mathrm{SSIM}(\hat x, x)`, the mean over the windows of every decode.
+    r"""Structural dissimilarity, the mean over the windows of every decode.
+
+    .. math:: L = 1 - \mathrm{SSIM}(\hat x, x)
 
     0 for equal images, at most 2; a Gaussian window of 11x11 pixels, the constants for images in [0, 1], to
     which both are brought without clamping. Source: Wang et al., Image quality assessment (2004).
@@ -30,24 +33,28 @@ class SSIMLoss(ImageTerm):
     """
 
     name: ClassVar[str] = "ssim"
+    needs_grid: ClassVar[bool] = True
     _which: ClassVar[int] = 0
 
     def __init__(self) -> None:
         super().__init__()
 
     def compare(self, decoded: Tensor, target: Tensor) -> Tensor:
-        value = similarity(decoded.float() / 2 + 0.5, target.float() / 2 + 0.5)[self._which]
+        with in_float32(decoded):
+            value = similarity(decoded.float() / 2 + 0.5, target.float() / 2 + 0.5)[self._which]
         if value is None:
             raise InputError(_too_small(self.name, target))
         return 1 - value.mean()
 
 
 class MSSSIMLoss(SSIMLoss):
-    r"""`1 - \prod_{s=1}^{5} \mathrm{SSIM}_s^{w_s}`, multi-scale structural similarity.
+    r"""Structural dissimilarity at five scales.
 
-    0 for equal images, at most 1; `w = (.0448, .2856, .3001, .2363, .1333)`, every scale but the last by its
-    contrast and structure alone. Images need 176 pixels on their shorter side. Source: Wang, Simoncelli,
-    Bovik, Multiscale structural similarity (2003).
+    .. math:: L = 1 - \prod_{s=1}^{5} \mathrm{SSIM}_s(\hat x, x)^{w_s}
+
+    0 for equal images, at most 1; `w` is (.0448, .2856, .3001, .2363, .1333), every scale but the last
+    counts by its contrast and structure alone. Images need 176 pixels on their shorter side. Source: Wang,
+    Simoncelli, Bovik, Multiscale structural similarity (2003).
 
     ```python
     import torch

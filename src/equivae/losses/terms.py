@@ -57,6 +57,7 @@ class Term(nn.Module, ABC):
         name: what it is called in `terms=`, in the history and in the trackers.
         ranges: the numbers that its options may be.
         only_latents: whether it looks at latents alone, so that only an encoder learns from it.
+        needs_grid: whether it is for images and videos, and not for sounds.
         needs_posterior: whether it needs the mean and the variance that the encoder gives.
         validated: whether it belongs to the validation loss.
         adaptive: at whose last layer the objective scales its gradient to that of all other terms, as
@@ -86,6 +87,7 @@ class Term(nn.Module, ABC):
     name: ClassVar[str] = ""
     ranges: ClassVar[Mapping[str, Range]] = {}
     only_latents: ClassVar[bool] = False
+    needs_grid: ClassVar[bool] = False
     needs_posterior: ClassVar[bool] = False
     validated: ClassVar[bool] = True
     adaptive: str | None = None
@@ -125,6 +127,10 @@ class Term(nn.Module, ABC):
 
     def check_run(self, context: TermContext) -> None:
         """`InputError` where the term can do nothing, or cannot be computed, in a run."""
+        if self.needs_grid and context.example.ndim < 4:
+            raise InputError(
+                f"the term {self.name!r} is for images and videos, and these are sounds; leave it out."
+            )
         if self.only_latents and context.train == "decoder":
             raise InputError(
                 f"the term {self.name!r} looks at latents alone, and with train='decoder' the encoder does "

@@ -13,12 +13,13 @@ __all__ = ["TotalVariationLoss"]
 
 
 class TotalVariationLoss(Term):
-    r"""`(\overline{|\partial_x z|} + \overline{|\partial_y z|}) / \sigma_z`, the steps between
-    neighbouring cells.
+    r"""The mean step between neighbouring cells of the latents' modes, along both axes.
 
-    Over the latents' modes; divided by their standard deviation, so that smaller latents are no smoother
-    ones. `relative=False` leaves the division out, as ai-toolkit's option does. Without units, or in those of
-    the latents. Source: Rudin, Osher, Fatemi (1992), the anisotropic form.
+    .. math:: L = (\overline{|\Delta_x z|} + \overline{|\Delta_y z|}) / \sigma_z
+
+    Divided by the latents' standard deviation, so that smaller latents are no smoother ones. `relative=False`
+    leaves the division out, as ai-toolkit's option does. Without units, or in those of the latents. Source:
+    Rudin, Osher, Fatemi (1992), the anisotropic form.
 
     Args:
         relative: divide by the standard deviation.
@@ -37,6 +38,7 @@ class TotalVariationLoss(Term):
     """
 
     name: ClassVar[str] = "total_variation"
+    needs_grid: ClassVar[bool] = True
     only_latents: ClassVar[bool] = True
 
     def __init__(self, *, relative: bool = True) -> None:

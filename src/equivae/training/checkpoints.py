@@ -124,9 +124,8 @@ def read_images(path: Path) -> dict[str, Any] | None:
 
 def check_settings(path: Path, state: RunState, settings: dict[str, Any]) -> None:
     """Raise `InputError` if a checkpoint is of another run; a longer one of the same is welcome."""
-    usual = (
-        FinetuneConfig().to_dict()
-    )  # an older checkpoint's run had no other value of a newer option
+    # An older checkpoint's run had the usual value of an option that it does not know.
+    usual = FinetuneConfig().to_dict()
     for name, value in json.loads(json.dumps(settings)).items():
         before = state.settings.get(name, usual.get(name))
         if before == value:
@@ -170,7 +169,7 @@ _FINGERPRINTS = {
 def _say_how_it_is_lengthened(
     path: Path, state: RunState, settings: dict[str, Any], before: int
 ) -> None:
-    scheduler, steps = settings["lr_scheduler"], settings["max_train_steps"]
+    steps = settings["max_train_steps"]
     early = min(settings["bottleneck_steps"], 2 * steps)
     if state.bottleneck_steps and state.bottleneck_steps != early:
         logger.warning(
@@ -181,7 +180,10 @@ def _say_how_it_is_lengthened(
             steps,
             early,
         )
-    if scheduler not in ("constant", "constant_with_warmup"):
+    rival = (settings.get("terms") or {}).get("adversarial", {}).get("lr_scheduler", "constant")
+    for scheduler in (settings["lr_scheduler"], rival):
+        if scheduler in ("constant", "constant_with_warmup"):
+            continue
         logger.warning(
             "%s is of a run of %d steps, this one has %d: from step %d on the learning rate follows the "
             "%r schedule over %d steps, so the result is not that of a run planned so from its start.",
