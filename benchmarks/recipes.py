@@ -7,7 +7,7 @@ Every arm is a `finetune` of the library with the recipe's transforms, draws and
 share stands above it: crops, batch, learning rate, all on one thread. Each arm says what it leaves out of the
 published system: LPIPS and discriminators, which a few seconds cannot train, are left out of all. The
 control, "plain", is reconstruction training for the same seconds. Seconds are the processor's, without
-measuring and without what comes before the first step. Results are kept by arm; a killed run goes on where it stopped.
+measuring and without what comes before the first step. Results are kept by arm; a killed run goes on.
 """
 
 from __future__ import annotations
