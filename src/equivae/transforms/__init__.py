@@ -13,6 +13,7 @@ from equivae.transforms.groups import (
     split_transforms,
 )
 from equivae.transforms.lattice import LatticeTransform
+from equivae.transforms.paste import Paste
 from equivae.transforms.placing import CellTransform
 from equivae.transforms.registry import (
     FunctionTransform,
@@ -46,6 +47,7 @@ __all__ = [
     "Group",
     "LatticeTransform",
     "ModuleResponse",
+    "Paste",
     "PerSample",
     "RandomTransform",
     "RepresentedTransform",
