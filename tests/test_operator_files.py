@@ -292,7 +292,7 @@ def test_weights_are_whole_when_writing_fails(tmp_path, turned, monkeypatch):
     def fail(*args: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("equivae.operators.transform.save_file", fail)
+    monkeypatch.setattr("equivae.operators.writing.save_file", fail)
     with pytest.raises(OSError, match="no space"):
         fit(kernel_size=1).save(tmp_path)
     after = load_file(tmp_path / "latent_op.safetensors")
