@@ -2,7 +2,7 @@
 
     python docs/tools/home.py --data DATA
 
-DATA holds `taef2` (a pretrained autoencoder), `photos` for the fit, and `kodak`, whose photographs are free of
+DATA holds `taef2`, a pretrained autoencoder, `photos` for the fit, and `kodak`, whose photographs are free of
 restrictions. Writes docs/images/home.jpg.
 """
 
