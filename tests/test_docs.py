@@ -17,6 +17,7 @@ MARKED = [b for b in BLOCKS if b.language == "python" and b.needs]
 SHELL = [b for b in BLOCKS if b.language == "bash"]
 USAGE_ERROR = typer.BadParameter.__mro__[1]  # click's own or the one that newer typers bring along
 CHECKED_ELSEWHERE = {"toml", "bibtex", "text"}  # nothing to run
+DIFFS = [b for b in BLOCKS if b.language == "diff"]
 
 
 def running(page: Path) -> list[Block]:
@@ -52,8 +53,15 @@ def test_the_commands_exist_and_take_these_options(block: Block) -> None:
         check_command(words)
 
 
+@pytest.mark.parametrize("block", DIFFS, ids=str)
+def test_a_diff_is_python_before_and_after(block: Block) -> None:
+    for side in "-+":
+        lines = [line[2:] for line in block.code.splitlines() if line[:1] in (" ", side)]
+        compile("\n".join(lines), block.page, "exec")
+
+
 def test_no_block_is_left_out() -> None:
-    known = {"python", "bash", *CHECKED_ELSEWHERE}
+    known = {"python", "bash", "diff", *CHECKED_ELSEWHERE}
     assert [str(b) for b in BLOCKS if b.language not in known] == []
     assert {b.page for b in BLOCKS} >= {"README.md", "docs/get-started.md", "docs/concepts.md"}
     assert all(b.needs in (None, "network", "GPU", "network, GPU") for b in BLOCKS)

@@ -72,8 +72,7 @@ def _command(name: str, command: TyperCommand) -> str:
         if option.name == "help":
             continue
         flags = "<br>".join(f"`{flag}`" for flag in [*option.opts, *option.secondary_opts])
-        text = re.sub(r"\[/?dim\]|\\\[default: [^\]]*\]", "", getattr(option, "help", "")).strip()
-        rows.append((flags, _default(option), text))
+        rows.append((flags, _default(option), getattr(option, "help", "")))
     if rows:
         lines += ["", _table(("option", "default", "meaning"), rows)]
     return "\n".join(lines)
@@ -82,8 +81,8 @@ def _command(name: str, command: TyperCommand) -> str:
 def _default(option: Any) -> str:
     if option.required:
         return "**required**"
-    shown = re.search(r"\\\[default: ([^\]]*)\]", option.help or "")
-    value = shown[1] if shown else option.default
+    shown = getattr(option, "show_default", None)
+    value = shown if isinstance(shown, str) else option.default
     return "" if value is None else f"`{value}`"
 
 

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from itertools import zip_longest
 from typing import Any, TextIO
 
 __all__ = [
@@ -83,7 +84,7 @@ def redact_arguments(arguments: Sequence[str]) -> list[str]:
 
 def register_arguments(arguments: Sequence[str]) -> None:
     """Register what the options of a command that carry secrets hold."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         name, equals, value = argument.partition("=")
         if argument.startswith("-") and carries_secret(name):
             register_secret(value if equals else following)

@@ -26,7 +26,7 @@ class LatentAugment:
         p: probability of the move.
         scaled: how the latents are scaled: a `LatentScaling`, or its factor alone; `None` for latents as
             `encode` returns them.
-        transform: what the op shall be for; its inverse is taken if that is the one.
+        transform: the transform that is wanted; its inverse is taken if that is the one.
 
     It takes a batch `(B, c, h, w)` or one latent `(c, h, w)`, and `wrap` makes a `Dataset` of one. Draws come
     from torch's global generator, which a `DataLoader` seeds in each of its workers, or from `generator`.

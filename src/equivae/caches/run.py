@@ -54,7 +54,7 @@ def transform(
     Args:
         cache_dir: the folder; those below it count.
         latent_op: a folder of `equivae fit`, its name on the hub, a transform, or a plain transform's name.
-        transform: what it shall be for, such as `"hflip"`; an op's inverse is taken if that is the one.
+        transform: the transform that is wanted, such as `"hflip"`; its inverse is taken if that fits.
         format: one of `equivae.caches.FORMATS`, or `"auto"`.
         output_dir: the second folder, `<cache_dir>-<transform>` by default.
         scaled: whether the cache holds scaled latents, or how they are scaled. By default what the format

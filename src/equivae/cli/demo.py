@@ -28,7 +28,7 @@ def demo(
 
     check_claim(output_dir)
     console.print(
-        "A latent turned by 180° shall decode to the image turned by 180°: every way to it."
+        "The goal: a latent turned by 180° decodes to the image turned by 180°. Four ways to reach it."
     )
     result = run(output_dir, seed=seed, max_train_steps=max_train_steps)
     # Without lines, so that nothing is cut off in a terminal of 80.

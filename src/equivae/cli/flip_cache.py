@@ -21,7 +21,7 @@ def flip_cache(
         str, opt("latent_op", "A folder of `equivae fit`, its hub name, or a plain transform.")
     ],
     transform: Annotated[
-        Optional[str], opt("transform", "What the op shall be for, such as hflip.")
+        Optional[str], opt("transform", "The transform that is wanted, such as hflip.")
     ] = None,
     format: Annotated[
         str, opt("format", "kohya, lightningdit, ai_toolkit, simpletuner, plain; or auto.")

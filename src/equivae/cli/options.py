@@ -163,8 +163,8 @@ def with_options(
         if kind is bool:
             flag = f"{flag}/--no_{option.name}"
         default = defaults.get(option.name, option.default)
-        shown = "" if default is None else f" [dim]\\[default: {default}][/dim]"
-        info = typer.Option(flag, help=f"{option.metadata['help']}{shown}", show_default=False)
+        shown = False if default is None or default is False else str(default)
+        info = typer.Option(flag, help=option.metadata["help"], show_default=shown)
         # None marks an option that was not given, so that a recipe's value stands.
         annotation: Any = Annotated[Optional[kind], info]  # type: ignore[valid-type]
         added.append(

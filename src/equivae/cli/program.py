@@ -8,12 +8,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from itertools import zip_longest
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+import equivae
 from equivae.autoencoder.doubt import ScalingDoubtWarning
 from equivae.cli.compare import compare
 from equivae.cli.demo import demo
@@ -23,6 +25,7 @@ from equivae.cli.finetune import finetune
 from equivae.cli.fit import fit
 from equivae.cli.fit_map import fit_map, fit_preview
 from equivae.cli.flip_cache import flip_cache
+from equivae.cli.help import Command, Commands
 from equivae.cli.recipes import recipes
 from equivae.cli.symmetrize import symmetrize
 from equivae.cli.transforms import transforms
@@ -62,17 +65,38 @@ def _passing_interrupts(command: Callable[..., None]) -> Callable[..., None]:
 
 
 app = typer.Typer(
-    help="Make any diffusers VAE equivariant: a transform of the latent decodes to that of the image.",
+    cls=Commands,
+    help="Make a diffusers VAE equivariant, so that a transform of the latent decodes to the same transform "
+    "of the image.",
+    epilog="Run `equivae demo` first: it needs no model, no images and no network.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
 )
 for command in (demo, finetune, evaluate, compare, fit, symmetrize, export, transforms, recipes):
-    app.command()(_passing_interrupts(command))
-app.command("flip-cache")(_passing_interrupts(flip_cache))
-app.command("fit-map")(_passing_interrupts(fit_map))
-app.command("fit-preview")(_passing_interrupts(fit_preview))
+    app.command(cls=Command)(_passing_interrupts(command))
+app.command("flip-cache", cls=Command)(_passing_interrupts(flip_cache))
+app.command("fit-map", cls=Command)(_passing_interrupts(fit_map))
+app.command("fit-preview", cls=Command)(_passing_interrupts(fit_preview))
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"equivae {equivae.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of the copy that typer brings
 
@@ -97,6 +121,9 @@ def _run() -> int:
         _check_given(sys.argv[1:])
         return int(app(standalone_mode=False) or 0)
     except _UsageError as error:
+        missing = getattr(error, "param", None)
+        if not error.message and missing is not None:
+            return _fail(_left_out(error.ctx.command_path, missing), INPUT)
         if not error.message:  # no command at all: the help
             error.show()
             return INPUT
@@ -145,9 +172,15 @@ def _warn(message: str) -> None:
     Console(stderr=True).print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
 
 
+def _left_out(command: str, option: Any) -> str:
+    """What to do where an option that a command needs is not given."""
+    text = f"{command} needs {option.opts[0]}; `{command} --help` lists its options."
+    return f"{text} `equivae demo` needs none."
+
+
 def _check_given(words: Sequence[str]) -> None:
     """`InputError` for an option whose value is an empty text, as of a shell variable that is not set."""
-    for option, following in zip(words, [*words[1:], None], strict=True):
+    for option, following in zip_longest(words, words[1:]):
         name, equals, value = option.partition("=")
         if name.startswith("--") and (value if equals else following) == "":
             raise InputError(f"{name} has an empty value; give it one, or leave the option out.")
