@@ -17,10 +17,10 @@ __all__ = ["demo"]
 
 def demo(
     output_dir: OutputDir = Path("equivae-demo"),
-    seed: Annotated[int, opt("seed", "Of images and draws.", range=SEED)] = 0,
+    seed: Annotated[int, opt("seed", "Seed of the images and draws.", range=SEED)] = 0,
     max_train_steps: Annotated[
         Optional[int],
-        opt("max_train_steps", "Of each fine-tune; fewer is faster.", range=at_least(1)),
+        opt("max_train_steps", "Steps of each fine-tune; fewer is faster.", range=at_least(1)),
     ] = None,
 ) -> None:
     """The embedded VAE under 180° rotation: fitted, symmetrized, fine-tuned; minutes on two CPU cores."""

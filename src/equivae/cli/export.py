@@ -31,7 +31,7 @@ def export(
         Optional[str],
         opt(
             "family",
-            "Of an AutoencoderTiny: sd, sdxl, sd3 or flux, the diffusion models whose latents it has.",
+            "Family of an AutoencoderTiny: sd, sdxl, sd3 or flux, the models whose latents it has.",
         ),
     ] = None,
     padding_mode: Annotated[

@@ -55,7 +55,7 @@ def fit(
         bool, typer.Option("--involution", help="Project a 1x1 operator to eigenvalues of +1, -1.")
     ] = False,
     name: Annotated[
-        Optional[str], opt("name", "Of the fitted transform.", check=check_name)
+        Optional[str], opt("name", "Name of the fitted transform.", check=check_name)
     ] = None,
     resolution: Resolution = 256,
     max_samples: FewSamples = None,
@@ -64,9 +64,16 @@ def fit(
     mixed_precision: Annotated[str, opt_of(FitOptions, "mixed_precision")] = "no",
     seed: Annotated[int, opt_of(FitOptions, "seed")] = 0,
     max_train_steps: Annotated[
-        int, opt("max_train_steps", "Of the network or the decoded objective.", range=at_least(1))
+        int,
+        opt(
+            "max_train_steps",
+            "Steps of a network or of the decoded objective.",
+            range=at_least(1),
+        ),
     ] = 300,
-    learning_rate: Annotated[float, opt("learning_rate", "Of these steps.", range=above(0))] = 1e-3,
+    learning_rate: Annotated[
+        float, opt("learning_rate", "Rate of these steps.", range=above(0))
+    ] = 1e-3,
     width: Annotated[int, opt_of(NetworkOptions, "width")] = 64,
     layers: Annotated[int, opt_of(NetworkOptions, "layers")] = 3,
     objective: Annotated[str, opt_of(FitOptions, "objective")] = "latent",

@@ -60,7 +60,7 @@ def fit_map(
     ridge: Annotated[Optional[float], opt_of(FitOptions, "ridge")] = None,
     border: Annotated[bool, flag_of(FitOptions, "border")] = True,
     magnitude: Annotated[bool, typer.Option("--magnitude", help="|z| beside the latent.")] = False,
-    name: Annotated[Optional[str], opt("name", "Of the map.", check=check_name)] = None,
+    name: Annotated[Optional[str], opt("name", "Name of the map.", check=check_name)] = None,
     resolution: Resolution = 256,
     max_samples: FewSamples = None,
     validation_split: Annotated[float, opt_of(FitOptions, "validation_split")] = 0.1,
@@ -71,11 +71,14 @@ def fit_map(
     revision: Revision = None,
     model_config_name_or_path: ModelConfig = None,
     target_subfolder: Annotated[
-        Optional[str], opt("target_subfolder", "Of the target model, where it has one.")
+        Optional[str], opt("target_subfolder", "Subfolder of the target model, where it has one.")
     ] = None,
     target_model_config_name_or_path: Annotated[
         Optional[str],
-        opt("target_model_config_name_or_path", "Of the target, if it is a single file."),
+        opt(
+            "target_model_config_name_or_path",
+            "Configuration of the target, if it is a single file.",
+        ),
     ] = None,
     image_column: ImageColumn = None,
     split: Split = None,

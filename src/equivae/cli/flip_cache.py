@@ -38,9 +38,11 @@ def flip_cache(
     ] = None,
     scaling_factor: Annotated[
         Optional[float],
-        opt("scaling_factor", "Of scaled latents, where the format has none.", range=above(0)),
+        opt(
+            "scaling_factor", "Factor of scaled latents, where the format has none.", range=above(0)
+        ),
     ] = None,
-    shift_factor: Annotated[float, opt("shift_factor", "Of scaled latents.")] = 0.0,
+    shift_factor: Annotated[float, opt("shift_factor", "Shift of scaled latents.")] = 0.0,
     check: Annotated[
         int,
         opt("check", "Encode the images of so many files again and compare.", range=at_least(0)),

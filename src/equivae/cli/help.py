@@ -33,7 +33,18 @@ _MODEL = (
     "model_config_name_or_path",
     "baseline",
 )
-_IMAGES = ("train_data_dir", "data_dir", "dataset_name", "validation_data_dir", "max_samples")
+_IMAGES = (
+    "train_data_dir",
+    "data_dir",
+    "dataset_name",
+    "validation_data_dir",
+    "max_samples",
+    "resolution",
+    "image_column",
+    "split",
+    "background",
+    "validation_split",
+)
 _GROUPS: dict[type[Options], str] = {
     ImageOptions: "Images",
     ObjectiveOptions: "Objective",
@@ -50,7 +61,8 @@ class Command(typer.core.TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help."""
         parts: list[Any] = [_usage(ctx), _described(self.help)]
-        for heading, options in _grouped(self.get_params(ctx)).items():
+        grouped = _grouped(self.get_params(ctx), of_a_finetune=self.name == "finetune")
+        for heading, options in grouped.items():
             rows = [(_names(one), _explained(one)) for one in options]
             parts.append(Panel(_table(rows), title=heading, title_align="left", border_style="dim"))
         _print(parts)
@@ -98,24 +110,24 @@ def _table(rows: list[tuple[str, Text]]) -> Table:
     return table
 
 
-def _grouped(options: list[Any]) -> dict[str, list[Any]]:
+def _grouped(options: list[Any], *, of_a_finetune: bool) -> dict[str, list[Any]]:
     """The options by heading, in the order in which the headings are met."""
     found: dict[str, list[Any]] = {}
     for one in options:
-        found.setdefault(_heading(one.name), []).append(one)
+        found.setdefault(_heading(one.name, of_a_finetune), []).append(one)
     order = ["Model", "Images", "Output"]
     last = found.pop("Help", [])
     first = {heading: found.pop(heading) for heading in order if heading in found}
     return {**first, **found, "Help": last}
 
 
-def _heading(name: str) -> str:
+def _heading(name: str, of_a_finetune: bool) -> str:
     if name == "help":
         return "Help"
     for heading, names in (("Model", _MODEL), ("Images", _IMAGES), ("Output", _OUTPUT)):
         if name in names:
             return heading
-    for group, heading in _GROUPS.items():
+    for group, heading in _GROUPS.items() if of_a_finetune else ():
         if name in {one.name for one in dataclasses.fields(group)}:
             return heading
     return "Options"

@@ -129,14 +129,14 @@ FewSamples = Annotated[Optional[int], opt("max_samples", "Images used at most.",
 ImageColumn = Annotated[Optional[str], opt_of(ImageOptions, "image_column")]
 Split = Annotated[Optional[str], opt_of(ImageOptions, "split")]
 Background = Annotated[Optional[str], opt_of(ImageOptions, "background")]
-Subfolder = Annotated[Optional[str], opt("subfolder", "Of the model, where it has one.")]
-Variant = Annotated[Optional[str], opt("variant", "Of the weights, such as fp16.")]
-Revision = Annotated[Optional[str], opt("revision", "Of the model on the hub.")]
+Subfolder = Annotated[Optional[str], opt("subfolder", "Subfolder of the VAE in the model.")]
+Variant = Annotated[Optional[str], opt("variant", "Variant of the weights, such as fp16.")]
+Revision = Annotated[Optional[str], opt("revision", "Revision of the model on the hub.")]
 ModelConfig = Annotated[
     Optional[str],
     opt(
         "model_config_name_or_path",
-        "Of a single .safetensors file: sd, sdxl, sd3, flux, or a folder with config.json.",
+        "Family of a single .safetensors file: sd, sdxl, sd3, flux, or a folder with config.json.",
     ),
 ]
 

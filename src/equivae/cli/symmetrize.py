@@ -41,7 +41,7 @@ def symmetrize(
     method: Annotated[str, opt("method", "fundamental-domain, or average.")] = "fundamental-domain",
     train_data_dir: TrainDataDir = None,
     dataset_name: DatasetName = None,
-    kernel_size: Annotated[str, opt("kernel_size", "Of the context's latent ops.")] = "5",
+    kernel_size: Annotated[str, opt("kernel_size", "Side of the context's latent ops.")] = "5",
     magnitude: Annotated[int, opt_of(FitOptions, "magnitude")] = 0,
     margin: Annotated[
         str, opt("margin", "Cells around the domain; auto measures it, all takes the whole grid.")

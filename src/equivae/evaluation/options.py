@@ -71,7 +71,7 @@ class NumberOptions(Options):
         "A folder or an .npz file with mu and sigma, for the imagenet protocol's rFID.",
         check=check_reference,
     )
-    seed: int = option(0, "Of random transforms, of intervals and of tests.", range=SEED)
+    seed: int = option(0, "Seed of random transforms, of intervals and of tests.", range=SEED)
     progress: bool = option(True, "Show a progress bar.")
 
     def check(self) -> None:

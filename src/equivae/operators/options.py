@@ -63,13 +63,13 @@ class NetworkOptions(Options):
     """Of the residual network, and of the gradient steps that it or a decoded objective takes."""
 
     max_train_steps: int = option(300, "Optimiser steps.", range=at_least(1))
-    learning_rate: float = option(1e-3, "Of Adam.", range=above(0))
+    learning_rate: float = option(1e-3, "Learning rate of Adam.", range=above(0))
     train_batch_size: int = option(8, "Images per step.", range=BATCH)
     width: int = option(64, "Channels inside the network.", range=at_least(1, 4096))
-    seed: int = option(0, "Of the weights and the order.", range=SEED)
+    seed: int = option(0, "Seed of the weights and of the order.", range=SEED)
     layers: int = option(3, "Layers of the network.", range=at_least(2, 100))
     max_seconds: float = option(
-        300.0, "Of the steps, the looks at held-out images included.", range=above(0)
+        300.0, "Seconds for the steps, the looks at held-out images included.", range=above(0)
     )
     crop: int | None = option(
         None, "Side in pixels of random crops to learn from; else whole images.", range=SIDE
@@ -86,7 +86,9 @@ class FitOptions(Options):
     method: Method = option("linear", "linear, or network: a small residual network on top of it.")
     padding: Padding = option("zeros", "Cells beyond the border: zeros, replicate or reflect.")
     ridge: float | None = option(
-        None, "Of the least squares; else held-out images choose it.", range=NOT_NEGATIVE
+        None,
+        "Ridge of the least squares; by default held-out images choose it.",
+        range=NOT_NEGATIVE,
     )
     involution: bool = option(False, "Project a 1x1 operator to eigenvalues of +1, -1.")
     # Held-out images choose the ridge.
@@ -97,9 +99,9 @@ class FitOptions(Options):
     )
     eval_batch_size: int = option(4, "Images per encoder call.", range=BATCH)
     mixed_precision: Precision = option(
-        "no", "Of encodes, no, fp16 or bf16; under bf16 gradient steps decode in it too."
+        "no", "Precision of encodes: no, fp16 or bf16; under bf16 gradient steps decode in it too."
     )
-    seed: int = option(0, "Of the split and of the network.", range=SEED)
+    seed: int = option(0, "Seed of the split and of the network.", range=SEED)
     network: NetworkOptions = field(default_factory=NetworkOptions)
     progress: bool = True
     objective: Objective = option(

@@ -46,7 +46,7 @@ class HubOptions(Options):
 
     license: str | None = option(
         None,
-        "Of the saved VAE, for its card, as the hub names it.",
+        "Licence of the saved VAE, for its card, as the hub names it.",
         check=_check_license,
         free=True,
     )

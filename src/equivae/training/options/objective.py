@@ -37,7 +37,7 @@ class ObjectiveOptions(LearningOptions):
         False, "Fit a latent op for every transform on the training images before training."
     )
     kernel_size: int = option(
-        5, "Of these latent ops: odd number of latent cells.", check=_check_kernel_size
+        5, "Side of these latent ops: an odd number of latent cells.", check=_check_kernel_size
     )
     train_operator: bool = option(
         False, "Train fitted latent ops along with the VAE; needs train='decoder'."

@@ -74,7 +74,7 @@ class RunOptions(Options):
     logging_steps: int = option(
         10, "Record the loss every so many steps.", range=at_least(1), free=True
     )
-    seed: int = option(0, "Of the split, the order and every draw.", range=SEED)
+    seed: int = option(0, "Seed of the split, the order and every draw.", range=SEED)
     update_scaling_factor: bool = option(
         True,
         "Write the measured scaling and shift factor to the config if the latents changed.",
