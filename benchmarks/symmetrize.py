@@ -25,7 +25,8 @@ import equivae
 import record
 from equivae.autoencoder import evaluating
 from equivae.operators import load_latent_op
-from equivae.symmetry import SymmetrizedVAE, lattice_group
+from equivae.symmetry import SymmetrizedVAE
+from equivae.symmetry.domain import lattice_group
 from equivae.units import psnr
 from taef2 import load_taef2
 
