@@ -116,7 +116,7 @@ def test_factors_are_resumed_exactly(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lora_target_modules": "conv1"}, "lora_target_modules='conv1' does nothing without"),
+        ({"lora_target_modules": "conv1"}, "lora_target_modules=['conv1'] does nothing without"),
         ({"lora_rank": 2, "lora_target_modules": "to_qq"}, "'to_qq' matches no layer"),
         ({"lora_rank": 2, "lora_target_modules": "cnv1"}, "Did you mean 'conv1'"),
         ({"freeze": "decoder.conv_oot*"}, "Did you mean 'decoder.conv_out'"),

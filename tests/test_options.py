@@ -79,7 +79,7 @@ REFUSED = [
     ({"use_ema": 1}, r"use_ema must be True or False, got 1 \(int\)"),
     ({"seed": -1}, "seed must not be negative, got -1"),
     ({"seed": 2**32}, "seed must be at most 4294967295, got 4294967296"),
-    ({"train": None}, "train must be 'all' or 'decoder' or 'encoder', got None"),
+    ({"train": None}, "train must be 'all' or 'decoder' or 'encoder' or 'lora', got None"),
     ({"kernel_size": 4}, "kernel_size must be an odd number"),
     ({"kernel_size": 10**9 + 1}, "at most 99, got 1000000001"),
     ({"reconstruction": ["mse"]}, "unknown reconstruction loss"),
