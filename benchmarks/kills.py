@@ -18,6 +18,7 @@ import json
 import os
 import pkgutil
 import random
+import re
 import shutil
 import signal
 import sys
@@ -40,7 +41,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     "cached latents": {"recipe": "decoder", "latent_cache_mb": 0, "distillation": 0.2},
     "fitted": {"recipe": "fitted", "kernel_size": 3},
     "ema": {"bottleneck_steps": 0, "use_ema": True, "checkpoints_total_limit": 1},
-    "accumulation": {"bottleneck_steps": 0, "gradient_accumulation_steps": 2, "sample_posterior": True},
+    "accumulation": {
+        "bottleneck_steps": 0,
+        "gradient_accumulation_steps": 2,
+        "sample_posterior": True,
+    },
 }
 COMMON: dict[str, Any] = {
     "max_train_steps": 6,
@@ -72,7 +77,9 @@ def main(
     _import_everything()
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / "kills.jsonl"
-    tried = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    tried = (
+        [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    )
     wholes = {name: _whole(folder, name) for name in recipes.split(",")}
     while sum(len(t["kills"]) for t in tried) < kills:
         name = list(wholes)[len(tried) % len(wholes)]
@@ -240,7 +247,11 @@ def _content(path: Path) -> str:
     content = path.read_bytes()
     if path.suffix == ".safetensors":  # which writes its header in any order
         with safe_open(path, "pt") as file:
-            told = {"": file.metadata()}
+            told = {
+                "": re.sub(
+                    r'"seconds": [0-9.e-]+', "", str(sorted((file.metadata() or {}).items()))
+                )
+            }
             for name in sorted(file.keys()):
                 tensor = file.get_tensor(name)
                 told[name] = [str(tensor.dtype), [*tensor.shape], tensor.flatten().tolist()]
@@ -255,7 +266,9 @@ def _content(path: Path) -> str:
 
 
 def _differences(whole: dict[str, str], found: dict[str, str]) -> list[str]:
-    return sorted(name for name in whole.keys() | found.keys() if whole.get(name) != found.get(name))
+    return sorted(
+        name for name in whole.keys() | found.keys() if whole.get(name) != found.get(name)
+    )
 
 
 def _table(tried: list[dict[str, Any]]) -> str:

@@ -29,6 +29,7 @@ __all__ = [
     "hide_secrets",
     "make_folder",
     "partial_folder",
+    "remove_folder",
     "reserve",
     "write_beside",
     "write_files_beside",
@@ -249,6 +250,15 @@ def write_folder_beside(path: Path, write: Callable[[Path], None]) -> None:
         else:
             temporary.replace(path)
             _sync(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder in one step: killed in the middle, nothing of it is left under its name."""
+    with _one_sentence(path):
+        gone = partial_folder(path)
+        shutil.rmtree(gone, ignore_errors=True)
+        path.replace(gone)
+        shutil.rmtree(gone)
 
 
 def write_files_beside(folder: Path, write: Callable[[Path], None]) -> None:

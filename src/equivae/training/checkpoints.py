@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from equivae.errors import InputError, first_line
 from equivae.files.writing import (
     hide_secrets,
     partial_folder,
+    remove_folder,
     write_beside,
     write_folder_beside,
 )
@@ -209,8 +209,11 @@ def take_up(folder: Path, checkpoint: Path, state: RunState) -> None:
     state.branch = _branch_of(known[-1]) + 1
     content = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     content["branch"] = state.branch
-    text = json.dumps(content)
-    write_beside(checkpoint / STATE_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def write(path: Path) -> None:
+        path.write_text(json.dumps(content), encoding="utf-8")
+
+    write_beside(checkpoint / STATE_FILE, write)
 
 
 def save_checkpoint(
@@ -252,7 +255,7 @@ def save_checkpoint(
     if limit is not None:
         earlier = [p for p in list_checkpoints(folder) if _step_of(p) <= state.step]
         for old in earlier[:-limit]:
-            shutil.rmtree(old)
+            remove_folder(old)
     return path
 
 

@@ -119,7 +119,7 @@ class Session:
         return lock
 
     def check_folder(self) -> None:
-        """`WriteError` where the output folder is no longer the one that was taken: nothing is written then."""
+        """`WriteError` where the output folder is no longer the one that was taken."""
         if self._lock_file is not None and _identity(self.work_dir / "lock") != self._lock_file:
             raise WriteError(
                 f"{self.plan.output_dir} was removed or replaced while the run was writing to it; nothing "
