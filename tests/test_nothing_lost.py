@@ -95,6 +95,29 @@ def test_a_power_cut_finds_whole_files_under_their_names(
     assert not disk.unsure()
 
 
+def test_a_folder_is_removed_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from equivae.files.writing import clear_leftovers, remove_folder
+
+    folder = tmp_path / "checkpoint-1"
+    folder.mkdir()
+    for name in ("run.json", "model.safetensors"):
+        (folder / name).write_text("whole")
+    unlink = os.unlink
+
+    def killed(path: Any, **options: Any) -> None:
+        unlink(path, **options)
+        raise Cut
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", killed)
+        with pytest.raises(Cut):
+            remove_folder(folder)
+    assert not folder.exists()
+    assert list(tmp_path.iterdir())
+    clear_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
     whole = finetune(tmp_path / "whole", ConvAE(), checkpointing_steps=1)
     cut = tmp_path / "cut"

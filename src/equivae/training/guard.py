@@ -91,7 +91,8 @@ class Guard(Hook):
         if spike and self._spikes < _SPIKES:
             self._spikes += 1
             logger.warning(
-                "step %d is left out once: its loss of %.4g is more than %g times the usual %.4g (images %s).",
+                "step %d is left out once: its loss of %.4g is more than %g times the usual %.4g "
+                "(images %s).",
                 state.step + 1,
                 loss,
                 self.factor,
