@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -197,7 +197,8 @@ def _make_durable(folder: Path) -> None:
     new = [p for p in (folder, *folder.parents) if not p.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in reversed(new):
-        _sync(path.parent)
+        with suppress(PermissionError):  # of a folder that takes new names and shows none
+            _sync(path.parent)
 
 
 def write_beside(path: Path, write: Callable[[Path], None]) -> None:

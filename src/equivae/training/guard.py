@@ -85,7 +85,8 @@ class Guard(Hook):
         told = gathered(float(torch.stack(self._losses).mean()))
         self._losses = []
         loss = sum(told) / len(told)
-        if not math.isfinite(loss):  # which is no spike, and ends the run
+        if not math.isfinite(loss):  # which is no spike: it ends the run, or overflowed under fp16
+            self._spikes = 0
             return False
         spike = 0 < self.factor * state.usual_loss < loss
         if spike and self._spikes < _SPIKES:

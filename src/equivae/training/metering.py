@@ -114,6 +114,7 @@ class Profiling(Hook):
             self._profiler.step()
 
     def _write(self, profiler: torch.profiler.profile) -> None:
-        assert self.path is not None
+        if self.path is None or not self.path.parents[1].is_dir():  # removed underneath
+            return
         make_folder(self.path.parent)
         write_beside(self.path, lambda path: profiler.export_chrome_trace(str(path)))
