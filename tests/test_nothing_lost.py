@@ -136,6 +136,14 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
     assert whole.output_dir != cut
 
 
+def test_a_run_killed_before_it_removed_the_oldest_checkpoint_does_so_later(tmp_path: Path) -> None:
+    options = {"checkpointing_steps": 1, "resume_from_checkpoint": "latest"}
+    finetune(tmp_path, ConvAE(), checkpoints_total_limit=None, **options)
+    assert len(list_checkpoints(tmp_path)) == 3
+    finetune(tmp_path, ConvAE(), checkpoints_total_limit=1, **options)
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["checkpoint-3"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
 def test_latents_that_the_disk_has_no_room_for(tmp_path: Path) -> None:
     # The system's own limit on a file's size stands for a disk without room.

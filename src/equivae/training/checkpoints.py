@@ -38,6 +38,7 @@ __all__ = [
     "load_checkpoint",
     "read_images",
     "read_state",
+    "remove_oldest",
     "save_checkpoint",
     "take_up",
 ]
@@ -252,11 +253,17 @@ def save_checkpoint(
         (target / STATE_FILE).write_text(json.dumps(content), encoding="utf-8")
 
     write_folder_beside(path, write)
-    if limit is not None:
-        earlier = [p for p in list_checkpoints(folder) if _step_of(p) <= state.step]
-        for old in earlier[:-limit]:
-            remove_folder(old)
+    remove_oldest(folder, state.step, limit)
     return path
+
+
+def remove_oldest(folder: Path, step: int, limit: int | None) -> None:
+    """Leave at most so many checkpoints up to a step; all of them without a limit."""
+    if limit is None:
+        return
+    earlier = [p for p in list_checkpoints(folder) if _step_of(p) <= step]
+    for old in earlier[:-limit]:
+        remove_folder(old)
 
 
 def load_checkpoint(accelerator: Accelerator, path: Path, ema: EMAModel | None, step: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from equivae.errors import RunInterrupted
 from equivae.processes import gathered, on_main_process
-from equivae.training.checkpoints import save_checkpoint
+from equivae.training.checkpoints import remove_oldest, save_checkpoint
 from equivae.training.guard import Names
 from equivae.training.metering import Metering
 from equivae.training.signals import StopRequest
@@ -215,6 +215,10 @@ class Checkpointing(Hook):
         return state.step == self.max_steps or state.step % self.every == 0
 
     def on_start(self, state: RunState) -> None:
+        if (
+            self.accelerator.is_main_process and state.step
+        ):  # a run that was killed before it did so
+            remove_oldest(self.output_dir, state.step, self.limit)
         self.stop.can_save = True
 
     def on_step(self, state: RunState) -> None:
