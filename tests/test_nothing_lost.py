@@ -38,7 +38,7 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_killed_runs_end_as_if_nobody_had_killed_them(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "benchmarks" / "kills.py"
-    options = ("--kills", 3, "--recipes", "ema", "--folder", tmp_path)
+    options = ("--kills", 2, "--recipes", "ema", "--folder", tmp_path)
     done = run_forked(script, *options)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert "| ema |" in done.stdout
