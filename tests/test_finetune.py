@@ -546,7 +546,7 @@ def test_weights_spoiled_by_an_infinite_gradient_are_not_saved(tmp_path):
         return (decoded - target).square().mean() + (decoded * 0).sum().abs().sqrt()
 
     out = tmp_path / "out"
-    with pytest.raises(equivae.NonFiniteLossError, match="a weight became NaN") as error:
+    with pytest.raises(equivae.NonFiniteLossError, match="the gradient became NaN") as error:
         finetune(
             out,
             ConvAE(),

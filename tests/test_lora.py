@@ -184,3 +184,13 @@ def test_other_optimisers_learn_and_resume_exactly(name: str, rate: float, tmp_p
     path = str(tmp_path / "checkpoint-1")
     resumed = tuned(tmp_path / "resumed", resume_from_checkpoint=path, **options)
     assert all(v.equal(whole.vae.state_dict()[k]) for k, v in resumed.vae.state_dict().items())
+
+
+def test_the_best_vae_of_a_run_with_factors_is_a_plain_one(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    options = {"keep_best": "validation_loss", "validation_steps": 1, "validation_images": IMAGES}
+    result = tuned(tmp_path / "out", tiny_kl(), train="lora", lora_rank=2, **options)
+    best = AutoencoderKL.from_pretrained(tmp_path / "out" / "best").state_dict()
+    last = AutoencoderKL.from_pretrained(tmp_path / "out").state_dict()
+    assert best.keys() == last.keys() == tiny_kl().state_dict().keys()
+    assert all(value.equal(last[name]) for name, value in result.vae.state_dict().items())

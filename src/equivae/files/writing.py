@@ -8,8 +8,9 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from safetensors import SafetensorError
 
@@ -24,9 +25,12 @@ __all__ = [
     "check_output",
     "child",
     "claim_folder",
+    "clear_leftovers",
     "hide_secrets",
     "make_folder",
     "partial_folder",
+    "remove_folder",
+    "reserve",
     "write_beside",
     "write_files_beside",
     "write_folder_beside",
@@ -139,9 +143,38 @@ def check_output(name: str, folder: str | Path) -> None:
         raise InputError(_cannot(name, folder, error)) from error
 
 
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a killed `write_beside` or `write_folder_beside` left in a folder that nobody writes to.
+
+    What was to be replaced is put back where nothing took its place yet.
+    """
+    for path in [p for p in folder.iterdir() if _leftover(p)] if folder.is_dir() else []:
+        replaced = folder / path.name[1 : -len(".old")]
+        if path.name.endswith(".old") and not replaced.exists():
+            path.replace(replaced)
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def reserve(file: BinaryIO, size: int) -> None:
+    """Give a file so many bytes in all, zeros from here on, that the disk really has, or raise `OSError`.
+
+    Without it a file that is mapped into memory ends the process with SIGBUS once the disk is full.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    block = bytes(1 << 20)
+    while (left := size - file.tell()) > 0:
+        file.write(block[:left])
+    file.flush()
+
+
 def _make(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_durable(folder)
     except OSError as error:
         raise InputError(_cannot("output folder", folder, error)) from error
 
@@ -157,7 +190,16 @@ def _leftover(path: Path) -> bool:
 def make_folder(folder: Path) -> None:
     """`mkdir -p`; raises `WriteError` where none can be made."""
     with _one_sentence(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_durable(folder)
+
+
+def _make_durable(folder: Path) -> None:
+    """`mkdir -p`, with every name that is new on the disk."""
+    new = [p for p in (folder, *folder.parents) if not p.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(new):
+        with suppress(PermissionError):  # of a folder that takes new names and shows none
+            _sync(path.parent)
 
 
 def write_beside(path: Path, write: Callable[[Path], None]) -> None:
@@ -220,6 +262,15 @@ def write_folder_beside(path: Path, write: Callable[[Path], None]) -> None:
             _sync(path.parent)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder in one step: killed in the middle, nothing of it is left under its name."""
+    with _one_sentence(path):
+        gone = partial_folder(path)
+        shutil.rmtree(gone, ignore_errors=True)
+        path.replace(gone)
+        shutil.rmtree(gone)
+
+
 def write_files_beside(folder: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary folder inside `folder`, then rename all that it wrote into `folder`.
 
@@ -227,7 +278,7 @@ def write_files_beside(folder: Path, write: Callable[[Path], None]) -> None:
     """
     temporary = partial_folder(folder / "files")
     with _one_sentence(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_durable(folder)
         _fill(temporary, write)
         for path in sorted(temporary.iterdir()):
             target = folder / path.name
@@ -247,7 +298,8 @@ def _fill(temporary: Path, write: Callable[[Path], None]) -> None:
     """A temporary folder with what `write` writes, all of it on the disk; or no folder at all."""
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
+        _make_durable(temporary.parent)
+        temporary.mkdir()
         write(temporary)
         hide_secrets(temporary)
         mode = stat.S_IMODE(temporary.stat().st_mode) & 0o666  # a new folder's is the umask's

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +21,13 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
 from equivae.errors import InputError, first_line
-from equivae.files.writing import hide_secrets, partial_folder, write_folder_beside
+from equivae.files.writing import (
+    hide_secrets,
+    partial_folder,
+    remove_folder,
+    write_beside,
+    write_folder_beside,
+)
 from equivae.training.config import FinetuneConfig
 from equivae.training.state import RunState
 
@@ -34,7 +39,9 @@ __all__ = [
     "load_checkpoint",
     "read_images",
     "read_state",
+    "remove_oldest",
     "save_checkpoint",
+    "take_up",
 ]
 
 logger = logging.getLogger(__name__)
@@ -43,10 +50,10 @@ STATE_FILE, IMAGES_FILE, EMA_FILE = "run.json", "images.json", "ema.safetensors"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """`checkpoint-<step>` folders, oldest first."""
+    """`checkpoint-<step>` folders, oldest first: those that the run left behind, then those of its own."""
     named = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
     found = [p for p in named if (p / STATE_FILE).is_file()]  # other programs use the name as well
-    return sorted(found, key=_step_of)
+    return sorted(found, key=lambda path: (_branch_of(path), _step_of(path)))
 
 
 def find_checkpoint(folder: Path, wanted: str | None) -> Path | None:
@@ -196,6 +203,27 @@ def _say_how_it_is_lengthened(
         )
 
 
+def take_up(folder: Path, checkpoint: Path, state: RunState) -> None:
+    """Have `latest` mean the run that goes on from this checkpoint, and not what it leaves behind.
+
+    Where the folder has later checkpoints, this one and those to come are of a new branch. Nothing is
+    deleted; a later checkpoint is replaced when the run comes to its step.
+    """
+    known = list_checkpoints(folder)
+    if not known or checkpoint.resolve().parent != folder.resolve():
+        return
+    if known[-1].name == checkpoint.name:
+        return
+    state.branch = _branch_of(known[-1]) + 1
+    content = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    content["branch"] = state.branch
+
+    def write(path: Path) -> None:
+        path.write_text(json.dumps(content), encoding="utf-8")
+
+    write_beside(checkpoint / STATE_FILE, write)
+
+
 def save_checkpoint(
     accelerator: Accelerator,
     folder: Path,
@@ -232,11 +260,17 @@ def save_checkpoint(
         (target / STATE_FILE).write_text(json.dumps(content), encoding="utf-8")
 
     write_folder_beside(path, write)
-    if limit is not None:
-        earlier = [p for p in list_checkpoints(folder) if _step_of(p) <= state.step]
-        for old in earlier[:-limit]:
-            shutil.rmtree(old)
+    remove_oldest(folder, state.step, limit)
     return path
+
+
+def remove_oldest(folder: Path, step: int, limit: int | None) -> None:
+    """Leave at most so many checkpoints up to a step; all of them without a limit."""
+    if limit is None:
+        return
+    earlier = [p for p in list_checkpoints(folder) if _step_of(p) <= step]
+    for old in earlier[:-limit]:
+        remove_folder(old)
 
 
 def load_checkpoint(accelerator: Accelerator, path: Path, ema: EMAModel | None, step: int) -> None:
@@ -254,6 +288,13 @@ def load_checkpoint(accelerator: Accelerator, path: Path, ema: EMAModel | None, 
             for i, shadow in enumerate(ema.shadow_params):
                 shadow.copy_(weights[str(i)])
         ema.optimization_step = step
+
+
+def _branch_of(path: Path) -> int:
+    try:
+        return read_state(path).branch
+    except InputError:
+        return 0
 
 
 def _step_of(path: Path) -> int:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from equivae.errors import RunInterrupted
-from equivae.processes import gathered
-from equivae.training.checkpoints import save_checkpoint
+from equivae.processes import gathered, on_main_process
+from equivae.training.checkpoints import remove_oldest, save_checkpoint
+from equivae.training.guard import Names
+from equivae.training.metering import Metering
 from equivae.training.signals import StopRequest
 from equivae.training.state import RunState
 from equivae.training.trainer import Hook
@@ -57,6 +59,8 @@ class Recording(Hook):
         learning_rate: the present one.
         output_dir: of the run, for the message when the loss is no number.
         bar: the progress bar.
+        names: of the images of a step.
+        meter: more numbers for the trackers alone.
     """
 
     def __init__(
@@ -67,10 +71,14 @@ class Recording(Hook):
         learning_rate: Callable[[], float],
         output_dir: Path,
         bar: Any,
+        names: Names,
+        meter: Metering,
     ) -> None:
         self.accelerator, self.every, self.due = accelerator, every, due
         self.learning_rate, self.output_dir, self.bar = learning_rate, output_dir, bar
-        self.watch = Watch(accelerator.device)
+        self.names, self.meter = names, meter
+        skips = accelerator.scaler is not None
+        self.watch = Watch(accelerator.device, names.of, skips=skips)
 
     def on_start(self, state: RunState) -> None:
         self.watch.go_on(state.pending, self.accelerator.process_index)
@@ -78,6 +86,9 @@ class Recording(Hook):
 
     def on_batch(self, loss: Tensor, terms: dict[str, Tensor], state: RunState) -> None:
         self.watch.see(loss, terms, state.step + 1)
+
+    def on_gradient(self, norm: Tensor, state: RunState) -> None:
+        self.watch.see_gradient(norm, state.step + 1)
 
     def on_step(self, state: RunState) -> None:
         self.bar.update()
@@ -87,8 +98,9 @@ class Recording(Hook):
         record |= {"step": state.step, "epoch": state.epoch}
         record |= {"learning_rate": self.learning_rate()}
         state.history.append(record)
+        self.names.forget()
         self.bar.set_postfix(loss=f"{record['loss']:.4f}", **_short(record))
-        self.accelerator.log(record, step=state.step)
+        self.accelerator.log(record | self.meter.read(), step=state.step)
 
     def on_end(self, state: RunState) -> None:
         self.bar.close()
@@ -98,7 +110,8 @@ class Validation(Hook):
     """The objective on held-out images, under the weights that would be saved.
 
     Args:
-        validate: measures it.
+        validate: measures it, and its terms.
+        kept: the one of them that goes into the history, too.
         accelerator: has the trackers.
         every: steps between two validations; `None` validates after an epoch, unless so few steps came
             since the last time that validating would take much of the time.
@@ -108,14 +121,15 @@ class Validation(Hook):
 
     def __init__(
         self,
-        validate: Callable[[], float],
+        validate: Callable[[], dict[str, float]],
+        kept: str | None,
         accelerator: Accelerator,
         *,
         every: int | None,
         at_least: int,
         max_steps: int,
     ) -> None:
-        self.validate, self.accelerator = validate, accelerator
+        self.validate, self.kept, self.accelerator = validate, kept, accelerator
         self.every, self.at_least, self.max_steps = every, at_least, max_steps
 
     def on_step(self, state: RunState) -> None:
@@ -133,9 +147,10 @@ class Validation(Hook):
 
     def _record(self, state: RunState) -> None:
         record: dict[str, float] = {"step": state.step, "epoch": state.epoch}
-        record["validation_loss"] = self.validate()
+        measured = self.validate()
+        record |= {k: v for k, v in measured.items() if k in ("validation_loss", self.kept)}
         state.history.append(record)
-        self.accelerator.log(record, step=state.step)
+        self.accelerator.log(record | measured, step=state.step)
 
 
 class EarlyStopping(Hook):
@@ -161,6 +176,7 @@ class Checkpointing(Hook):
         output_dir: where `checkpoint-<step>` is written.
         stop: whether a signal asked the run to stop.
         images: what the images are, to find them again.
+        check_folder: raises `WriteError` where the folder is the run's no more.
         every: steps between two checkpoints.
         minutes: at most between two checkpoints; `None` or 0 for no such limit.
         max_steps: of the run.
@@ -177,6 +193,7 @@ class Checkpointing(Hook):
         output_dir: Path,
         stop: StopRequest,
         images: Mapping[str, Any],
+        check_folder: Callable[[], None],
         *,
         every: int,
         minutes: float | None,
@@ -187,6 +204,7 @@ class Checkpointing(Hook):
     ) -> None:
         self.accelerator, self.parameters, self.ema = accelerator, parameters, ema
         self.output_dir, self.stop, self.images = output_dir, stop, images
+        self.check_folder = check_folder
         self.every, self.minutes, self.max_steps = every, minutes, max_steps
         self.limit, self.agree_every, self.stops_here = limit, agree_every, stops
         self.recording: Recording | None = None
@@ -197,6 +215,10 @@ class Checkpointing(Hook):
         return state.step == self.max_steps or state.step % self.every == 0
 
     def on_start(self, state: RunState) -> None:
+        if (
+            self.accelerator.is_main_process and state.step
+        ):  # a run that was killed before it did so
+            remove_oldest(self.output_dir, state.step, self.limit)
         self.stop.can_save = True
 
     def on_step(self, state: RunState) -> None:
@@ -220,6 +242,7 @@ class Checkpointing(Hook):
         check_weights(self.parameters, state.step, self.output_dir)
         if self.recording is not None:
             state.pending = self.recording.watch.pending(self.output_dir)
+        on_main_process(self.check_folder)
         path = save_checkpoint(
             self.accelerator, self.output_dir, state, self.ema, self.images, limit=self.limit
         )

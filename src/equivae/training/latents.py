@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from equivae.autoencoder import Autoencoder, measuring
 from equivae.data.sources import ImageDataset, collate
+from equivae.errors import WriteError
+from equivae.files.writing import reserve
 from equivae.processes import process_state
 
 __all__ = ["WithCached", "cache_latents", "cache_taught"]
@@ -128,8 +131,17 @@ def _cache(
 
 
 def _allocate(path: Path, shape: tuple[int, ...]) -> None:
-    """Write zeros, so that a full disk is an error here and not a bus error in the middle of a run."""
-    rows = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-    for i in range(0, len(rows), 64):
-        rows[i : i + 64] = 0
-    rows.flush()
+    """A file of zeros; `WriteError` where the disk has no room, before a run has begun."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    size = 4 * math.prod(shape)
+    try:
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            file.flush()
+            reserve(file, file.tell() + size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise WriteError(
+            f"{size / 2**20:.0f} MiB of {path.stem} cannot be kept in {path.parent}: "
+            f"{error.strerror or error}; make room there, or raise latent_cache_mb to keep them in memory."
+        ) from error

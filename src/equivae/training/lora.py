@@ -6,6 +6,7 @@ arXiv 2106.09685). `B` begins at zero, so that the VAE begins as it is.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,6 +110,10 @@ class Lora:
         self._kept = self.state()
         module: nn.Module = self._tuner.unload() if self._merged else self._tuner.merge_and_unload()
         return module
+
+    def folded(self) -> nn.Module:
+        """A copy of the module as `fold` leaves it; this one goes on learning."""
+        return copy.deepcopy(self).fold()
 
     @property
     def _merged(self) -> bool:

@@ -30,9 +30,17 @@ class Order(Sampler[int]):
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.images, generator=generator).tolist()
-        return islice(cycle(order), self.skip, self.length)
+        return islice(cycle(self._shuffled(self.epoch)), self.skip, self.length)
+
+    def _shuffled(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        order: list[int] = torch.randperm(self.images, generator=generator).tolist()
+        return order
+
+    def of_batch(self, epoch: int, place: int, size: int) -> list[int]:
+        """The images of one batch of an epoch, those of all processes counted through."""
+        start, end = place * size, min((place + 1) * size, self.length)
+        return list(islice(cycle(self._shuffled(epoch)), start, end))
 
 
 def draws_of(seed: int, epoch: int, sample: int, rank: int) -> torch.Generator:

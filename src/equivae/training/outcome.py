@@ -126,6 +126,7 @@ def _write(
     plan: Plan, session: Session, student: Student, report: Report, space: LatentSpace
 ) -> None:
     folder, model = plan.output_dir, student.vae.module
+    session.check_folder()
     save_vae(model, folder)
     if operators_of(student.transforms):  # what it learned does not fit the plain op
         save_operators(student.transforms, folder / OPERATORS)

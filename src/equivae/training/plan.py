@@ -31,6 +31,7 @@ from equivae.operators import operators_of
 from equivae.operators.transform import default_name
 from equivae.processes import process_state
 from equivae.symmetry import SymmetrizedVAE
+from equivae.training.best import BEST, check_metric
 from equivae.training.checkpoints import check_settings, find_checkpoint, read_images, read_state
 from equivae.training.config import (
     RECIPES,
@@ -54,7 +55,7 @@ __all__ = ["Plan", "make_plan"]
 WORK_DIR = ".equivae"
 """The hidden folder, in a run's output folder, of what lasts only as long as the run."""
 
-OURS = ("logs", OPERATORS, FITTED, WORK_DIR)
+OURS = ("logs", OPERATORS, FITTED, BEST, WORK_DIR)
 """What a run may find of its own in its output folder."""
 
 
@@ -158,6 +159,7 @@ def make_plan(
     whole = _images(images, config, view, checkpoint)
     training, validation = _shares(whole, validation_images, config, view)
     _check_together(wanted, training, config, view)
+    check_metric(config.keep_best, _names_when_fitted(wanted, config))
     if checkpoint is None or checkpoint.resolve().parent != folder.resolve():
         check_claim(folder, ours=OURS)
     _check_device(config)

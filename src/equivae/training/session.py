@@ -22,9 +22,9 @@ from accelerate.utils import (
 )
 from filelock import FileLock, Timeout
 
-from equivae.errors import InputError
+from equivae.errors import InputError, WriteError
 from equivae.files.hub import HubRepo, open_repo
-from equivae.files.writing import claim_folder
+from equivae.files.writing import claim_folder, clear_leftovers
 from equivae.processes import on_main_process, process_state
 from equivae.training.config import FinetuneConfig
 from equivae.training.plan import OURS, WORK_DIR, Plan
@@ -72,6 +72,7 @@ class Session:
         self.plan = plan
         self.work_dir = plan.output_dir / WORK_DIR
         self._stack = ExitStack()
+        self._lock_file: tuple[int, int] | None = None  # of the main process
 
     def __enter__(self) -> Session:
         plan, config = self.plan, self.plan.config
@@ -79,7 +80,7 @@ class Session:
             process_state().wait_for_everyone()  # nobody plans any more when the first one writes
             lock = on_main_process(self._take_folder)
             if lock is not None:
-                stack.callback(_release, lock, self.work_dir)
+                stack.callback(self._give_folder_back, lock)
             if config.push_to_hub:
                 self.repo = on_main_process(self._open_repo)
             self.stop = stack.enter_context(stop_on_signals())
@@ -112,7 +113,24 @@ class Session:
                 f"another run is writing to {plan.output_dir}; wait until it ends or choose another output "
                 "folder."
             ) from error
+        self._lock_file = _identity(self.work_dir / "lock")
+        for folder in (".", *OURS):
+            clear_leftovers(plan.output_dir / folder)
         return lock
+
+    def check_folder(self) -> None:
+        """`WriteError` where the output folder is no longer the one that was taken."""
+        if self._lock_file is not None and _identity(self.work_dir / "lock") != self._lock_file:
+            raise WriteError(
+                f"{self.plan.output_dir} was removed or replaced while the run was writing to it; nothing "
+                "more is written there. Start again in a new folder."
+            )
+
+    def _give_folder_back(self, lock: FileLock) -> None:
+        if _identity(self.work_dir / "lock") == self._lock_file:
+            _release(lock, self.work_dir)
+        else:  # what is there now is another run's
+            lock.release()
 
     def _open_repo(self) -> HubRepo:
         plan, config = self.plan, self.plan.config
@@ -122,6 +140,15 @@ class Session:
     def _finish_trackers(self) -> None:
         for tracker in self.accelerator.trackers:
             tracker.finish()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another of the same name."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _release(lock: FileLock, folder: Path) -> None:

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from diffusers.optimization import get_scheduler
@@ -15,11 +16,13 @@ from tqdm.auto import tqdm
 
 from equivae.autoencoder import NoBottleneckError
 from equivae.losses import Objective
-from equivae.processes import process_state
+from equivae.processes import on_main_process, process_state
 from equivae.training.batches import ImageBatches
+from equivae.training.best import KeepBest
 from equivae.training.bottleneck import BottleneckOptions, train_bottleneck
-from equivae.training.checkpoints import load_checkpoint
+from equivae.training.checkpoints import load_checkpoint, take_up
 from equivae.training.config import FinetuneConfig
+from equivae.training.guard import Guard, Names
 from equivae.training.hooks import (
     Averaging,
     Checkpointing,
@@ -29,6 +32,7 @@ from equivae.training.hooks import (
     Validation,
 )
 from equivae.training.latents import WithCached, cache_latents, cache_taught
+from equivae.training.metering import Metering, Profiling
 from equivae.training.optimisers import optimizer_of
 from equivae.training.plan import Plan, order_of
 from equivae.training.rematerialise import enable_gradient_checkpointing
@@ -37,7 +41,7 @@ from equivae.training.state import RunState
 from equivae.training.student import Student
 from equivae.training.terms import Following, rivals_of
 from equivae.training.trainer import Hook, Player, Trainer
-from equivae.training.validation import pictures_of, validation_loss
+from equivae.training.validation import pictures_of, save_best, validation_loss
 from equivae.training.watching import Pictures
 
 __all__ = ["train"]
@@ -124,6 +128,7 @@ def _train_all(plan: Plan, session: Session, student: Student, state: RunState) 
     state.warmup_steps = plan.warmup_steps
     if plan.checkpoint is not None and plan.resumed is not None:
         state = replace(plan.resumed, settings=plan.settings)
+        on_main_process(partial(take_up, plan.output_dir, plan.checkpoint, state))
     scheduler = accelerator.prepare(_scheduler(config, optimizer, state, plan.max_steps))
     rivals = rivals_of(student.terms, accelerator, plan.max_steps)
     ema = None
@@ -139,11 +144,16 @@ def _train_all(plan: Plan, session: Session, student: Student, state: RunState) 
         Following(objective, config.logging_steps),
         *_hooks(plan, session, student, ema, scheduler, state, rivals),
     ]
-    trainer.fit(batches, state, plan.max_steps, hooks)
+    with Profiling(plan.output_dir / "logs" / "trace.json" if _traces(plan) else None) as profiling:
+        trainer.fit(batches, state, plan.max_steps, [*hooks, profiling])
     if ema is not None:
         ema.copy_to(student.learning)
     accelerator.wait_for_everyone()
     return state
+
+
+def _traces(plan: Plan) -> bool:
+    return plan.config.profile and process_state().is_main_process
 
 
 def _hooks(
@@ -164,6 +174,7 @@ def _hooks(
         plan.output_dir,
         session.stop,
         plan.record,
+        session.check_folder,
         every=config.checkpointing_steps,
         minutes=config.checkpointing_minutes,
         max_steps=plan.max_steps,
@@ -171,6 +182,8 @@ def _hooks(
         agree_every=min(config.logging_steps, _AGREE_EVERY),
         stops=stopping.stops,
     )
+    names = Names(plan, accelerator.num_processes, accelerator.process_index)
+    meter = Metering(accelerator.num_processes, accelerator.device, scheduler.get_last_lr)
     recording = Recording(
         accelerator,
         config.logging_steps,
@@ -183,10 +196,13 @@ def _hooks(
             desc="fine-tune",
             disable=not plan.progress,
         ),
+        names,
+        meter,
     )
     checkpointing.recording = recording
     validation = Validation(
         lambda: validation_loss(plan, session, student, ema),
+        config.keep_best,
         accelerator,
         every=config.validation_steps,
         at_least=_steps_between_validations(plan, session, student),
@@ -197,7 +213,10 @@ def _hooks(
         lambda: pictures_of(plan, student, ema),
     )
     averaging = [] if ema is None else [Averaging(ema, student.learning)]
-    return [Clock(state), *averaging, recording, validation, pictures, stopping, checkpointing]
+    best = KeepBest(config.keep_best, partial(save_best, plan, session, student, ema))
+    guard = Guard(config.loss_spike_factor, names.of, plan.output_dir)
+    before = [Clock(state), names, meter, guard, *averaging]
+    return [*before, recording, validation, pictures, best, stopping, checkpointing]
 
 
 def _steps_between_validations(plan: Plan, session: Session, student: Student) -> int:

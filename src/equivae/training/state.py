@@ -20,6 +20,9 @@ class RunState:
         seconds: training time so far.
         bottleneck_steps: steps that the layers at latent resolution had before, by themselves.
         warmup_steps: of the learning rate, which stay what they were when a run is lengthened.
+        branch: how often the run went on from a checkpoint that was not its last; those that it left
+            behind there have a lower one.
+        usual_loss: the running mean of the loss, where a guard compares with it.
         pending: on each process, sums of losses that no record holds yet.
         files: the SHA-256 of every other file of the checkpoint.
         history: the records of the loss.
@@ -32,6 +35,8 @@ class RunState:
     seconds: float = 0.0
     bottleneck_steps: int = 0
     warmup_steps: int = 0
+    branch: int = 0
+    usual_loss: float = 0.0
     pending: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)

@@ -97,6 +97,13 @@ class Student:
         """How many numbers of the VAE learn, or beside it."""
         return sum(p.numel() for p in self.parameters)
 
+    def as_saved(self) -> nn.Module:
+        """A copy of the VAE as it would be saved now: without factors, in the original's dtypes."""
+        module = self.vae.module
+        model = copy_module(module) if self.lora is None else self.lora.folded()
+        restore_dtypes(model.eval(), self.dtypes)
+        return model
+
     def finish(self, original: nn.Module) -> None:
         """Evaluation mode, the original's dtypes, and its choice of weights that require a gradient."""
         if self.lora is not None:

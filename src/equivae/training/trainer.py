@@ -93,6 +93,16 @@ class Hook:
     def on_batch(self, loss: Tensor, terms: dict[str, Tensor], state: RunState) -> None:
         """After every backward pass; tensors are detached and on the device."""
 
+    def on_gradient(self, norm: Tensor, state: RunState) -> None:
+        """Before every optimiser step, with the gradient's norm before it is clipped, on the device."""
+
+    def refuses(self, state: RunState) -> bool:
+        """Whether the step that comes next is left out, and its gradient with it."""
+        return False
+
+    def on_skip(self, state: RunState) -> None:
+        """After a step that was left out, by a hook or because fp16 overflowed: it does not count."""
+
     def on_step(self, state: RunState) -> None:
         """After every optimiser step, which `state.step` counts already."""
 
@@ -133,9 +143,8 @@ class Trainer:
                     hook.on_batch(loss, terms, state)
                 if not batch.closes:
                     continue
-                for player in self.players:
-                    if player.plays():
-                        self._step(player)
+                if not self._steps(state, hooks):
+                    continue
                 state.step += 1
                 for hook in hooks:
                     hook.on_step(state)
@@ -172,9 +181,38 @@ class Trainer:
             for parameter in player.parameters:
                 parameter.requires_grad_(learns(player))
 
-    def _step(self, player: Player) -> None:
-        if self.max_grad_norm:
-            self.engine.clip_grad_norm_(player.parameters, self.max_grad_norm)
+    def _steps(self, state: RunState, hooks: Sequence[Hook]) -> bool:
+        """Every player's optimiser steps; whether the first one's did."""
+        first, *others = self.players
+        norm = self._clip(first)
+        for hook in hooks:
+            hook.on_gradient(norm, state)
+        taken = False
+        if any(hook.refuses(state) for hook in hooks):
+            for player in self.players:
+                player.optimizer.zero_grad()
+        else:
+            taken = self._step(first)
+            for player in others:
+                if player.plays():
+                    self._clip(player)
+                    self._step(player)
+        if not taken:
+            for hook in hooks:
+                hook.on_skip(state)
+        return taken
+
+    def _clip(self, player: Player) -> Tensor:
+        """The norm of the gradient, before it is clipped."""
+        most = self.max_grad_norm or float("inf")
+        return torch.as_tensor(self.engine.clip_grad_norm_(player.parameters, most)).detach()
+
+    def _step(self, player: Player) -> bool:
+        scaler = getattr(self.engine, "scaler", None)  # of fp16, which leaves out what overflows
+        scale = None if scaler is None else scaler.get_scale()
         player.optimizer.step()
         player.optimizer.zero_grad()
+        if scaler is not None and scaler.get_scale() < scale:
+            return False
         player.scheduler.step()
+        return True

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader
 
 from equivae.autoencoder import measuring
 from equivae.data.sources import collate
+from equivae.files.pretrained import save_vae
+from equivae.files.provenance import OPERATORS
+from equivae.files.writing import write_folder_beside
 from equivae.losses import Objective
-from equivae.processes import gathered, process_state
+from equivae.operators import save_operators
+from equivae.processes import gathered, on_main_process, process_state
 from equivae.reporting.pictures import picture
+from equivae.training.best import BEST
 from equivae.training.order import draws_of
 from equivae.training.plan import Plan
 from equivae.training.session import Session
+from equivae.training.state import RunState
 from equivae.training.student import Student
 from equivae.training.watching import in_a_row
 
 if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
 
-__all__ = ["pictures_of", "validation_loss"]
+__all__ = ["pictures_of", "save_best", "validation_loss"]
 
 
 def validation_loss(
     plan: Plan, session: Session, student: Student, ema: EMAModel | None = None
-) -> float:
-    """The mean over the held-out images, shared out among the processes.
+) -> dict[str, float]:
+    """`validation_loss` and its terms, means over the held-out images, shared out among the processes.
 
     The weights are those that would be saved, averaged where the run averages them, and the draws are the
     same every time.
@@ -41,7 +48,7 @@ def validation_loss(
     objective = Objective(student.vae, loss_fn, terms=student.terms)
     objective.validating = True
     starts = list(range(0, len(images), config.eval_batch_size))
-    total = torch.zeros((), dtype=torch.float64)
+    totals: dict[str, float] = {}
     with (
         process_state().split_between_processes(starts) as mine,
         _saved_weights(student, ema),
@@ -52,9 +59,33 @@ def validation_loss(
         for rows, batch in zip(batches, loader, strict=True):
             draws = draws_of(config.seed, 0, rows[0], 0)
             with accelerator.autocast():
-                loss, _ = objective(batch.to(accelerator.device), generator=draws)
-            total += loss.double().cpu() * len(batch)
-    return float(sum(gathered(float(total)))) / len(images)
+                loss, terms = objective(batch.to(accelerator.device), generator=draws)
+            named = {f"validation/{name}": value for name, value in terms.items()}
+            for name, value in {"validation_loss": loss, **named}.items():
+                total = float(value.double().cpu() * len(batch))
+                totals[name] = totals.get(name, 0.0) + total
+    told = gathered(totals)
+    names = dict.fromkeys(name for part in told for name in part)
+    return {name: sum(part.get(name, 0.0) for part in told) / len(images) for name in names}
+
+
+def save_best(
+    plan: Plan, session: Session, student: Student, ema: EMAModel | None, state: RunState
+) -> None:
+    """The VAE that would be saved now, in the folder of the best one, with its latent ops."""
+
+    def write(folder: Path) -> None:
+        save_vae(student.as_saved(), folder)
+        if student.operators:
+            save_operators(student.transforms, folder / OPERATORS)
+        (folder / "best.json").write_text(json.dumps(state.history[-1]), encoding="utf-8")
+
+    def save() -> None:
+        session.check_folder()
+        with _saved_weights(student, ema):
+            write_folder_beside(plan.output_dir / BEST, write)
+
+    on_main_process(save)
 
 
 def pictures_of(plan: Plan, student: Student, ema: EMAModel | None = None) -> dict[str, np.ndarray]:

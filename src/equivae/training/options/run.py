@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from equivae.errors import InputError, did_you_mean
-from equivae.options import BATCH, SEED, Options, at_least, check_path, option, quoted
+from equivae.options import BATCH, SEED, Options, above, at_least, check_path, option, quoted
 
 __all__ = ["RunOptions"]
 
@@ -42,6 +42,23 @@ class RunOptions(Options):
         None,
         "End the run after so many validations without a lower loss.",
         range=at_least(1),
+        free=True,
+    )
+    keep_best: str | None = option(
+        None,
+        "Keep the VAE of the best validation in output_dir/best, by validation_loss or one of its terms, "
+        "such as validation/reconstruction.",
+        free=True,
+    )
+    loss_spike_factor: float | None = option(
+        None,
+        "Leave out a step whose loss is more than so many times the usual one; costs a wait for the device "
+        "at every step.",
+        range=above(1),
+    )
+    profile: bool = option(
+        False,
+        "Write a torch profiler trace of the third to fifth step to output_dir/logs/trace.json.",
         free=True,
     )
     sweep_samples: int = option(
