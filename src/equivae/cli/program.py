@@ -105,7 +105,7 @@ def main() -> None:
     """Run the command line.
 
     Exits with 0 when all went well, 2 for input that cannot be used, 1 for a run that failed, and 128 and
-    the number of the signal when one stopped it. What is wrong is said in one sentence; no secret is
+    the number of the signal when one stopped it. An error is one sentence; no secret is
     printed.
     """
     register_arguments(sys.argv[1:])

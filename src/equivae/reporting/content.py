@@ -104,7 +104,7 @@ def save_files(
     *,
     overwrite: bool,
 ) -> Path:
-    """Write texts and figures into a folder, each beside and renamed, the first text last.
+    """Write texts and figures into a folder, each under a temporary name and renamed, the first text last.
 
     Raises `InputError` if the first text is there already, unless `overwrite` is set.
     """

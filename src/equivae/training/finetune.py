@@ -45,8 +45,8 @@ def finetune(
         transforms: names, groups such as `"d4"`, transforms, or a list of those; the recipe's unless given,
             or `"rot180"` where it has none.
         output_dir: a new or empty folder, or that of the run to resume.
-        recipe: a named set of options, see `equivae recipes`, or a YAML file of one's own; the options
-            given stand above it. `recipe.yaml` in the output folder repeats a run. By default
+        recipe: a named set of options, see `equivae recipes`, or a YAML file of one's own; options
+            that are passed override it. `recipe.yaml` in the output folder repeats a run. By default
             `"symmetrized"` for a symmetrized VAE, `"fitted"` where every transform has a fitted latent op,
             and `"equivae"` elsewhere.
         validation_images: images for validation and for the report; without them `validation_split` of
