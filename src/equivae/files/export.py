@@ -52,7 +52,7 @@ def export_single_file(
     the same with the quant convs inside the halves; an `AutoencoderKLWan` or `AutoencoderKLQwenImage` under
     the names of Wan's code; an `AutoencoderTiny` under TAESD's, with `vae_scale` and `vae_shift`.
 
-    `load_vae` gives back exactly the same weights: the file's metadata hold the diffusers config with the padding
+    `load_vae` gives back the same weights: the file's metadata hold the diffusers config with the padding
     mode, and the transforms that a fine-tune of equivae was for. The tools know the shapes of the published
     models alone and pad by zeros, whatever the VAE was trained with: for another mode there is a warning.
 

@@ -114,8 +114,8 @@ class Report(Findings):
             overwrite: write over a report that it holds.
             figures: formats of the figures: `"png"`, `"pdf"`, `"svg"`.
 
-        Every file is written under a temporary name and renamed. Raises `InputError` if the folder holds a report already,
-        unless `overwrite` is set, and for another format.
+        Every file is written under a temporary name and renamed. Raises `InputError` if the folder holds a
+        report already, unless `overwrite` is set, and for another format.
         """
         formats = check_formats("figures", figures)
         texts = {
