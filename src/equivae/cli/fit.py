@@ -76,10 +76,16 @@ def fit(
     ] = 1e-3,
     width: Annotated[int, opt_of(NetworkOptions, "width")] = 64,
     layers: Annotated[int, opt_of(NetworkOptions, "layers")] = 3,
+    network: Annotated[
+        Optional[str], opt("network", "small, medium or large, instead of a width and layers.")
+    ] = None,
+    max_seconds: Annotated[float, opt_of(NetworkOptions, "max_seconds")] = 300.0,
+    crop: Annotated[Optional[int], opt_of(NetworkOptions, "crop")] = None,
     objective: Annotated[str, opt_of(FitOptions, "objective")] = "latent",
     border: Annotated[bool, flag_of(FitOptions, "border")] = True,
     magnitude: Annotated[int, opt_of(FitOptions, "magnitude")] = 0,
     phases: Annotated[bool, flag_of(FitOptions, "phases")] = True,
+    inverse: Annotated[bool, flag_of(FitOptions, "inverse")] = True,
     subfolder: Subfolder = None,
     variant: Variant = None,
     revision: Revision = None,
@@ -109,6 +115,7 @@ def fit(
         "border": border,
         "magnitude": magnitude,
         "phases": phases,
+        "inverse": inverse,
     }
     FitOptions(size, **options)
     check_claim(output_dir)
@@ -126,6 +133,9 @@ def fit(
         learning_rate=learning_rate,
         width=width,
         layers=layers,
+        network=network,  # type: ignore[arg-type]
+        max_seconds=max_seconds,
+        crop=crop,
         **given(image_column=image_column, split=split, background=background),
         **options,
     )
