@@ -75,7 +75,9 @@ def test_the_card_holds_the_report(made: Path) -> None:
     figures = re.findall(r"!\[.+?\]\((.+?)\)", body)
     moves = ("rot180", "rot90", "shift_y=1,x=1")
     expected = [f"{kind}_{name}.png" for kind in ("panels", "latents") for name in moves]
-    assert sorted(figures) == sorted(["loss.png", "spectrum.png", *expected])
+    assert sorted(figures) == sorted(
+        ["loss.png", "overview.png", "profile.png", "spectrum.png", *expected]
+    )
     assert all((made / name).exists() for name in figures)
     assert "on images not trained on" in body
     assert "| learning_rate | 0.001 |" in body
@@ -320,6 +322,8 @@ def test_the_upload(tmp_path: Path, hub: FakeHub) -> None:
         *(
             "README.md",
             "config.json",
+            "overview.png",
+            "profile.png",
             "diffusion_pytorch_model.safetensors",
             "report.html",
             "report.json",

@@ -96,7 +96,8 @@ def test_the_folder_holds_the_vae_the_report_and_the_pictures(run):
         *("config.json", "diffusion_pytorch_model.safetensors", "report.json", "report.md"),
         "README.md",
         *("panels_rot180.png", "panels_hflip.png", "latents_rot180.png", "latents_hflip.png"),
-        *("report.html", "spectrum.png", "loss.png", "checkpoint-3"),
+        *("report.html", "report.csv", "report.tex", "recipe.yaml"),
+        *("overview.png", "spectrum.png", "profile.png", "loss.png", "checkpoint-3"),
     }
     assert json.loads((result.output_dir / "report.json").read_text()) == result.report.to_dict()
     saved = load_file(result.output_dir / "diffusion_pytorch_model.safetensors")
@@ -105,7 +106,7 @@ def test_the_folder_holds_the_vae_the_report_and_the_pictures(run):
 
 def test_nothing_in_the_folder_is_a_pickle_of_the_model(run):
     top = [p.suffix for p in run[2].output_dir.iterdir() if p.is_file()]
-    assert set(top) <= {".json", ".safetensors", ".md", ".html", ".png"}
+    assert set(top) <= {".json", ".safetensors", ".md", ".html", ".png", ".csv", ".tex", ".yaml"}
 
 
 PLAIN_DIFFUSERS = """

@@ -42,10 +42,12 @@ def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
         "zoo/embedded/config.json",
         "zoo/embedded/diffusion_pytorch_model.safetensors",
         "zoo/photographs/astronaut.png",
+        "training/recipes/eq-vae.yaml",
     ):
         assert f"equivae/{name}" in names
     kinds = {Path(name).suffix for name in names if name.startswith("equivae/")}
-    assert kinds <= {".py", ".pyi", ".typed", ".json", ".html", ".md", ".png", ".safetensors"}
+    data = {".json", ".html", ".md", ".png", ".safetensors", ".yaml"}
+    assert kinds <= {".py", ".pyi", ".typed", *data}
     assert wheel.stat().st_size < 5 * 2**20
 
 
