@@ -381,11 +381,11 @@ def test_scaled_taken_for_unscaled_by_their_power(model: str, std: float, tmp_pa
     )
 
 
-def of_a_vae(rms: float, channels: int = 4) -> equivae.FittedTransform:
+def of_a_vae(rms: float, channels: int = 4, factor: int = 8) -> equivae.FittedTransform:
     """An op that knows its VAE by what its encoder makes of one picture."""
     op = an_op(channels=channels)
     values = (0.0,) * channels + (rms,) * channels
-    op.vae = SimpleNamespace(kind="AutoencoderKL", factor=8, channels=channels, values=values)
+    op.vae = SimpleNamespace(kind="AutoencoderKL", factor=factor, channels=channels, values=values)
     return op
 
 
@@ -393,6 +393,53 @@ def test_latents_of_another_vae_by_their_power(tmp_path: Path) -> None:
     made.shard(tmp_path, latents(8, 4, 8, 8, std=8.0))
     refuse(tmp_path, "root mean square of 8.1.* they are another VAE's", of_a_vae(0.9))
     assert run(tmp_path, of_a_vae(6.0)).written == 1
+
+
+FACTOR = "is for a VAE of factor {} .pixels per latent cell., and the latents of .* have {};"
+
+
+def test_an_op_for_another_factor(tmp_path: Path) -> None:
+    path = made.kohya(tmp_path, latents(4, 8, 12), "sdxl")
+    refuse(tmp_path, FACTOR.format(16, 8), of_a_vae(5.5, factor=16))
+    # The crop says more than the model in the name, where it is sd-scripts' own.
+    made.kohya(tmp_path, latents(4, 8, 12), "sdxl", factor=16)
+    path.unlink()
+    refuse(tmp_path, FACTOR.format(8, 16), of_a_vae(5.5))
+    assert run(tmp_path, of_a_vae(5.5, factor=16)).written == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "crop", "factor"),
+    [
+        ("sdxl", None, 8),
+        ("hi", None, 32),
+        ("sdxl", [0, 0, 2001, 1333], 8),  # in the pixels of the original image
+        ("sdxl", [16.0, 0.0, 80.0, 96.0], 8),  # a portrait inside its bucket
+        ("sdxl", [0, 0, 48, 48], 4),
+        ("other", None, None),
+    ],
+)
+def test_kohyas_factor(
+    model: str, crop: list[float] | None, factor: int | None, tmp_path: Path
+) -> None:
+    path = tmp_path / f"dog_0096x0096_{model}.npz"
+    more = {} if crop is None else {"crop_ltrb": np.array(crop)}
+    np.savez(path, latents=latents(4, 12, 12).numpy(), **more)
+    assert caches.FORMATS["kohya"].factor(path) == factor
+
+
+def test_ai_toolkits_factor(tmp_path: Path) -> None:
+    z = latents(4, 8, 6, std=1.0)
+    made.ai_toolkit(tmp_path, made.ai_toolkit_facts("dog.png", z), latent=z)
+    how = LatentScaling(0.5)
+    refuse(tmp_path, FACTOR.format(4, 8), of_a_vae(2.0, factor=4), scaled=how)
+    assert run(tmp_path, of_a_vae(2.0), scaled=how).written == 1
+
+
+def test_an_op_that_names_no_vae_has_the_factor_of_the_one_that_is_passed(tmp_path: Path) -> None:
+    made.kohya(tmp_path, latents(4, 8, 8))
+    vae = equivae.zoo.load()
+    refuse(tmp_path, FACTOR.format(4, 8), an_op(), vae=vae, scaled=False)
 
 
 def test_an_op_of_another_vae_by_its_fingerprint(tmp_path: Path) -> None:
@@ -483,7 +530,7 @@ def test_check_encodes_the_images_again(tmp_path: Path) -> None:
     with torch.no_grad():
         z, target = view.encode(x), view.encode(x.flip(-1))
     for i in range(2):
-        made.kohya(tmp_path, z[i], image=str(i))
+        made.kohya(tmp_path, z[i], image=str(i), factor=4)
     report = run(tmp_path, op, check=2, vae=vae, scaled=False)
     assert report.check is not None
     by_hand = float((op.latent(z) - target).norm() / target.norm())
