@@ -259,6 +259,24 @@ def latent_maps(content: dict[str, Any]) -> list[str]:
     return [*lines, "", start, *origin(content)]
 
 
+@table("seams", "seams.json")
+def seams(content: dict[str, Any]) -> list[str]:
+    columns = ("plain", "fitted", "reencoded", "ceiling")
+    body = [
+        [f"{row['vae']}, {row['transform']}"]
+        + [f"{row[name]:.2f} / {row[f'{name}_seam']:.2f}" for name in columns]
+        + [f"{row['fit_cpu_seconds']:.0f}"]
+        for row in content["rows"]
+    ]
+    head = ["", "plain", "fitted", "re-encoded", "ceiling", "seconds to fit"]
+    start = (
+        f"{content['kernel_size']}x{content['kernel_size']} ops, fitted on {content['photos']} photographs "
+        f"at {content['photo_resolution']} px, measured on {content['images']} Kodak images at "
+        f"{content['resolution']} px."
+    )
+    return [*rows(head, body), "", start, *origin(content)]
+
+
 def training_curves(content: dict[str, Any]) -> list[str]:
     from comparison import table as curves
 

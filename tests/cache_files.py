@@ -45,10 +45,15 @@ def settle(folder: Path) -> None:
 
 
 def kohya(
-    folder: Path, z: Tensor, model: str = "sd", image: str = "dog", mask: bool = False
+    folder: Path,
+    z: Tensor,
+    model: str = "sd",
+    image: str = "dog",
+    mask: bool = False,
+    factor: int = 8,
 ) -> Path:
     """`<image>_<width>x<height>_<model>.npz` as sd-scripts saves it; sizes in the keys where it has them."""
-    height, width = z.shape[-2] * 8, z.shape[-1] * 8
+    height, width = z.shape[-2] * factor, z.shape[-1] * factor
     path = folder / f"{image}_{width:04d}x{height:04d}_{model}.npz"
     size = "" if model in ("sd", "sdxl") else f"_{z.shape[-2]}x{z.shape[-1]}"
     arrays: dict[str, Any] = {}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,11 +24,12 @@ import cache_files as made
 import equivae
 from cache_files import an_op, latents, settle
 from equivae import caches
-from equivae.caches import work
+from equivae.caches import kohya, work
 from equivae.caches.layout import CacheFormat
 from equivae.cli import main
 from equivae.errors import InputError
 from equivae.latent_scaling import LatentScaling
+from equivae.operators.fingerprint import Fingerprint
 
 FLUX = LatentScaling(0.3611, 0.1159)
 
@@ -381,11 +385,11 @@ def test_scaled_taken_for_unscaled_by_their_power(model: str, std: float, tmp_pa
     )
 
 
-def of_a_vae(rms: float, channels: int = 4) -> equivae.FittedTransform:
+def of_a_vae(rms: float, channels: int = 4, factor: int = 8) -> equivae.FittedTransform:
     """An op that knows its VAE by what its encoder makes of one picture."""
     op = an_op(channels=channels)
     values = (0.0,) * channels + (rms,) * channels
-    op.vae = SimpleNamespace(kind="AutoencoderKL", factor=8, channels=channels, values=values)
+    op.vae = SimpleNamespace(kind="AutoencoderKL", factor=factor, channels=channels, values=values)
     return op
 
 
@@ -393,6 +397,53 @@ def test_latents_of_another_vae_by_their_power(tmp_path: Path) -> None:
     made.shard(tmp_path, latents(8, 4, 8, 8, std=8.0))
     refuse(tmp_path, "root mean square of 8.1.* they are another VAE's", of_a_vae(0.9))
     assert run(tmp_path, of_a_vae(6.0)).written == 1
+
+
+FACTOR = "is for a VAE of factor {} .pixels per latent cell., and the latents of .* have {};"
+
+
+def test_an_op_for_another_factor(tmp_path: Path) -> None:
+    path = made.kohya(tmp_path, latents(4, 8, 12), "sdxl")
+    refuse(tmp_path, FACTOR.format(16, 8), of_a_vae(5.5, factor=16))
+    # The crop says more than the model in the name, where it is sd-scripts' own.
+    made.kohya(tmp_path, latents(4, 8, 12), "sdxl", factor=16)
+    path.unlink()
+    refuse(tmp_path, FACTOR.format(8, 16), of_a_vae(5.5))
+    assert run(tmp_path, of_a_vae(5.5, factor=16)).written == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "crop", "factor"),
+    [
+        ("sdxl", None, 8),
+        ("hi", None, 32),
+        ("sdxl", [0, 0, 2001, 1333], 8),  # in the pixels of the original image
+        ("sdxl", [16.0, 0.0, 80.0, 96.0], 8),  # a portrait inside its bucket
+        ("sdxl", [0, 0, 48, 48], 4),
+        ("other", None, None),
+    ],
+)
+def test_kohyas_factor(
+    model: str, crop: list[float] | None, factor: int | None, tmp_path: Path
+) -> None:
+    path = tmp_path / f"dog_0096x0096_{model}.npz"
+    more = {} if crop is None else {"crop_ltrb": np.array(crop)}
+    np.savez(path, latents=latents(4, 12, 12).numpy(), **more)
+    assert caches.FORMATS["kohya"].factor(path) == factor
+
+
+def test_ai_toolkits_factor(tmp_path: Path) -> None:
+    z = latents(4, 8, 6, std=1.0)
+    made.ai_toolkit(tmp_path, made.ai_toolkit_facts("dog.png", z), latent=z)
+    how = LatentScaling(0.5)
+    refuse(tmp_path, FACTOR.format(4, 8), of_a_vae(2.0, factor=4), scaled=how)
+    assert run(tmp_path, of_a_vae(2.0), scaled=how).written == 1
+
+
+def test_an_op_that_names_no_vae_has_the_factor_of_the_one_that_is_passed(tmp_path: Path) -> None:
+    made.kohya(tmp_path, latents(4, 8, 8))
+    vae = equivae.zoo.load()
+    refuse(tmp_path, FACTOR.format(4, 8), an_op(), vae=vae, scaled=False)
 
 
 def test_an_op_of_another_vae_by_its_fingerprint(tmp_path: Path) -> None:
@@ -483,7 +534,7 @@ def test_check_encodes_the_images_again(tmp_path: Path) -> None:
     with torch.no_grad():
         z, target = view.encode(x), view.encode(x.flip(-1))
     for i in range(2):
-        made.kohya(tmp_path, z[i], image=str(i))
+        made.kohya(tmp_path, z[i], image=str(i), factor=4)
     report = run(tmp_path, op, check=2, vae=vae, scaled=False)
     assert report.check is not None
     by_hand = float((op.latent(z) - target).norm() / target.norm())
@@ -572,6 +623,89 @@ def test_every_format_says_how_it_looks() -> None:
     assert all(isinstance(form, CacheFormat) and form.looks for form in caches.FORMATS.values())
 
 
+def command(monkeypatch: pytest.MonkeyPatch, cache: Path, op: Path, *more: str) -> int:
+    """The exit code of `equivae flip-cache`."""
+    words = ["flip-cache", "--cache_dir", str(cache), "--latent_op", str(op)]
+    monkeypatch.setattr(sys, "argv", ["equivae", *words, *more])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
+
+
+@dataclass(frozen=True)
+class Bad:
+    """What is wrong with a cache, an op or what is asked for, and what the command line says."""
+
+    says: str
+    std: float = 5.5
+    channels: int = 4
+    factor: int = 8
+    values: float = 5.5
+    spoil: Callable[[Path, pytest.MonkeyPatch], object] = lambda path, monkeypatch: None
+    options: tuple[str, ...] = ()
+
+
+def fill_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written no longer fits."""
+    write = kohya.write_parts
+
+    def writes(to: Path, parts: Iterable[Any]) -> None:
+        write(to, parts)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(to))
+
+    monkeypatch.setattr(kohya, "write_parts", writes)
+
+
+BAD = {
+    "another VAE's, by its fingerprint": Bad(
+        "fitted to another AutoencoderKL",
+        factor=4,
+        spoil=lambda path, _: made.kohya(path.parent, latents(4, 8, 8), factor=4),
+        options=("--pretrained_model_name_or_path", "embedded"),
+    ),
+    "another VAE's, by its power": Bad("they are another VAE's", std=30.0),
+    "scaled latents taken for unscaled": Bad("taken for unscaled", std=1.0),
+    "an unknown format": Bad("holds no cached latents", spoil=lambda path, _: path.unlink()),
+    "a format that is not its own": Bad("looked for ai", options=("--format", "ai_toolkit")),
+    "a format that does not exist": Bad("is unknown", options=("--format", "kohja")),
+    "being written, by a name": Bad(
+        "cat.npz.tmp is there", spoil=lambda path, _: (path.parent / "cat.npz.tmp").touch()
+    ),
+    "being written, by its end": Bad(
+        "no whole .npz file", spoil=lambda path, _: path.write_bytes(path.read_bytes()[:-200])
+    ),
+    "being written, by another run": Bad(
+        "another run", spoil=lambda path, _: (path.parent / ".equivae-lock").write_text("1")
+    ),
+    "another factor": Bad("is for a VAE of factor 16", factor=16),
+    "other channels": Bad("was fitted on 16 channels", channels=16),
+    "a full disk in the middle": Bad("the disk is full", spoil=fill_the_disk),
+    "a disk without room": Bad(
+        "make room first",
+        spoil=lambda _, monkeypatch: monkeypatch.setattr("shutil.disk_usage", lambda _: _Usage()),
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_bad_input_is_a_sentence_and_exit_code_2(
+    bad: Bad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, op = tmp_path / "cache", an_op(channels=bad.channels)
+    cache.mkdir()
+    path = made.kohya(cache, latents(4, 8, 8, std=bad.std))
+    values = (0.0,) * bad.channels + (bad.values,) * bad.channels
+    op.vae = Fingerprint("AutoencoderKL", bad.factor, bad.channels, values)
+    op.save(tmp_path / "op")
+    bad.spoil(path, monkeypatch)
+    settle(cache)
+    before = {p: p.read_bytes() for p in cache.iterdir()}
+    assert command(monkeypatch, cache, tmp_path / "op", *bad.options) == 2
+    (line,) = [s for s in capsys.readouterr().err.splitlines() if s.startswith("error: ")]
+    assert bad.says in line
+    assert {p: p.read_bytes() for p in cache.iterdir()} == before
+
+
 def test_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -580,13 +714,9 @@ def test_the_command(
     path = made.kohya(cache, latents(4, 8, 8))
     settle(cache)
     an_op().save(tmp_path / "op")
-    words = ["flip-cache", "--cache_dir", str(cache), "--latent_op", str(tmp_path / "op")]
 
     def call(*more: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["equivae", *words, *more])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return int(stop.value.code or 0)
+        return command(monkeypatch, cache, tmp_path / "op", *more)
 
     assert call("--dry_run") == 0
     assert "latents_flipped" not in np.load(path)

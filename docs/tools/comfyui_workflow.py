@@ -33,6 +33,7 @@ class Shown:
     outputs: tuple[tuple[str, str], ...]
     widgets: tuple[str, ...] = ()
     ours: bool = True
+    optional: frozenset[str] = frozenset()
 
     def socket(self, name: str, output: bool) -> tuple[float, float, str]:
         """Where a socket is, and the type of its wire."""
@@ -70,7 +71,8 @@ def ours(title: str, x: float, y: float, **values: str) -> Shown:
         if one.id not in wired and one.id in values
     )
     outputs = tuple((one.name, one.kind) for one in node.outputs)
-    return Shown(title, x, y, sockets, outputs, widgets)
+    optional = frozenset(one.id for one in node.inputs if one.optional)
+    return Shown(title, x, y, sockets, outputs, widgets, optional=optional)
 
 
 def theirs(
@@ -103,7 +105,10 @@ def draw(axes: Axes, node: Shown) -> None:
     for output in (False, True):
         for name, _ in node.outputs if output else node.inputs:
             x, y, kind = node.socket(name, output)
-            axes.plot(x, y, "o", color=WIRES[kind], ms=7, zorder=5)
+            hollow = not output and name in node.optional
+            axes.plot(
+                x, y, "o", color=WIRES[kind], mfc=PAGE if hollow else WIRES[kind], ms=7, zorder=5
+            )
             aside = -0.14 if output else 0.14
             side = "right" if output else "left"
             axes.text(x + aside, y, name, color=INK, va="center", ha=side, fontsize=9, zorder=4)
@@ -154,6 +159,7 @@ def main() -> None:
     for start, end in (
         ((vae, "VAE"), (fit, "vae")),
         ((vae, "VAE"), (report, "vae")),
+        ((vae, "VAE"), (apply, "vae")),
         ((vae, "VAE"), (decode, "vae")),
         ((photos, "IMAGE"), (fit, "images")),
         ((photos, "IMAGE"), (report, "images")),

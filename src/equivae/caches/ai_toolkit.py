@@ -83,6 +83,11 @@ class AiToolkit(CacheFormat):
 
         return Job(path, [tensors[name][None] for name in names], keep)
 
+    def factor(self, path: Path) -> int | None:
+        file = SafeFile(path)
+        width, cells = _facts(file.metadata).get("crop_width"), file.shapes["latent"][-1]
+        return width // cells if isinstance(width, int) and width and not width % cells else None
+
     def picture(self, path: Path, images: dict[str, Path]) -> Picture | None:
         facts = _facts(SafeFile(path).metadata)
         image = path.parents[1] / str(facts.get("filename"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -28,12 +29,14 @@ def fit_to_cache(
     """The op on latents as this cache holds them, once everything known of them agrees."""
     loaded, space = None, op.space
     if vae is not None:
-        # The loaders need diffusers, which a run without a VAE does not.
+        # These need diffusers, which a run without a VAE does not.
+        from equivae.autoencoder import Autoencoder
         from equivae.files.pretrained import load_vae
 
         loaded = load_vae(vae)
         op.check_vae(loaded)
-        space = space.over(LatentSpace.of_vae(loaded))
+        factor = Autoencoder(loaded).factor
+        space = space.over(replace(LatentSpace.of_vae(loaded), factor=factor))
     told = form.scales(files[0])
     is_scaled = bool(scaled) if isinstance(scaled, bool) else told
     if isinstance(scaled, LatentScaling):
@@ -59,6 +62,17 @@ def fit_to_cache(
         for batch in form.read(path, op.channels):
             op.check(batch, path)
             samples.append(batch)
+        _check_factor(space, form.factor(path), path)
     if op.channels is not None and not isinstance(scaled, (bool, LatentScaling)):
         check_statistics(samples, space, is_scaled)
     return op.on_scaled(space.scaling if is_scaled else None), loaded
+
+
+def _check_factor(space: LatentSpace, factor: int | None, where: Path) -> None:
+    """`InputError` when latents are known to have another number of pixels per cell than the op's."""
+    if factor is None or space.factor in (None, factor):
+        return
+    raise InputError(
+        f"the latent op is for a VAE of factor {space.factor} (pixels per latent cell), and the latents of "
+        f"{where} have {factor}; pass an op of the VAE that made them."
+    )

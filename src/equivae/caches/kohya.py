@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,6 +51,7 @@ _MODELS: dict[str, tuple[LatentScaling, bool]] = {
     "lumina": (_FLUX, True),
     "anima": (_QWEN, True),
 }
+_FACTORS = {"hi": 32}  # pixels per cell; all the others have 8
 
 
 class Kohya(CacheFormat):
@@ -108,6 +110,18 @@ class Kohya(CacheFormat):
         known = _MODELS.get(_model(path))
         return None if known is None else known[1]
 
+    def factor(self, path: Path) -> int | None:
+        file = Npz.read(path)
+        crops = [size for size in _sizes(file) if f"crop_ltrb{size}.npy" in file.members]
+        arrays = [
+            [file.array(f"{n}{size}.npy") for n in ("latents", "crop_ltrb")] for size in crops
+        ]
+        found = {factor for pair in arrays if (factor := _factor(*pair)) is not None}
+        if len(found) == 1:
+            return found.pop()
+        model = _model(path)
+        return _FACTORS.get(model, 8) if model in _MODELS and model else None
+
     def picture(self, path: Path, images: dict[str, Path]) -> Picture | None:
         found = _NAME.match(path.name)
         image = images.get(found["image"] if found else path.stem)
@@ -134,6 +148,18 @@ def _latents(file: Npz, size: str) -> Tensor:
             "latents are floats (c, h, w)."
         )
     return torch.from_numpy(array)[None]
+
+
+def _factor(latents: Any, crop: Any) -> int | None:
+    """Pixels per cell, by sd-scripts' crop: the resized image inside the latents' pixels, filling one side.
+
+    `None` for what is no power of two: a crop that another program measured in other pixels.
+    """
+    left, top, right, bottom = crop.flatten().tolist() if crop.size == 4 else (0, 0, 0, 0)
+    ratio = max((bottom - top) / latents.shape[-2], (right - left) / latents.shape[-1])
+    factor = round(ratio)
+    whole = factor > 0 and factor & (factor - 1) == 0 and abs(ratio - factor) < 0.05
+    return factor if whole else None
 
 
 def _flipped(size: str) -> str:

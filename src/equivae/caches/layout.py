@@ -110,6 +110,10 @@ class CacheFormat(ABC):
         """Whether the latents of a file are scaled; `None` where the format does not tell."""
         return self.scaled
 
+    def factor(self, path: Path) -> int | None:
+        """Pixels per latent cell, where a file tells."""
+        return None
+
     def picture(self, path: Path, images: dict[str, Path]) -> Picture | None:
         """The image of a file's only latent, where it can be known. `images` are by their stems."""
         return None

@@ -29,12 +29,14 @@ class LatentSpace:
         channels: `c`.
         scaling: how tools scale them.
         rms: root mean square of unscaled latents.
+        factor: pixels per cell.
     """
 
     name: str | None = None
     channels: int | None = None
     scaling: LatentScaling | None = None
     rms: float | None = None
+    factor: int | None = None
 
     @classmethod
     def of_op(cls, op: Any) -> LatentSpace:
@@ -45,7 +47,8 @@ class LatentSpace:
         values = [float(value) for value in vae.values]
         power = sum(value * value for value in values) / max(1, len(values) // 2)
         scaling = getattr(vae, "scaling", None)
-        return cls(vae.kind, vae.channels, scaling, math.sqrt(power) if values else None)
+        rms = math.sqrt(power) if values else None
+        return cls(vae.kind, vae.channels, scaling, rms, getattr(vae, "factor", None))
 
     @classmethod
     def of_vae(cls, vae: nn.Module) -> LatentSpace:

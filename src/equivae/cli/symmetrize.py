@@ -66,7 +66,7 @@ def symmetrize(
 ) -> None:
     """Make a VAE exactly equivariant under flips and quarter turns of the latent, without training."""
     lattice_group(group)
-    size: Any = number_or("kernel_size", kernel_size, "auto")
+    size: Any = number_or("kernel_size", kernel_size, "auto", "an odd number")
     FitOptions(size, magnitude=magnitude)
     cells = None if margin == "all" else number_or("margin", margin, "auto")
     source = None
