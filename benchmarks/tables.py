@@ -215,7 +215,7 @@ def symmetrize(content: dict[str, Any]) -> list[str]:
 
 @table("symmetrize-seams", "symmetrize.json")
 def symmetrize_seams(content: dict[str, Any]) -> list[str]:
-    seams = sorted({row["seam"] for row in content["rows"]})
+    seams = sorted({row["seam"] for row in content["rows"]}, key=lambda one: (one is None, one))
     keys = ("group", "margin", "passes", "kernel_size", "magnitude")
     found: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
     for row in content["rows"]:
@@ -228,7 +228,8 @@ def symmetrize_seams(content: dict[str, Any]) -> list[str]:
         cost = (f"{any_row['cells']:.2f}x", f"{any_row['time']:.2f}x")
         body.append([group, f"{margin}", size, f"{passes}", *losses, *cost])
     head = ["group", "margin", "context", "passes"]
-    head += ["hard edge" if seam == 0 else f"seam {seam}" for seam in seams]
+    names = {0: "hard edge", None: "all"}
+    head += [names.get(seam, f"seam {seam}") for seam in seams]
     images = content["rows"][0]["images"]
     start = (
         f"Change of reconstruction in dB against the plain VAE's {content['plain_psnr']:.2f} dB, on {images} "
