@@ -142,7 +142,7 @@ def main() -> None:
         for row in rows_of(vae, group, images, context, asked):
             row["loss"] = row["psnr"] - plain
             row["time"] = row.pop("seconds") / plain_seconds
-            row["images"] = asked.images
+            row |= {"images": asked.images, "command": record.command(), "date": record.today()}
             print(json.dumps(row), flush=True)
             old = [one for one in old if any(one[key] != row[key] for key in keys)] + [row]
             record.save("symmetrize", {"plain_psnr": plain, "photos": asked.photos, "rows": old})

@@ -235,7 +235,7 @@ def symmetrize_seams(content: dict[str, Any]) -> list[str]:
         f"Change of reconstruction in dB against the plain VAE's {content['plain_psnr']:.2f} dB, on {images} "
         f"Kodak images; the context's ops are fitted on {content['photos']} photographs."
     )
-    return [*rows([*head, "cells", "time"], body), "", start, *origin(content)]
+    return [*rows([*head, "cells", "time"], body), "", start, *origins(content, content["rows"])]
 
 
 @table("latent-maps", "latent_maps.json")

@@ -367,7 +367,7 @@ def test_it_states_cost_and_effect():
     report = svae.report
     assert svae.vae is vae
     assert set(report.margins) == {3, 4, 6}
-    assert report.margins[report.margin] >= max(report.margins.values()) - 0.1
+    assert report.margins[report.margin] >= max(report.margins.values()) - 0.15
     assert report.seams["all" if report.seam is None else "16"] == max(report.seams.values())
     assert report.margins[3] == max(report.seams.values())
     assert report.cost == svae.cost(64, 64) == 1 + 2 * report.margin / 16

@@ -24,7 +24,7 @@ from equivae.transforms import Group, Transform
 __all__ = ["symmetrize"]
 
 _MARGINS = (3, 4, 6)
-_MARGIN_LOSS_DB = 0.1  # a wider margin costs time, and so little is not seen
+_MARGIN_LOSS_DB = 0.15  # a wider margin costs time, and so little is not seen
 _SEAMS: tuple[int | None, ...] = (16, None)  # the first without images to choose on
 _MEASURED_IMAGES = 4
 
@@ -67,7 +67,7 @@ def symmetrize(
             that `equivae.data.load_images` takes. Without them the context is the plain grid move.
         kernel_size: of these latent ops, as `magnitude`, see `fit_latent_op`.
         margin: cells around the domain that are encoded and decoded with it. `"auto"` measures which of
-            3, 4 and 6 is enough (within 0.1 dB) on four of the images, and takes the whole grid when
+            3, 4 and 6 is enough (within 0.15 dB) on four of the images, and takes the whole grid when
             there are none; `None` takes the whole grid.
         passes: how often the context is translated, see `SymmetrizedVAE`.
         seam: pixels over which the decoded parts fade into one another, see `SymmetrizedVAE`. `"auto"`
