@@ -40,9 +40,9 @@ def table(name: str, file: str) -> Callable[[Render], Render]:
 
 
 def rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table."""
+    """The lines of a Markdown table, whose cells may hold the sign that parts them."""
     lines = [head, ["---"] * len(head), *body]
-    return ["| " + " | ".join(line) + " |" for line in lines]
+    return ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]
 
 
 def origin(content: dict[str, Any]) -> list[str]:
