@@ -22,9 +22,8 @@ def save(name: str, content: dict[str, Any]) -> Path:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
-    script = "benchmarks/" + Path(sys.argv[0]).name
     record = {
-        "command": shlex.join(["python", script, *sys.argv[1:]]),
+        "command": command(),
         "machine": machine(),
         "date": today(),
         "commit": commit,
@@ -34,6 +33,11 @@ def save(name: str, content: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def command() -> str:
+    """The command line of this run."""
+    return shlex.join(["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def today() -> str:

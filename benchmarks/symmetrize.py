@@ -52,7 +52,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="with taef2, photos and kodak")
     parser.add_argument("--groups", default="c2,hflip,d2,c4,d4")
     parser.add_argument("--margins", default="2,3,4,6")
-    parser.add_argument("--seams", default="0,8,16,24,32,48")
+    parser.add_argument("--seams", default="0,8,16,24,32,48,all")
     parser.add_argument("--passes", type=int, default=2)
     parser.add_argument("--kernel_size", type=int, default=7)
     parser.add_argument("--magnitude", type=int, default=3)
@@ -94,14 +94,14 @@ def rows_of(
     for margin in map(int, asked.margins.split(",")):
         made = SymmetrizedVAE(vae, group, transforms=own, margin=margin, passes=asked.passes)
         view = equivae.Autoencoder(made.eval())
+        made._view = Kept(vae)
         began = time.process_time()
         latents = [view.encode(part) for part in images.split(2)]
         decoded = [view.decode(z) for z in latents]
         seconds = time.process_time() - began
-        made._view = Kept(vae)
-        for seam in map(int, asked.seams.split(",")):
+        for seam in (None if one == "all" else int(one) for one in asked.seams.split(",")):
             made.seam = seam
-            if seam > 2 * margin * view.factor:
+            if seam is not None and seam > 2 * margin * view.factor:
                 continue  # the ramp has to fit into the margin
             decoded = [view.decode(z) for z in latents]
             found.append(
@@ -142,7 +142,7 @@ def main() -> None:
         for row in rows_of(vae, group, images, context, asked):
             row["loss"] = row["psnr"] - plain
             row["time"] = row.pop("seconds") / plain_seconds
-            row["images"] = asked.images
+            row |= {"images": asked.images, "command": record.command(), "date": record.today()}
             print(json.dumps(row), flush=True)
             old = [one for one in old if any(one[key] != row[key] for key in keys)] + [row]
             record.save("symmetrize", {"plain_psnr": plain, "photos": asked.photos, "rows": old})

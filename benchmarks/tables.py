@@ -40,9 +40,9 @@ def table(name: str, file: str) -> Callable[[Render], Render]:
 
 
 def rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table."""
+    """The lines of a Markdown table, whose cells may hold the sign that parts them."""
     lines = [head, ["---"] * len(head), *body]
-    return ["| " + " | ".join(line) + " |" for line in lines]
+    return ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]
 
 
 def origin(content: dict[str, Any]) -> list[str]:
@@ -215,7 +215,7 @@ def symmetrize(content: dict[str, Any]) -> list[str]:
 
 @table("symmetrize-seams", "symmetrize.json")
 def symmetrize_seams(content: dict[str, Any]) -> list[str]:
-    seams = sorted({row["seam"] for row in content["rows"]})
+    seams = sorted({row["seam"] for row in content["rows"]}, key=lambda one: (one is None, one))
     keys = ("group", "margin", "passes", "kernel_size", "magnitude")
     found: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
     for row in content["rows"]:
@@ -228,13 +228,14 @@ def symmetrize_seams(content: dict[str, Any]) -> list[str]:
         cost = (f"{any_row['cells']:.2f}x", f"{any_row['time']:.2f}x")
         body.append([group, f"{margin}", size, f"{passes}", *losses, *cost])
     head = ["group", "margin", "context", "passes"]
-    head += ["hard edge" if seam == 0 else f"seam {seam}" for seam in seams]
+    names = {0: "hard edge", None: "all"}
+    head += [names.get(seam, f"seam {seam}") for seam in seams]
     images = content["rows"][0]["images"]
     start = (
         f"Change of reconstruction in dB against the plain VAE's {content['plain_psnr']:.2f} dB, on {images} "
         f"Kodak images; the context's ops are fitted on {content['photos']} photographs."
     )
-    return [*rows([*head, "cells", "time"], body), "", start, *origin(content)]
+    return [*rows([*head, "cells", "time"], body), "", start, *origins(content, content["rows"])]
 
 
 @table("latent-maps", "latent_maps.json")

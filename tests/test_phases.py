@@ -112,11 +112,12 @@ def test_what_numbers_cannot_describe_is_interpolated_as_before():
     assert geometry_of(equivae.get_transform("rot90")) is None
     assert geometry_of(equivae.get_transform("rotate", padding_mode="reflection")) is None
     assert geometry_of(equivae.get_transform("scale", factor=0.7071)) is None
-    images = gaussian(4, 3, 16, 16).float().clamp(-1, 1)
+    images = equivae.data.dead_leaves(8, size=32)
     t = equivae.fit_latent_op(
         UnshuffleAE(), "scale(factor=0.5)", images, 3, phases=False, progress=False
     )
     assert not t.operator.moves_grid
+    assert not t.report.is_plain
 
 
 @pytest.mark.parametrize("inverse", [False, True])
@@ -145,6 +146,26 @@ def test_a_rotation_has_as_many_phases_as_its_cells_can_bear():
     assert len(few.phases) == 16
     assert len(many.phases) == 36
     assert many(gaussian(1, 2, 9, 14)).shape == (1, 2, 9, 14)
+
+
+def test_the_report_says_when_a_rotation_is_interpolated_first():
+    vae, sentence = UnshuffleAE(), "too few for a filter for every phase"
+    images = equivae.data.dead_leaves(36, size=32)
+
+    def report(count: int, phases: bool = True) -> equivae.operators.FitReport:
+        t = equivae.fit_latent_op(
+            vae, "rotate(angle=15)", images, 3, max_samples=count, phases=phases, progress=False
+        )
+        assert not t.report.is_plain
+        assert t.operator.moves_grid == (count == 36)
+        return t.report
+
+    few, many = report(8), report(36)
+    assert few.interpolates
+    assert sentence in few.to_markdown()
+    for other in (many, report(8, phases=False)):  # asked for, it needs no word
+        assert not other.interpolates
+        assert sentence not in other.to_markdown()
 
 
 def test_a_window_grows_where_the_grid_shrinks_and_stays_within_its_entries():

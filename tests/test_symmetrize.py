@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import equivae
 from equivae.symmetry import SymmetrizedVAE, domain_weights
 from equivae.symmetry.domain import lattice_group, softened
+from equivae.symmetry.module import _by_shape
 
 GROUPS = ["c2", "hflip", "vflip", "d2", "c4", "d4"]
 METHODS = ["fundamental-domain", "average"]
@@ -365,9 +366,12 @@ def test_it_states_cost_and_effect():
     svae = equivae.symmetrize(vae, "c2", images=images, kernel_size=3, progress=False)
     report = svae.report
     assert svae.vae is vae
-    assert set(report.margins) == {4, 6, 8}
-    assert report.margins[report.margin] >= max(report.margins.values()) - 0.05
+    assert set(report.margins) == {3, 4, 6}
+    assert report.margins[report.margin] >= max(report.margins.values()) - 0.15
+    assert report.seams["all" if report.seam is None else "16"] == max(report.seams.values())
+    assert report.margins[3] == max(report.seams.values())
     assert report.cost == svae.cost(64, 64) == 1 + 2 * report.margin / 16
+    assert equivae.symmetrize(vae, "c2").seam == 16  # nothing to measure on
     average = equivae.symmetrize(vae, "c2", "average", images=images, progress=False).report
     assert average.plain_psnr == report.plain_psnr
     assert average.reconstruction_psnr < report.reconstruction_psnr < report.plain_psnr + 0.5
@@ -395,6 +399,23 @@ def test_the_divergence_of_the_posterior_and_its_spread_follow_the_law():
             torch.testing.assert_close(moved.std, t.latent(plain.std))
             noise_of = plain.mean + plain.std
             torch.testing.assert_close(moved.mean + moved.std, t.latent(noise_of))
+
+
+@pytest.mark.parametrize("margin", [None, 0, 1])
+@pytest.mark.parametrize("cells", [(6, 6), (7, 5)])
+@pytest.mark.parametrize("group", ["c2", "d4"])
+def test_all_that_is_decoded_may_count(group, cells, margin):
+    """The weights of overlapping crops sum to one, the law holds, and the crops' edges are not seen."""
+    vae = ConvAE().double()
+    svae = SymmetrizedVAE(vae, group, transforms=fitted_context(group), margin=margin, seam=None)
+    assert max(law(svae, noise(1, 3, *(2 * n for n in cells)).double())) < 1e-12
+    flat = SymmetrizedVAE(Constant().double(), group, margin=margin, seam=None)
+    decoded = flat.decode(torch.zeros(1, 4, *cells, dtype=torch.float64))
+    assert (decoded - 0.7).abs().max() < 1e-12
+    if margin == 1:
+        domain, elements = next(iter(_by_shape(svae._domains(*cells))))
+        weights = svae._pixels(domain, elements)
+        assert weights[weights > 0].min() < 0.3 * weights.max() <= 0.3
 
 
 def test_draws_of_the_posterior_follow_the_law_with_their_noise():
@@ -470,6 +491,9 @@ def test_the_cost_is_that_of_the_cells_that_are_encoded():
         ({"method": "averaging"}, "average"),
         ({"margin": -1}, "margin"),
         ({"margin": "some"}, "margin"),
+        ({"seam": "some"}, "seam"),
+        ({"margin": -1, "images": "nowhere"}, "margin"),  # before any work
+        ({"seam": -1, "images": "nowhere"}, "seam"),
         ({"passes": -1}, "passes"),
     ],
 )

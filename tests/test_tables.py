@@ -45,3 +45,9 @@ def test_a_result_that_is_not_there_yet_leaves_the_place_empty(tmp_path):
 def test_an_unknown_table_is_refused():
     with pytest.raises(KeyError, match="nonsense"):
         tables.render("<!-- table: nonsense -->\n<!-- end table -->\n")
+
+
+def test_a_cell_may_hold_the_sign_that_parts_cells():
+    head, _, line = tables.rows(["a", "b"], [["5x5, |z| 1x1", "2"]])
+    assert head == "| a | b |"
+    assert line == r"| 5x5, \|z\| 1x1 | 2 |"

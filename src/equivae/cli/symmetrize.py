@@ -50,8 +50,8 @@ def symmetrize(
         int, opt("passes", "How often the context is translated.", range=at_least(0, 100))
     ] = 2,
     seam: Annotated[
-        int, opt("seam", "Pixels over which the parts fade; 0 for none.", range=at_least(0, 2**16))
-    ] = 16,
+        str, opt("seam", "Pixels over which the parts fade; auto measures it, all takes the crops.")
+    ] = "auto",
     resolution: Resolution = 256,
     max_samples: FewSamples = None,
     eval_batch_size: EvalBatchSize = 4,
@@ -69,6 +69,7 @@ def symmetrize(
     size: Any = number_or("kernel_size", kernel_size, "auto", "an odd number")
     FitOptions(size, magnitude=magnitude)
     cells = None if margin == "all" else number_or("margin", margin, "auto")
+    width = None if seam == "all" else number_or("seam", seam, "auto")
     source = None
     if train_data_dir is not None or dataset_name is not None:
         source = images_from(train_data_dir, dataset_name, "train_data_dir")
@@ -84,7 +85,7 @@ def symmetrize(
         magnitude=magnitude,
         margin=cells,
         passes=passes,
-        seam=seam,
+        seam=width,
         resolution=resolution,
         max_samples=max_samples,
         eval_batch_size=eval_batch_size,

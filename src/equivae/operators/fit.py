@@ -88,7 +88,8 @@ def fit_latent_op(
 
     Resampled transforms (scale, zoom, rotate, shifts by parts of a cell) have no grid move before the
     convolution, which would lose what lies below a cell: the cells of the new grid are linear maps of the
-    untouched cells around their place, one map for every phase (see `PhaseOperator`).
+    untouched cells around their place, one map for every phase (see `PhaseOperator`). With too few cells for
+    a rotation's phases the latent is interpolated first after all, and the report says so.
 
     Least squares of latents is not least squares of pictures. `objective="decoded"` goes on from it with
     gradient steps on the error of what the latent op decodes to; the latent's own error rises as that falls.
@@ -287,6 +288,7 @@ def _fitted(
         decoded_psnr=own.decoded_psnr,
         plain_decoded_psnr=own.plain_psnr,
         is_plain=own.is_plain,
+        interpolates=problem.interpolates,
     )
     return made
 

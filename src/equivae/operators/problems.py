@@ -18,7 +18,7 @@ from equivae.operators.geometry import geometry_of, phase_operator
 from equivae.operators.modules import Kernel, LatentOperator
 from equivae.operators.options import FitOptions
 from equivae.operators.pairs import Pair, check_crop, check_transform_fits, latent_pairs
-from equivae.operators.phases import PhaseOperator
+from equivae.operators.phases import Geometry, PhaseOperator
 from equivae.operators.regression import PatchRegression, PhaseRegression, Regression
 from equivae.operators.seam_regression import SeamRegression, seam_operator
 from equivae.operators.seams import SeamOperator
@@ -57,6 +57,7 @@ class Problem:
             that were asked for, which are decoded.
         training: training pairs without their images; filled when gradient steps follow.
         plain: squared error and power of the plain latent op over the held-out cells.
+        interpolates: whether its cells are too few for a filter for every phase.
     """
 
     transform: Transform
@@ -65,6 +66,7 @@ class Problem:
     held_out: list[Pair] = field(default_factory=list)
     training: list[Pair] = field(default_factory=list)
     plain: tuple[float, float] = (0.0, 0.0)
+    interpolates: bool = False
 
     @property
     def moves_grid(self) -> bool:
@@ -200,7 +202,12 @@ def _problem(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> 
     if train.entries > _MOST_ENTRIES:
         train = _low_rank(train, kernels[-1], options)
     train.choose_basis(pair.moved)
-    return Problem(pair.transform, Equations(train, train.like()), list(kernels))
+    return Problem(
+        pair.transform,
+        Equations(train, train.like()),
+        list(kernels),
+        interpolates=_geometry(pair, options) is not None,
+    )
 
 
 def _seam(pair: Pair, vae: Autoencoder, options: FitOptions) -> SeamOperator | None:
@@ -213,9 +220,7 @@ def _seam(pair: Pair, vae: Autoencoder, options: FitOptions) -> SeamOperator | N
 
 def _phases(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> PhaseOperator | None:
     """The unfitted operator of a resampled transform; `None` for others, and with too few cells."""
-    geometry = None
-    if options.phases and pair.latent.ndim == 4:
-        geometry = geometry_of(pair.transform)
+    geometry = _geometry(pair, options)
     if geometry is None:
         return None
     counted = pair.mask.sum() if pair.mask is not None else pair.target[0, 0].numel()
@@ -229,6 +234,11 @@ def _phases(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> P
         border=options.border,
         magnitude=bool(options.magnitude),
     )
+
+
+def _geometry(pair: Pair, options: FitOptions) -> Geometry | None:
+    """Where the new cells lie, if a filter for every phase is wanted and can be told by numbers."""
+    return geometry_of(pair.transform) if options.phases and pair.latent.ndim == 4 else None
 
 
 def _low_rank(wide: PatchRegression, kernel: Kernel, options: FitOptions) -> PatchRegression:

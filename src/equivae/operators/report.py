@@ -47,6 +47,8 @@ class FitReport:
         decoded_psnr: PSNR in dB of what the held-out latents decode to; `None` if not decoded.
         plain_decoded_psnr: that of the plain op, decoded where the fit is not clearly nearer.
         is_plain: whether the op is the plain one, because the fit lost to it.
+        interpolates: whether the latent is interpolated first, because the cells were too few for a filter
+            for every phase.
     """
 
     transform: str
@@ -67,6 +69,7 @@ class FitReport:
     decoded_psnr: float | None = None
     plain_decoded_psnr: float | None = None
     is_plain: bool = False
+    interpolates: bool = False
 
     def __post_init__(self) -> None:
         made = [c if isinstance(c, Candidate) else Candidate(**c) for c in self.candidates]
@@ -90,6 +93,11 @@ class FitReport:
             )
         if self.is_plain:
             lines.append("The fit lost to the plain op, which was returned instead.")
+        elif self.interpolates:
+            lines.append(
+                f"{self.cells} cells are too few for a filter for every phase, so the latent is interpolated "
+                "first; more or larger images give each phase its own."
+            )
         if self.inverse_consistency is not None:
             lines.append(
                 f"Done and undone it changes latents by {self.inverse_consistency:.2g} of their norm: the "

@@ -34,6 +34,12 @@ class Domain:
     def cells(self) -> int:
         return (self.bottom - self.top) * (self.right - self.left)
 
+    def window(self, factor: int, ramp: int) -> Tensor:
+        """1 inside the box, 0 outside, with ramps of so many pixels at its edges within the grid."""
+        height, width = (length * factor for length in self.weights.shape)
+        rows = _window(height, self.top * factor, self.bottom * factor, ramp)
+        return rows[:, None] * _window(width, self.left * factor, self.right * factor, ramp)
+
     @classmethod
     def of(cls, weights: Tensor, margin: int | None) -> Domain:
         """The box around all weights above 0, wider by a margin (`None`: the whole grid)."""
@@ -49,6 +55,15 @@ class Domain:
             max(0, columns[0] - margin),
             min(width, columns[-1] + 1 + margin),
         )
+
+
+def _window(length: int, start: int, end: int, ramp: int) -> Tensor:
+    places = torch.arange(length, dtype=torch.float64) + 0.5
+    inside = ((places > start) & (places < end)).double()
+    edges = [places - start] * (start > 0) + [end - places] * (end < length)
+    for edge in edges if ramp else ():
+        inside = inside * (edge / ramp).clamp(0, 1).mul(math.pi / 2).sin().square()
+    return inside
 
 
 def lattice_group(group: str | Group) -> Group:

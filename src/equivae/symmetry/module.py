@@ -50,7 +50,8 @@ class SymmetrizedVAE(ModelMixin):  # type: ignore[misc]
         passes: how often the context is translated; each pass carries it further across the borders.
         seam: pixels over which the decoded parts fade into one another, as far as the margin has room: the
             weights of the decoder are then ramps that still sum to one over the group, and the law stays
-            exact. 0 for a hard edge.
+            exact. 0 for a hard edge; `None` lets everything that is decoded count, with a weight that falls
+            to zero at the edges of the crops.
 
     Attributes:
         report: cost and effect on reconstruction, when `symmetrize` had images to measure them on.
@@ -66,7 +67,7 @@ class SymmetrizedVAE(ModelMixin):  # type: ignore[misc]
         transforms: Mapping[str, Transform] | None = None,
         margin: int | None = None,
         passes: int = 2,
-        seam: int = 0,
+        seam: int | None = 0,
     ) -> None:
         super().__init__()
         if method not in get_args(Method):
@@ -76,7 +77,7 @@ class SymmetrizedVAE(ModelMixin):  # type: ignore[misc]
             raise InputError(f"margin must not be negative, got {margin}.")
         if passes < 0:
             raise InputError(f"passes must not be negative, got {passes}.")
-        if seam < 0:
+        if seam is not None and seam < 0:
             raise InputError(f"seam must not be negative, got {seam}.")
         self.group = lattice_group(group)
         self.method: Method = method
@@ -139,7 +140,7 @@ class SymmetrizedVAE(ModelMixin):  # type: ignore[misc]
                 for e in elements
             ]
             decoded = self._view.decode(torch.cat(crops))
-            pixels = self._pixels(domain)
+            pixels = self._pixels(domain, elements)
             for element, part in zip(elements, torch.split(decoded, len(z)), strict=True):
                 placed = element.pixel(_place(part, domain, pixels, factor))
                 images = placed if images is None else images + placed
@@ -225,14 +226,18 @@ class SymmetrizedVAE(ModelMixin):  # type: ignore[misc]
             fields = following
         return fields
 
-    def _pixels(self, domain: Domain) -> Tensor:
+    def _pixels(self, domain: Domain, elements: list[Transform]) -> Tensor:
         """The domain's weights on the pixel grid, with a ramp as wide as fits into the margin."""
         factor = self._view.factor
+        if self.seam is None and self.method == "fundamental-domain":
+            window = domain.window(factor, (self.margin or 0) * factor)
+            total = torch.stack([element.pixel(window) for element in elements]).sum(0)
+            return window / elements[0].inverse.pixel(total)
         pixels = domain.weights.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
         if self.method == "average":
             return pixels
         room = max(pixels.shape) if self.margin is None else self.margin * factor
-        return softened(pixels, min(self.seam, 2 * room))
+        return softened(pixels, min(self.seam or 0, 2 * room))
 
     def cost(self, height: int, width: int) -> float:
         """Cells encoded (and decoded) for an image of so many pixels, relative to the plain VAE's."""

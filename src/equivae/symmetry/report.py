@@ -20,7 +20,8 @@ class SymmetrizeReport:
         plain_psnr: reconstruction PSNR of the plain VAE, in dB.
         reconstruction_psnr: that of the symmetrized one.
         margins: margin to reconstruction PSNR, the evidence behind the choice.
-        seam: pixels over which the decoded parts fade into one another.
+        seam: pixels over which the decoded parts fade into one another; `None` for all that is decoded.
+        seams: seam to reconstruction PSNR at the smallest margin, the evidence behind the choice.
         encoder_law_error: `max |E'(T x) - S E'(x)|` over the largest latent, on one image and one element: 0
             or the rounding of the dtype.
         decoder_law_error: `max |D'(S z) - T D'(z)|`, in [-1, 1], on the same.
@@ -33,7 +34,8 @@ class SymmetrizeReport:
     plain_psnr: float
     reconstruction_psnr: float
     margins: dict[int, float] = field(default_factory=dict)
-    seam: int = 0
+    seam: int | None = 0
+    seams: dict[str, float] = field(default_factory=dict)
     encoder_law_error: float = 0.0
     decoder_law_error: float = 0.0
 

@@ -9,6 +9,9 @@ with latent op `ρ`,
 
 which asks the decoder's first features for what the untouched decoder is used to, upright and moved. The
 features `front(x)` and the latents `E_0` are computed once.
+
+Training only what lies between a frozen encoder and a frozen decoder is Re-Bottleneck's (Bralios, Casebeer
+and Smaragdis, arXiv 2507.07867), which puts an autoencoder of its own there; equivariance is one of its uses.
 """
 
 from __future__ import annotations
