@@ -14,7 +14,7 @@ import equivae
 from equivae import InputError, Report
 from equivae.cli.inputs import seeds_of
 from equivae.evaluation import Metrics, TransformMetrics
-from equivae.reporting.numbers import fixed, number, signed
+from equivae.reporting.numbers import fixed, number, p_value, signed
 from equivae.reporting.text import latex
 from models import ConvAE, MarkedAE, PoolAE, cells, noise
 
@@ -177,3 +177,12 @@ def test_seeds_on_the_command_line():
         seeds_of(["a", "ours="])
     with pytest.raises(InputError, match="two VAEs are called"):
         seeds_of(["x/a", "a=b"])
+
+
+def test_the_verdict_of_a_comparison_has_the_p_of_its_table():
+    x = noise(6, 3, 16, 16)
+    vaes = {"a": MarkedAE(0.3, 0.1), "b": MarkedAE(0.1, 0.1)}
+    found = equivae.compare(vaes, x, "rot180", panels=0, **QUIET)
+    (differences,) = found.differences.values()
+    told = p_value(differences["round_trip_psnr/rot180"].adjusted_p)
+    assert f"p{told})" in found.verdict

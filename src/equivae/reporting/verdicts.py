@@ -119,7 +119,9 @@ def _ahead(
     first, second = sound[following], sound[best]
     found = {}
     if first.names == second.names and first.per_image and second.per_image:
-        found = differences(first, second, seed=seed, keys=[key])
+        found = differences(
+            first, second, seed=seed
+        )  # all, as in the tables: p is adjusted for all
     return f", {number(lead, 'dB')} above the next{_noise(found.get(key))}"
 
 
