@@ -139,7 +139,7 @@ def test_the_verdict_of_a_comparison_says_whether_it_is_noise():
     found = equivae.compare({"a": ConvAE(0), "b": ConvAE(0)}, x, panels=0, **QUIET)
     assert ", as b has" in found.verdict or ", as a has" in found.verdict
     other = equivae.compare(
-        {"a": MarkedAE(0.2, 0.1), "b": MarkedAE(0.3, 0.1)}, cells(8, 8, 8), **QUIET
+        {"a": MarkedAE(0.2, 0.1), "b": MarkedAE(0.3, 0.1)}, cells(12, 8, 8), **QUIET
     )
     assert "above the next (larger than noise, p" in other.verdict
     assert "*" not in other.to_markdown().split("Made")[0].replace("\\*", "")
