@@ -112,11 +112,12 @@ def test_what_numbers_cannot_describe_is_interpolated_as_before():
     assert geometry_of(equivae.get_transform("rot90")) is None
     assert geometry_of(equivae.get_transform("rotate", padding_mode="reflection")) is None
     assert geometry_of(equivae.get_transform("scale", factor=0.7071)) is None
-    images = gaussian(4, 3, 16, 16).float().clamp(-1, 1)
+    images = equivae.data.dead_leaves(8, 32)
     t = equivae.fit_latent_op(
         UnshuffleAE(), "scale(factor=0.5)", images, 3, phases=False, progress=False
     )
     assert not t.operator.moves_grid
+    assert not t.report.is_plain
 
 
 @pytest.mark.parametrize("inverse", [False, True])
