@@ -367,11 +367,14 @@ def test_finetune_trains_the_operator_along_and_leaves_the_one_given(tmp_path):
 def test_an_operator_left_fixed_stays_as_it_is(tmp_path):
     vae, images = equivae.zoo.load(), equivae.data.dead_leaves(4, 16)
     t = fit(vae, "rot180", images, kernel_size=1)
+    before = t.operator.weight.clone()
     result = equivae.finetune(
         vae, images, t, tmp_path / "a", recipe="decoder", max_train_steps=2, progress=False
     )
     assert result.transforms == [t]
-    assert not (tmp_path / "a" / "operators").exists()
+    loaded = equivae.load_latent_op(tmp_path / "a" / "operators" / t.name)
+    assert loaded.operator.weight.equal(t.operator.weight)
+    assert loaded.operator.weight.equal(before)
 
 
 @pytest.mark.parametrize(

@@ -631,7 +631,7 @@ def test_a_held_out_share_of_random_images_is_the_same_every_time() -> None:
 def test_other_latent_ops_and_another_padding_are_noticed(tmp_path: Path) -> None:
     vae = tiny_kl()
     ops = [
-        equivae.fit_latent_op(vae, "hflip", images, 1, name="hflip_op", progress=False)
+        equivae.fit_latent_op(vae, "rot90", images, 1, name="rot90_op", progress=False)
         for images in (IMAGES, IMAGES.flip(-2) * 0.5)
     ]
     options = {"train": "decoder", "recipe": "decoder", "resume_from_checkpoint": "latest"}

@@ -11,7 +11,7 @@ from equivae.autoencoder import Autoencoder
 from equivae.operators.decoding import decoded_psnr
 from equivae.operators.modules import ConvOperator
 from equivae.operators.problems import Problem
-from equivae.operators.solve import Solved, operator_psnr
+from equivae.operators.solve import INVISIBLE_DB, Solved, operator_psnr
 
 __all__ = ["beside_plain"]
 
@@ -28,7 +28,7 @@ def beside_plain(problem: Problem, judged: Solved, found: Solved, vae: Autoencod
         found: the operator that would be returned.
         vae: what decodes.
 
-    Warns when the plain op decodes better, and when it is returned.
+    Warns when the plain op decodes visibly better, and when it is returned.
     """
     plain_error = problem.grid_error
     if judged.latent_error <= _CLEARLY * plain_error or not problem.held_out:
@@ -38,7 +38,7 @@ def beside_plain(problem: Problem, judged: Solved, found: Solved, vae: Autoencod
         fitted = judged.decoded_psnr or operator_psnr(problem, vae, judged.operator)
         plain = decoded_psnr(vae, (_plain(problem, i, vae) for i in range(len(problem.decoded()))))
         found = replace(found, decoded_psnr=fitted, plain_psnr=plain)
-    loses = fitted is None or plain is None or fitted < plain - _MARGIN_DB
+    loses = fitted is None or plain is None or _worse(fitted, plain)
     name = problem.transform.name
     if judged.latent_error > plain_error * (1 + 1e-6) and loses:
         warnings.warn(
@@ -63,6 +63,10 @@ def beside_plain(problem: Problem, judged: Solved, found: Solved, vae: Autoencod
             stacklevel=2,
         )
     return found
+
+
+def _worse(fitted: float, plain: float) -> bool:
+    return fitted < min(plain, INVISIBLE_DB) - _MARGIN_DB
 
 
 def _plain(problem: Problem, i: int, vae: Autoencoder) -> tuple[Tensor, Tensor, Tensor | None]:
