@@ -116,6 +116,7 @@ MEANT: dict[str, set[str]] = {
     "fit validation_split": {"0.5", "1e-4"},
     "shift_factor": {"0", "-1", "-0.5", *_REAL},
     "check": {"0"},
+    "margin": {"0"},
     "cache_dir": {"."},
     "checkpointing_minutes": {"0", "0.5", "1.5", "1e-4"},
     **dict.fromkeys(_OF_OTHERS, _PRINTABLE),

@@ -101,7 +101,7 @@ def fit(
         raise InputError(
             f"one transform is fitted at a time, got {quoted(transforms)}; pass one name."
         )
-    size: Any = number_or("kernel_size", kernel_size, "auto")
+    size: Any = number_or("kernel_size", kernel_size, "auto", "an odd number")
     options: dict[str, Any] = {
         "method": method,
         "padding": padding,

@@ -23,10 +23,10 @@ __all__ = [
 ]
 
 
-def number_or(name: str, value: str, word: str) -> int | str:
-    """A whole number, or the one word that may stand in its place."""
+def number_or(name: str, value: str, word: str, number: str = "a whole number") -> int | str:
+    """A whole number, or the one word that may stand in its place; `number` says which are good."""
     if value != word and not re.fullmatch("[0-9]{1,9}", value):
-        raise InputError(f"{name} must be a whole number or {word!r}, got {quoted(value)}.")
+        raise InputError(f"{name} must be {number} or {word!r}, got {quoted(value)}.")
     return word if value == word else int(value)
 
 

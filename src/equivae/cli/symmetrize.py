@@ -66,9 +66,11 @@ def symmetrize(
 ) -> None:
     """Make a VAE exactly equivariant under flips and quarter turns of the latent, without training."""
     lattice_group(group)
-    size: Any = number_or("kernel_size", kernel_size, "auto")
+    size: Any = number_or("kernel_size", kernel_size, "auto", "an odd number")
     FitOptions(size, magnitude=magnitude)
-    cells = None if margin == "all" else number_or("margin", margin, "auto")
+    cells = (
+        None if margin == "all" else number_or("margin", margin, "auto", "a whole number, 'all'")
+    )
     source = None
     if train_data_dir is not None or dataset_name is not None:
         source = images_from(train_data_dir, dataset_name, "train_data_dir")
