@@ -15,7 +15,8 @@ SPATIAL = [row.name for row in transform_table() if row.group in ("lattice", "re
 @pytest.mark.parametrize("name", SPATIAL)
 def test_spatial_names_act_on_every_frame(name):
     t = get(name).at_factor(8)
-    video, latent = torch.randn(2, 3, 4, 32, 32), torch.randn(2, 4, 2, 4, 4)
+    side = max(4, t.block)
+    video, latent = torch.randn(2, 3, 4, 8 * side, 8 * side), torch.randn(2, 4, 2, side, side)
     moved, moved_latent = t.pixel(video), t.latent(latent)
     for frame in range(4):
         assert torch.allclose(moved[:, :, frame], t.pixel(video[:, :, frame]), atol=1e-6)

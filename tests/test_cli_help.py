@@ -52,10 +52,11 @@ def test_no_command_at_all_says_where_to_begin(monkeypatch, capsys):
     assert set(GROUP.commands) <= set(re.findall(r"[\w-]+", out))
 
 
-def test_a_command_without_what_it_needs_is_told_in_one_sentence(monkeypatch, capsys):
-    code, out, err = shown(monkeypatch, capsys, "finetune", columns=200)
+@pytest.mark.parametrize("command", ["evaluate", "finetune"])
+def test_a_command_without_what_it_needs_is_told_in_one_sentence(command, monkeypatch, capsys):
+    code, out, err = shown(monkeypatch, capsys, command, columns=200)
     assert (code, out) == (2, "")
-    assert "equivae finetune needs --pretrained_model_name_or_path" in err
+    assert f"equivae {command} needs --pretrained_model_name_or_path" in err
     assert len(err.strip().splitlines()) == 1
 
 

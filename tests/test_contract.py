@@ -206,6 +206,28 @@ def test_each_law_catches_a_broken_transform(broken, law, words):
     check_transform(Base(), laws=[law])
 
 
+@pytest.mark.parametrize("block", [3, 8])
+def test_blocks_are_tried_whole_and_still_have_to_go_where_their_pixels_go(block):
+    class Blocks(Base):
+        def pixel(self, x):
+            assert x.shape[-2] % block == x.shape[-1] % block == 0
+            return x.flip((-2, -1))
+
+        def latent(self, z):
+            assert z.shape[-2] % block == z.shape[-1] % block == 0
+            return z.flip((-2, -1))
+
+    class OtherBlocks(OtherGrid):
+        pass
+
+    Blocks.block = OtherBlocks.block = block
+    check_transform(Blocks(), factor=2, laws=["shape", "inverse", "factor"], max_examples=3)
+    with pytest.raises(ContractError, match="its pixels go"):
+        check_transform(OtherBlocks(), factor=2, laws=["factor"])
+    for whole in (Blocks() @ Base(), equivae.transforms.Choice([Base(), Blocks()], "either")):
+        assert whole.block == block
+
+
 @pytest.mark.parametrize("broken", [Shape, Dtype, Noise, WrongInverse, OtherGrid, Raises, Leaks])
 def test_the_whole_check_catches_it_too(broken):
     with pytest.raises(ContractError):

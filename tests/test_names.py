@@ -167,9 +167,12 @@ def test_a_card(tmp_path, monkeypatch):
 def test_the_base_of_a_loaded_module_is_on_the_card(tmp_path):
     tiny_kl().save_pretrained(tmp_path / "secret" / "mine")
     path = equivae.export_single_file(tiny_kl(), tmp_path / "secret" / "one.safetensors")
-    for place, name in ((tmp_path / "secret" / "mine", "mine"), (path, "one.safetensors")):
+    for place, words in (
+        (tmp_path / "secret" / "mine", "a local model, `mine`"),
+        (path, "the file `one.safetensors`"),
+    ):
         vae = equivae.load_vae(place)
-        assert base_model_of(vae, vae).words == f"a local model, `{name}`"
+        assert base_model_of(vae, vae).words == words
     embedded = equivae.load_vae("embedded")
     assert base_model_of(embedded, embedded).words == "the embedded VAE of equivae"
 

@@ -28,7 +28,9 @@ SHAPES = {
 def use(name, **parameters):
     """Build, place, draw and apply; `InputError` is the only error that may come."""
     t = get(name, **parameters)
-    image, latent = SHAPES[t.layouts[0]]
+    image, latent = (
+        (*shape[:-2], *(side * t.block for side in shape[-2:])) for shape in SHAPES[t.layouts[0]]
+    )
     drawn = t.at_factor(2, 2).draw(2, torch.Generator().manual_seed(0))
     moved = drawn.pixel(torch.rand(image))
     assert moved.isfinite().all()
@@ -37,6 +39,14 @@ def use(name, **parameters):
         drawn.mask(torch.rand(image))
     if all(not isinstance(value, torch.Tensor) for value in vars(t).values()):
         assert get(t.name) == t
+
+
+def test_a_name_shows_what_differs_from_the_defaults_of_its_own_class():
+    assert "antialias" not in get("haku_affine").name
+    assert "padding_mode" not in get("haku_affine").name
+    other = get("haku_affine", antialias=True, padding_mode="zeros")
+    assert other.name.endswith("padding_mode='zeros',antialias=True)")
+    assert get(other.name) == other
 
 
 def refuses(name, parameter, value):

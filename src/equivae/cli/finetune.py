@@ -72,7 +72,8 @@ def finetune(
     run = _run(words, asked.run)
     if "pretrained_model_name_or_path" not in run:
         raise InputError(
-            "Missing option '--pretrained_model_name_or_path'; name a VAE, or a recipe that does."
+            "equivae finetune needs --pretrained_model_name_or_path, or a --recipe that names a VAE; "
+            "`equivae finetune --help` lists its options."
         )
     images = images_from(
         Path(run["train_data_dir"]) if "train_data_dir" in run else None,

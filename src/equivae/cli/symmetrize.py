@@ -68,8 +68,9 @@ def symmetrize(
     lattice_group(group)
     size: Any = number_or("kernel_size", kernel_size, "auto", "an odd number")
     FitOptions(size, magnitude=magnitude)
-    cells = None if margin == "all" else number_or("margin", margin, "auto")
-    width = None if seam == "all" else number_or("seam", seam, "auto")
+    known = "a whole number, 'all'"
+    cells = None if margin == "all" else number_or("margin", margin, "auto", known)
+    width = None if seam == "all" else number_or("seam", seam, "auto", known)
     source = None
     if train_data_dir is not None or dataset_name is not None:
         source = images_from(train_data_dir, dataset_name, "train_data_dir")

@@ -62,6 +62,7 @@ class FittedFamily(RandomTransform):
         self.base, self.members = base, list(members)
         self.name = check_name("the name of a fitted transform", name or default_name(base))
         self.swaps_axes, self.mixes_samples = base.swaps_axes, base.mixes_samples
+        self.block = base.block
         self.layouts = base.layouts
 
     @property

@@ -91,6 +91,7 @@ class FittedTransform(Transform):
         self.name = check_name("the name of a fitted transform", name or default_name(base))
         self.report, self.vae = report, vae
         self.swaps_axes, self.mixes_samples = base.swaps_axes, base.mixes_samples
+        self.block = base.block
         self.layouts = tuple(one for one in base.layouts if one == _LAYOUTS[len(operator.kernel)])
 
     @property

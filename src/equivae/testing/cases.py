@@ -49,12 +49,13 @@ class Case:
     def latent(self, dtype: torch.dtype = torch.float32) -> Tensor:
         return noise(self.latent_shape, self.seed + 1, dtype)
 
-    def smooth(self) -> tuple[Tensor, Tensor]:
-        """Waves on `_SMOOTH_CELLS` squared cells: the image, and a latent on its own grid."""
+    def smooth(self, block: int) -> tuple[Tensor, Tensor]:
+        """Waves on `_SMOOTH_CELLS` squared cells, or as many as make whole blocks: the image, and a latent on
+        its own grid."""
         frames = (2,) if self.layout == "video" else ()
         pixels, cells = self.image_shape[:2] + frames, self.latent_shape[:2] + frames
-        side = _SMOOTH_CELLS * self.factor
-        return _waves(pixels, side, self.seed), _waves(cells, _SMOOTH_CELLS, self.seed)
+        side = -(-_SMOOTH_CELLS // block) * block
+        return _waves(pixels, side * self.factor, self.seed), _waves(cells, side, self.seed)
 
     def drawn(self, transform: Transform) -> Transform:
         generator = torch.Generator().manual_seed(self.seed)

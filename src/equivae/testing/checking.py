@@ -37,7 +37,7 @@ def check_transform(
     | gradient | it flows through both ops, and is that of their values |
     | inverse | if there is one, it undoes both ops, in both orders (see below) |
     | batch independence | no sample changes another, nor does their number, unless `mixes_samples` |
-    | factor | what happens to a latent cell happens to the pixels of that cell |
+    | factor | what happens to a latent cell, or to a `block` of them, happens to its pixels |
     | compile | `torch.compile` takes both ops whole, if `exact` and not random |
 
     The inverse of an `exact` transform has to be right to float precision; that of a resampled one
@@ -81,7 +81,7 @@ def _search(
     transform: Transform, law: str, layout: str, sizes: tuple[int, int, int], max_examples: int
 ) -> None:
     hypothesis, strategies = _hypothesis()
-    side = strategies.integers(2, 4)
+    side = strategies.integers(2, 4).map(lambda blocks: blocks * transform.block)
     axes = {"image": 2, "video": 3, "audio": 1}[layout]
     cells = strategies.tuples(*[side] * axes)
     if isinstance(transform, RandomTransform) and transform.swaps_axes:

@@ -124,7 +124,7 @@ def _inverse(transform: Transform, case: Case) -> None:
     if fixed.exact:
         image, latent, allowed = case.image(torch.float64), case.latent(torch.float64), 1e-9
     else:
-        (image, latent), allowed = case.smooth(), _RESAMPLING_ERROR
+        (image, latent), allowed = case.smooth(fixed.block), _RESAMPLING_ERROR
     for order, there, back in (("", fixed, inverse), (" in the other order", inverse, fixed)):
         mask = None if case.layout == "audio" else (back @ there).mask(image)
         cells = None if mask is None else mask_of_cells(mask, latent.shape[-2:])
@@ -168,15 +168,19 @@ def _batch_independence(transform: Transform, case: Case) -> None:
 
 
 def _factor(transform: Transform, case: Case) -> None:
-    """What happens to one latent cell happens to the pixels of that cell."""
+    """What happens to one latent cell, or to one block of them, happens to its pixels."""
     fixed = case.drawn(transform)
     generator = torch.Generator().manual_seed(case.seed)
-    place = [int(torch.randint(side, (), generator=generator)) for side in case.cells]
+    block = fixed.block
+    blocks = [side // block for side in case.cells]
+    place = [block * int(torch.randint(side, (), generator=generator)) for side in blocks]
     latent = torch.zeros(case.latent_shape, dtype=torch.float64)
     image = torch.zeros(case.image_shape, dtype=torch.float64)
     everything = (slice(None), slice(None))
-    latent[everything + tuple(slice(at, at + 1) for at in place)] = 1.0
-    image[everything + tuple(slice(at * case.factor, (at + 1) * case.factor) for at in place)] = 1.0
+    latent[everything + tuple(slice(at, at + block) for at in place)] = 1.0
+    image[
+        everything + tuple(slice(at * case.factor, (at + block) * case.factor) for at in place)
+    ] = 1.0
     mask = fixed.mask(image) if case.layout == "image" else None
     moved_latent = _energy(fixed.latent(latent) - fixed.latent(torch.zeros_like(latent)))
     moved_image = _energy(fixed.pixel(image) - fixed.pixel(torch.zeros_like(image)))

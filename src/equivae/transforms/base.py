@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,8 @@ class Transform(ABC):
             of an exact transform costs nothing; that of a resampled one costs sharpness.
         linear: whether both ops claim to keep sums and multiples, `T(a x + b y) = a T(x) + b T(y)`.
         mixes_samples: whether a sample's result depends on the other samples, as blending's does.
+        block: what the sides have to be multiples of, in pixels and in cells, for ops that mix the
+            values of a block of that side.
         layouts: what it acts on: `"image"` `(B, C, H, W)`, `"video"` `(B, C, T, H, W)`, `"audio"`
             `(B, C, T)`.
 
@@ -81,6 +84,7 @@ class Transform(ABC):
     exact: bool = True
     linear: bool = False
     mixes_samples: bool = False
+    block: int = 1
     layouts: tuple[str, ...] = ("image",)
 
     @abstractmethod
@@ -218,6 +222,7 @@ class ComposedTransform(Transform):
         self.swaps_axes = outer.swaps_axes != inner.swaps_axes
         self.exact = outer.exact and inner.exact
         self.mixes_samples = outer.mixes_samples or inner.mixes_samples
+        self.block = math.lcm(outer.block, inner.block)
         self.layouts = tuple(layout for layout in inner.layouts if layout in outer.layouts)
 
     def pixel(self, x: Tensor) -> Tensor:
@@ -310,7 +315,7 @@ class RepresentedTransform(Transform):
         self.grid, self.response = grid, response
         self.name = name or f"{grid.name}+{response.spelled}"
         self.swaps_axes, self.exact = grid.swaps_axes, grid.exact
-        self.mixes_samples = grid.mixes_samples
+        self.mixes_samples, self.block = grid.mixes_samples, grid.block
         self.layouts = tuple(k for k in grid.layouts if k in response.layouts)
 
     def pixel(self, x: Tensor) -> Tensor:

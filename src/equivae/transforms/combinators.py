@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import reduce
 from operator import matmul
@@ -77,6 +78,7 @@ class Choice(RandomTransform):
         self.exact = all(t.exact for t in members)
         self.swaps_axes = any(t.swaps_axes for t in members)
         self.mixes_samples = any(t.mixes_samples for t in members)
+        self.block = math.lcm(*(t.block for t in members))
         self.layouts = tuple(k for k in members[0].layouts if all(k in t.layouts for t in members))
 
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:

@@ -39,6 +39,7 @@ class CosineCut(Transform):
 
     k: int = 8
     exact = False
+    block = _BLOCK
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -63,10 +64,11 @@ class CosineCut(Transform):
                 f"transform {self.name!r} works on blocks of 8x8, and {height}x{width} is no whole number of "
                 "them; choose a resolution that is a multiple of 8 cells of the latent."
             )
+        precision = torch.promote_types(grid.dtype, torch.float32)
         index = torch.arange(_BLOCK, device=grid.device)
-        kept = (index[:, None] + index < 2 * _BLOCK - 1 - self.k).to(torch.float32)
-        basis = dct_basis(_BLOCK, device=grid.device).float()
+        kept = (index[:, None] + index < 2 * _BLOCK - 1 - self.k).to(precision)
+        basis = dct_basis(_BLOCK, device=grid.device).to(precision)
         shape = (*grid.shape[:-2], height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
-        blocks = grid.float().reshape(shape).transpose(-3, -2)
+        blocks = grid.to(precision).reshape(shape).transpose(-3, -2)
         cut = basis.T @ ((basis @ blocks @ basis.T) * kept) @ basis
         return cut.transpose(-3, -2).reshape(grid.shape).to(grid.dtype)

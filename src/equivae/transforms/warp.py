@@ -98,10 +98,12 @@ class Warp(CellTransform):
 
     def _parameters(self) -> dict[str, Any]:
         """What the name shows: the parameters of the map, and the options that are not the default."""
-        options = {field.name: field.default for field in dataclasses.fields(Warp)}
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        options = {field.name for field in dataclasses.fields(Warp)}
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        values = {key: getattr(self, key) for key in usual}
         own = {key: value for key, value in values.items() if key not in options}
-        changed = {k: v for k, v in options.items() if k != "cell" and values[k] != v}
+        shown = (key for key in usual if key in options and key != "cell")
+        changed = [key for key in shown if values[key] != usual[key]]
         return own | {key: values[key] for key in changed}
 
     def pixel(self, x: Tensor) -> Tensor:

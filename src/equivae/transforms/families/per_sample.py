@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -28,6 +29,7 @@ class PerSample(Transform):
         self.exact = all(t.exact for t in members)
         self.swaps_axes = any(t.swaps_axes for t in members)
         self.mixes_samples = any(t.mixes_samples for t in members)
+        self.block = math.lcm(*(t.block for t in members))
         self.layouts = tuple(
             k for k in members[0].layouts if all(k in other.layouts for other in members)
         )
