@@ -238,6 +238,19 @@ def symmetrize_seams(content: dict[str, Any]) -> list[str]:
     return [*rows([*head, "cells", "time"], body), "", start, *origins(content, content["rows"])]
 
 
+@table("symmetrize-tuned", "symmetrized_finetune.json")
+def symmetrize_tuned(content: dict[str, Any]) -> list[str]:
+    body = [
+        [row["group"]]
+        + [f"{row[key]:.2f} dB" for key in ("untouched", "symmetrized", "tuned")]
+        + [f"{row['margin']}", f"{row['steps']}", f"{row['seconds']}"]
+        for row in content["rows"]
+    ]
+    head = ["group", "untouched", "symmetrized", "fine-tuned", "margin", "steps", "seconds"]
+    start = f"Reconstruction on {content['images']} Kodak images."
+    return [*rows(head, body), "", start, *origin(content)]
+
+
 @table("latent-maps", "latent_maps.json")
 def latent_maps(content: dict[str, Any]) -> list[str]:
     body = [
