@@ -103,7 +103,7 @@ def latent_metrics() -> str:
     return _table(("number", "what it is", "source", "direction", "from"), rows)
 
 
-def glossary_groups() -> str:
+def groups() -> str:
     """The groups of transforms and their elements."""
     import equivae
 
@@ -225,7 +225,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "recipes": recipes,
     "options": options,
     "commands": commands,
-    "groups": glossary_groups,
+    "groups": groups,
     "latent-metrics": latent_metrics,
     "compare": compare,
     "taef2": taef2,
