@@ -53,4 +53,5 @@ def machine() -> str:
     if cpuinfo.exists():
         names = [s for s in cpuinfo.read_text().splitlines() if s.startswith("model name")]
         model = names[0].split(":", 1)[1].strip() if names else model
-    return f"{model}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{model}, {threads} thread{'s' * (threads != 1)}"

@@ -47,7 +47,7 @@ def rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 
 def origin(content: dict[str, Any]) -> list[str]:
     """A line that says how the numbers came about, for below a table."""
-    words = [f"`{content['command']}`", content["machine"], content["date"][:10]]
+    words = [f"`{content['command']}`", machine(content), content["date"][:10]]
     if content.get("commit"):
         words.append(f"commit {content['commit']}")
     return ["", f"{', '.join(words)}."]
@@ -57,7 +57,12 @@ def origins(content: dict[str, Any], parts: Sequence[dict[str, Any]]) -> list[st
     """The same for rows that several commands made."""
     commands = list(dict.fromkeys(f"`{part['command']}`" for part in parts))
     days = " and ".join(dict.fromkeys(part["date"] for part in parts))
-    return ["", f"{'; '.join(commands)}; {content['machine']}, {days}."]
+    return ["", f"{'; '.join(commands)}; {machine(content)}, {days}."]
+
+
+def machine(content: dict[str, Any]) -> str:
+    """What a result was measured on."""
+    return str(content["machine"]).replace(" 1 threads", " 1 thread")
 
 
 @table("interval-coverage", "interval_coverage.json")
@@ -84,7 +89,7 @@ _NUMBERS = {
     "ssim": ("SSIM", 4, ""),
     "imagenet_psnr": ("PSNR (imagenet)", 2, " dB"),
     "imagenet_ssim": ("SSIM (imagenet)", 4, ""),
-    "imagenet_lpips": ("LPIPS's place (imagenet)", 5, ""),
+    "imagenet_lpips": ("LPIPS stand-in (imagenet)", 5, ""),
     "imagenet_rfid": ("rFID, local features (imagenet)", 5, ""),
 }
 
@@ -104,7 +109,7 @@ def protocols(content: dict[str, Any]) -> list[str]:
             off = f"{abs(row['ours'] - row['independent']):.0e}"
             body.append([f"{vae}, {row['kind']}: {name}", value, ends, off])
     images = next(iter(content["vaes"].values()))["images"]
-    head = [f"{images} images", "value", "95% interval", "off the independent number by"]
+    head = [f"{images} images", "value", "95% interval", "difference from an independent computation"]
     return [*rows(head, body), *origin(content)]
 
 
@@ -184,7 +189,7 @@ def latent_operators_fit(content: dict[str, Any]) -> list[str]:
         ]
         for row in content["fit"]
     ]
-    head = ["", "operator", "grid move", "fitted", "ceiling", "reconstruction", "core seconds"]
+    head = ["", "latent op", "plain", "fitted", "ceiling", "reconstruction", "core seconds"]
     return [*rows(head, body), *origins(content, content["fit"])]
 
 

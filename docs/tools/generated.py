@@ -152,12 +152,12 @@ def taef2() -> str:
     return _table(
         ("rot180", "reconstruction", "round trip", "seconds on one core"),
         [
-            ("untouched, the latent turned", *map(_db, numbers), ""),
+            ("untouched, plain latent op", *map(_db, numbers), ""),
             row("`fit_latent_op`", "fitted", 0),
             row("`fit_latent_op`, then `finetune`", "fitted", -1),
             row("`symmetrize`", "symmetrized", 0),
             row("`symmetrize`, then `finetune`", "symmetrized", -1),
-            row("`finetune`, all weights, plain grid move", "plain", -1),
+            row("`finetune`, all weights, plain latent op", "plain", -1),
             row("the published loop", "published", -1),
         ],
     )
