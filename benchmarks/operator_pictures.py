@@ -1,7 +1,7 @@
 """One photograph's latent under every transform of the table: plain, fitted, by a network, and re-encoded.
 
     python benchmarks/latent_operators.py --table --ops OPS
-    python benchmarks/operator_pictures.py --ops OPS --data ../shared/data --output docs/images/latent-ops.webp
+    python benchmarks/operator_pictures.py --ops OPS --output docs/images/latent-ops.webp
 
 The columns are T(x), then what TAEF2, untouched, decodes from the latent op's result, with its PSNR against
 T(x) inside the mask; what lies outside the mask is faded. The latent ops are those that the table measured.

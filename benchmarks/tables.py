@@ -109,7 +109,12 @@ def protocols(content: dict[str, Any]) -> list[str]:
             off = f"{abs(row['ours'] - row['independent']):.0e}"
             body.append([f"{vae}, {row['kind']}: {name}", value, ends, off])
     images = next(iter(content["vaes"].values()))["images"]
-    head = [f"{images} images", "value", "95% interval", "difference from an independent computation"]
+    head = [
+        f"{images} images",
+        "value",
+        "95% interval",
+        "difference from an independent computation",
+    ]
     return [*rows(head, body), *origin(content)]
 
 

@@ -47,7 +47,9 @@ def main() -> None:
     page = PAGE.read_text(encoding="utf-8")
     rows = [row for row in transform_table() if row.source == "equivae"]
     for kind in KINDS:
-        names = sorted((row.name for row in rows if row.group == kind), key=lambda n: place(page, n))
+        names = sorted(
+            (row.name for row in rows if row.group == kind), key=lambda n: place(page, n)
+        )
         found = [equivae.get_transform(name) for name in names if name != "identity"]
         draw(vae, x, found, options.output_dir / f"transforms-{kind}.webp")
 

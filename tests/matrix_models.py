@@ -296,7 +296,8 @@ ENTRIES: dict[str, Entry] = {
             "latents_std": (1.0,) * 4,
         },
         (2, 3, 22, 32, 32),
-        note="encodes `17 k + 5` frames in overlapping clips; the `5 k + 2` latent steps do not tile the time axis regularly",
+        note="encodes `17 k + 5` frames in overlapping clips; the `5 k + 2` latent steps do not tile the time "
+        "axis regularly",
     ),
     "AutoencoderKLKVAEVideo": Entry(
         {
@@ -464,8 +465,8 @@ ENTRIES: dict[str, Entry] = {
             "mel_bins": 16,
         },
         (2, 2, 16, 16),
-        note="for mel spectrograms `(B, C, T, mel_bins)`; equivae keeps the samples that `decode` cuts off as if "
-        "time were causal; accepts only one number of bins, so no crop",
+        note="for mel spectrograms `(B, C, T, mel_bins)`; equivae keeps the samples that `decode` cuts off "
+        "as if time were causal; accepts only one number of bins, so no crop",
         without=("crop",),
     ),
     # those that cannot
@@ -491,17 +492,17 @@ ENTRIES: dict[str, Entry] = {
             "decoder_stage_channels": (64, 32, 16, 16, 8),
             "decoder_stage_depths": (1, 1, 1, 1, 1),
         },
-        cannot="LTX2VideoDiffusionDecoderModel is no autoencoder: it has no `encode` call",
+        cannot="LTX2VideoDiffusionDecoderModel is not an autoencoder: it has no `encode` call",
         note="only a decoder",
     ),
     "MMAudioVocoder": Entry(
         {"num_mels": 16, "upsample_initial_channel": 64},
-        cannot="MMAudioVocoder is no autoencoder: it has no `encode` call",
+        cannot="MMAudioVocoder is not an autoencoder: it has no `encode` call",
         note="a vocoder: mel spectrograms to waves",
     ),
     "MiniMaxMusic3Vocoder": Entry(
         {"latent_channels": 8, "decoder_input_dim": 16, "decoder_hidden_dim": 32},
-        cannot="MiniMaxMusic3Vocoder is no autoencoder: it has no `encode` call",
+        cannot="MiniMaxMusic3Vocoder is not an autoencoder: it has no `encode` call",
         note="a vocoder: latents to waves",
     ),
 }

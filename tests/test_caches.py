@@ -357,7 +357,7 @@ def test_an_unknown_format_says_what_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no latents")
     np.savez(tmp_path / "dog_te_outputs.npz", latents=np.zeros(3))
     refuse(tmp_path, "looked for: kohya's .*LightningDiT's .*ai-toolkit's .*SimpleTuner's ")
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         caches.detect(tmp_path / "nowhere")
     refuse(tmp_path, "Did you mean 'kohya'", format="kohja")
 

@@ -224,9 +224,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_an_op_that_it_was_trained_for_goes_beside(tmp_path: Path, fitted: Any) -> None:
     path = tmp_path / "vae.safetensors"
-    with pytest.warns(
-        UserWarning, match=r"hflip_fitted\): the plain move of its latents is not what"
-    ):
+    with pytest.warns(UserWarning, match=r"hflip_fitted\): it has not learned the plain latent op"):
         equivae.export_single_file(fitted.vae, path)
     op = equivae.load_latent_op(tmp_path / "vae-latent_ops" / "hflip_fitted")
     z = torch.rand(1, 4, 8, 8)

@@ -220,7 +220,7 @@ def test_a_backbone_that_cannot_be_had_is_refused_before_any_work(
         raise OSError("no route to the hub")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
-    refused("cannot be had (no route to the hub); `hf download a/b`", backbone="a/b")
+    refused("is not available (no route to the hub); `hf download a/b`", backbone="a/b")
     terms = {"perceptual": {"backbone": "a/b"}}
     with pytest.raises(InputError, match="a/b"):  # and so does a run, which writes nothing
         equivae.finetune(tiny_kl(), noise(2, 3, 16, 16), "hflip", tmp_path / "out", terms=terms)

@@ -337,7 +337,7 @@ WRONG = {
     ),
     "a secret": ("options:\n  hub_token: hf_abcdefgh\n", 2, "hub_token is a secret"),
     "an unknown term": ("options:\n  terms:\n    l1: 1\n    mes: 1\n", 4, "unknown term 'mes'"),
-    "no YAML": ("options:\n  - a\n b: [\n", 3, "this is no YAML"),
+    "no YAML": ("options:\n  - a\n b: [\n", 3, "this is not YAML"),
     "no mapping": ("- a\n", 1, "a recipe is a mapping"),
     "an object": ("options: !!python/object:os.system {}\n", 1, "a recipe holds plain values"),
     "an unknown word of the run": ("run:\n  vae: x\n", 2, "unknown field 'vae' of a run"),

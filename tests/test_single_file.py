@@ -279,7 +279,7 @@ def test_a_config_of_ones_own(tmp_path: Path, place: str) -> None:
     assert same(loaded, vae)
     assert loaded.config.scaling_factor == 0.7
     (tmp_path / "config.txt").write_text("no json")
-    with pytest.raises(InputError, match="is no config of an autoencoder"):
+    with pytest.raises(InputError, match="is not a config of an autoencoder"):
         equivae.load_vae(path, config=tmp_path / "config.txt")
 
 
@@ -392,7 +392,7 @@ def noted(vae: AutoencoderKL, folder: Path, config: Any) -> Path:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ([1, 2], "the config in its metadata is no config but a list"),
+        ([1, 2], "the config in its metadata is not a config but a list"),
         (3, "no config but a int"),
         ({"layers_per_block": -1}, "layers_per_block=-1"),
         ({"layers_per_block": 10**9}, "layers_per_block=1000000000"),

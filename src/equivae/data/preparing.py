@@ -33,7 +33,7 @@ def parse_colour(background: str | tuple[int, int, int]) -> Colour:
         red, green, blue = (int(value) for value in found)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"background={background!r} is no colour; pass a name such as 'white', '#rrggbb' or three "
+            f"background={background!r} is not a colour; pass a name such as 'white', '#rrggbb' or three "
             "numbers from 0 to 255."
         ) from error
     if not all(0 <= value <= 255 for value in (red, green, blue)):

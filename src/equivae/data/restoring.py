@@ -25,7 +25,7 @@ class Restored(Source):
         self._source, self.draws, self._about = source, source.draws, str(record["about"])
         if self._about != source.about():
             raise InputError(
-                f"the images are prepared otherwise than in the run ({source.about()!r}, it had "
+                f"the images are prepared differently from those of the run ({source.about()!r}, it had "
                 f"{self._about!r}); give the options of that run."
             )
         self.names = [name for name, _ in record["images"]]

@@ -105,7 +105,7 @@ def hub_rows(name: str, split: str) -> Any:
 
 
 def rows_of_path(path: Path, split: str) -> Any | None:
-    """The rows of a file or folder that is no folder of pictures: saved to disk, parquet or arrow."""
+    """The rows of a file or folder that is not a folder of pictures: saved to disk, parquet or arrow."""
     import datasets
 
     saved = (path / "dataset_dict.json").is_file()
@@ -201,7 +201,7 @@ def _check_key(rows: Any, wanted: str) -> None:
 
 
 def _arrow_marks(rows: Any, column: str) -> list[str] | None:
-    """From the offsets of the arrow table; `None` for what is no column of encoded pictures."""
+    """From the offsets of the arrow table; `None` for what is not a column of encoded pictures."""
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.compute as pc  # type: ignore[import-untyped]
 

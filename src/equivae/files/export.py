@@ -86,7 +86,7 @@ def export_single_file(
     ops = known.op_files()
     beside = ops_beside(path)
     if ops and beside.exists() and not overwrite:
-        raise InputError(f"{beside} is there already; choose another name, or pass overwrite=True.")
+        raise InputError(f"{beside} already exists; choose another name, or pass overwrite=True.")
     with uncompiled(vae) as plain:
         name, layout = _layout(plain)
         config: Any = dict(plain.config)  # type: ignore[arg-type]
@@ -124,7 +124,7 @@ def check_export(
     if path.is_dir():
         raise InputError(f"the exported file {path} is a folder; choose another name.")
     if path.exists() and not overwrite:
-        raise InputError(f"{path} is there already; choose another name, or pass overwrite=True.")
+        raise InputError(f"{path} already exists; choose another name, or pass overwrite=True.")
     _dtype(dtype)
     if family is not None and family not in FAMILIES:
         raise InputError(f"family={family!r} is unknown.{did_you_mean(family, FAMILIES)}")

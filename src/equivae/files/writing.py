@@ -88,7 +88,7 @@ def claim_folder(folder: str | Path, *, ours: Collection[str] = ()) -> Path:
 
     What a killed `write_beside` or `write_folder_beside` left behind is ours as well.
 
-    Raises `InputError` if it holds other files, is no folder, or cannot be made or written to.
+    Raises `InputError` if it holds other files, is not a folder, or cannot be made or written to.
     """
     folder = Path(folder)
     check_claim(folder, ours=ours)

@@ -58,7 +58,8 @@ class EquivarianceLoss:
     With `R` the reconstruction loss, `z = E(x)` and `n` transforms,
 
     .. math:: L = w_r\, R(D(z), x) + \frac{w}{n} \sum_t R(D(\rho_t z), T_t x)
-                + \frac{w_e}{n} \sum_t \frac{\lVert E(T_t x) - \rho_t E(x) \rVert^2}{P_0}
+
+    .. math:: {} + \frac{w_e}{n} \sum_t \frac{\lVert E(T_t x) - \rho_t E(x) \rVert^2}{P_0}
 
     With one transform, `w = w_r = 1` and `w_e = 0` this is the published 180° objective.
 

@@ -46,7 +46,7 @@ _LAYOUTS = {1: "audio", 2: "image", 3: "video"}  # by the axes of the grid that 
 
 
 class FittedTransform(Transform):
-    r"""A transform whose latent op is a grid move and then a fitted map of the channels.
+    r"""A transform whose latent op moves the cells and then maps their channels by a fitted op.
 
     .. math:: \rho(z) = W * S(z) + b
 
@@ -277,7 +277,7 @@ def load_latent_op(
 
 
 def _move(base: Transform) -> dict[str, bool] | None:
-    """The plain grid move as the runtime does it; `None` for one that it cannot do."""
+    """The plain latent op as the runtime does it; `None` for one that it cannot do."""
     if isinstance(base, LatticeTransform):
         return {
             "transposes": base.transposes,

@@ -1,6 +1,6 @@
 r"""The layers at latent resolution, trained first and by themselves.
 
-Under the plain grid move most of what a VAE has to learn sits in the few layers between encoder and
+Under the plain latent op most of what a VAE has to learn sits in the few layers between encoder and
 decoder, and most of the time of a step is spent everywhere else. So they get steps of their own: with
 `E_0 = tail_0 ∘ front`, `D_0 = back ∘ head_0` the untouched VAE, `z = tail(front(x))` and `T` a transform
 with latent op `ρ`,

@@ -1,4 +1,4 @@
-"""What keeps a bad batch from spoiling a run: steps that are left out, and when that is no help."""
+"""What keeps a bad batch from spoiling a run: steps that are left out, and when that does not help."""
 
 from __future__ import annotations
 

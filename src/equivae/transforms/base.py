@@ -300,7 +300,7 @@ class ChannelResponse(ABC):
 
 
 class RepresentedTransform(Transform):
-    """A transform whose latent op is a grid move followed by a channel response.
+    """A transform whose latent op moves the cells, after which the channels respond.
 
     Built by `Transform.with_representation`. Composition applies the pairs in turn; the inverse undoes
     the response first, then the grid move.

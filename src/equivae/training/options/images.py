@@ -19,7 +19,7 @@ def check_colour(name: str, value: str) -> None:
         ImageColor.getrgb(value)
     except ValueError as error:
         raise InputError(
-            f"{name}={quoted(value)} is no colour; pass a name such as 'white' or '#rrggbb'."
+            f"{name}={quoted(value)} is not a colour; pass a name such as 'white' or '#rrggbb'."
         ) from error
 
 
