@@ -296,8 +296,8 @@ ENTRIES: dict[str, Entry] = {
             "latents_std": (1.0,) * 4,
         },
         (2, 3, 22, 32, 32),
-        note="encodes `17 k + 5` frames in overlapping clips; the `5 k + 2` latent steps do not tile the time "
-        "axis regularly",
+        note="encodes `17 k + 5` frames in overlapping clips; the `5 k + 2` latent steps do not tile the "
+        "time axis regularly",
     ),
     "AutoencoderKLKVAEVideo": Entry(
         {
