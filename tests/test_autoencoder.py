@@ -312,7 +312,7 @@ def test_factors_that_are_not_whole_are_refused():
         def encode(self, images):
             return super().encode(images)[..., 1:, 1:]
 
-    with pytest.raises(InputError, match="no whole factor"):
+    with pytest.raises(InputError, match="not a whole factor"):
         _ = equivae.Autoencoder(Crop()).factor
 
 

@@ -185,7 +185,7 @@ def test_published_shapes_are_known() -> None:
     ("change", "said"),
     [
         ({"num_res_blocks": 10**9}, "num_res_blocks=1000000000"),
-        ({"dim_mult": "many"}, "no list of widths"),
+        ({"dim_mult": "many"}, "not a list of widths"),
         ({"base_dim": -3}, "base_dim=-3"),
         ({"dim_mult": [1, 10**9]}, r"dim_mult\[1\]=1000000000"),
         ({"num_res_blocks": 1}, "does not fit|no place"),
@@ -247,7 +247,7 @@ def test_an_op_that_it_was_trained_for_goes_beside(tmp_path: Path, fitted: Any) 
 def test_an_op_that_is_there_is_not_overwritten(tmp_path: Path, fitted: Any) -> None:
     old = tmp_path / "vae-latent_ops" / "mine"
     old.mkdir(parents=True)
-    with pytest.raises(InputError, match="vae-latent_ops is there already"):
+    with pytest.raises(InputError, match="vae-latent_ops already exists"):
         equivae.export_single_file(fitted.vae, tmp_path / "vae.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == ["vae-latent_ops"]
     with pytest.warns(UserWarning, match="they are in"):

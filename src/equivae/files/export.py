@@ -235,12 +235,12 @@ def _write_ops(ops: dict[str, Path], beside: Path, names: tuple[str, ...]) -> No
         write_beside(folder / file.name, lambda path, c=content: path.write_bytes(c))  # type: ignore[misc]
     if names:
         lost = sorted({*names} - {*ops})
-        where = f"they are in {beside}" if ops else "their files are not beside it any more"
+        where = f"they are in {beside}" if ops else "their files are no longer beside it"
         if ops and lost:
             where += f", but for {', '.join(lost)}"
         warnings.warn(
-            f"this VAE was fine-tuned for fitted latent ops ({', '.join(names)}): the plain move of its "
-            f"latents is not what it learned; apply these, {where}.",
+            f"this VAE was fine-tuned for fitted latent ops ({', '.join(names)}): it has not "
+            f"learned the plain latent op; apply these, {where}.",
             stacklevel=3,
         )
 

@@ -34,7 +34,7 @@ def check_config(config: Any, shapes: Shapes, what: str) -> dict[str, Any]:
         what: the config, in words.
     """
     if not isinstance(config, dict):
-        raise InputError(f"{what} is not a config but a {type(config).__name__}")
+        raise InputError(f"{what} is not a config but of type {type(config).__name__}")
     if not isinstance(config.get("_class_name"), str) or config["_class_name"] not in LAYOUTS:
         return config
     widest = max((side for shape in shapes.values() for side in shape), default=0)
