@@ -240,7 +240,7 @@ def test_an_op_that_it_was_trained_for_goes_beside(tmp_path: Path, fitted: Any) 
         assert (again.parent / "new-latent_ops/hflip_fitted/latent_op.safetensors").is_file()
     # Without its ops the file still says what it is for.
     alone = path.rename(tmp_path / "alone.safetensors")
-    with pytest.warns(UserWarning, match="files are not beside it any more"):
+    with pytest.warns(UserWarning, match="files are no longer beside it"):
         equivae.export_single_file(equivae.load_vae(alone), tmp_path / "b.safetensors")
 
 
