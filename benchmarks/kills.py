@@ -46,6 +46,12 @@ RECIPES: dict[str, dict[str, Any]] = {
         "gradient_accumulation_steps": 2,
         "sample_posterior": True,
     },
+    "lora": {"train": "lora", "lora_rank": 2},
+    "adversarial": {
+        "bottleneck_steps": 0,
+        # PatchGAN has running means, which are part of the state.
+        "terms": {"adversarial": {"channels": 4, "depth": 1, "start_step": 2}},
+    },
 }
 COMMON: dict[str, Any] = {
     "max_train_steps": 6,
