@@ -5,8 +5,13 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from copy import copy
+from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
+
+from equivae.errors import InputError
 
 __all__ = ["Source", "digest"]
 
@@ -34,6 +39,7 @@ class Source(ABC):
     names: list[str]
     draws = False
     _fingerprint: str | None = None
+    _preparing: Any = None  # of the sources that resize and crop
 
     def __len__(self) -> int:
         return len(self.names)
@@ -53,6 +59,17 @@ class Source(ABC):
     def sides(self, index: int) -> tuple[int, int] | None:
         """Height and width of an image, where they can be told without reading its pixels."""
         return None
+
+    def prepared_at(self, resolution: Any) -> Source:
+        """The same images, resized and cropped otherwise; `InputError` for a source that does neither."""
+        if self._preparing is None:
+            raise InputError(
+                f"{type(self).__name__} does not resize its images; leave buckets out."
+            )
+        other = copy(self)
+        other._preparing = replace(self._preparing, resolution=resolution)
+        other._fingerprint = None
+        return other
 
     def fingerprint(self) -> str:
         """A short digest of what is read: preparation, and the names and marks of all images, in order."""
