@@ -263,6 +263,7 @@ def test_a_shard_that_changes_is_named(tmp_path: Path, shards: Path) -> None:
     mine = tmp_path / "shards"
     shutil.copytree(shards, mine)
     options = {**OPTIONS, "images": mine, "checkpointing_steps": 3, "max_train_steps": 3}
+    options |= {"stream_head": 2}
     finetune(tmp_path / "run", **options)
     options |= {"resume_from_checkpoint": "latest", "max_train_steps": 5}
     other = {f"1{i}.png": encoded(90 + i) for i in range(4)}

@@ -77,8 +77,8 @@ def feed_of(
             )
         if held_out is None:
             return Feed(stream)
-        again = stream.first(_LOOKED_AT).marks()
-        if not set(again) <= {*training.marks(), *held_out.marks()}:
+        known = {*training.marks(), *held_out.marks()}
+        if not known.issuperset(stream.first(min(_LOOKED_AT, len(known))).marks()):
             raise InputError(
                 "the stream gives other images each time it is read, so none of them can be held out; pass "
                 "validation_images."
