@@ -134,19 +134,18 @@ def test_a_broken_picture_is_replaced_by_one_of_its_batch(folder: Path, tmp_path
 @pytest.mark.parametrize(
     ("transforms", "options"),
     [
-        (["rot90", "hflip"], {"random_flip": True}),
-        ("rot180", {"gradient_accumulation_steps": 2, "dataloader_num_workers": 1}),
-        ("transpose", {"train": "decoder", "schedule": "dual"}),
+        (["rot90", "hflip"], {"random_flip": True, "dataloader_num_workers": 1}),
+        ("transpose", {"gradient_accumulation_steps": 2, "train": "decoder", "schedule": "dual"}),
     ],
 )
 def test_a_run_over_buckets_resumes_bit_for_bit(
     tmp_path: Path, folder: Path, transforms: Any, options: Any
 ) -> None:
     options = {**BUCKETED, "images": folder, "transforms": transforms, **options}
-    options |= {"max_train_steps": None, "num_train_epochs": 2, "logging_steps": 2}
-    options |= {"checkpointing_steps": 4, "checkpoints_total_limit": None, "bottleneck_steps": 2}
+    options |= {"max_train_steps": None, "num_train_epochs": 1, "logging_steps": 2}
+    options |= {"checkpointing_steps": 2, "checkpoints_total_limit": None, "bottleneck_steps": 2}
     whole = finetune(tmp_path / "whole", **options)
-    shutil.copytree(tmp_path / "whole" / "checkpoint-4", tmp_path / "cut" / "checkpoint-4")
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "cut" / "checkpoint-2")
     cut = finetune(tmp_path / "cut", **options, resume_from_checkpoint="latest")
     assert changed(weights(whole.vae), weights(cut.vae)) == set()
     assert without_time(cut.history) == without_time(whole.history)
