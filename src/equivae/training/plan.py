@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 
 from equivae.autoencoder import (
@@ -56,6 +57,13 @@ __all__ = ["Plan", "make_plan"]
 
 WORK_DIR = ".equivae"
 """The hidden folder, in a run's output folder, of what lasts only as long as the run."""
+
+_SPLITTING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+"""What accelerate's launcher says in the environment, and of what."""
 
 OURS = ("logs", OPERATORS, FITTED, BEST, WORK_DIR)
 """What a run may find of its own in its output folder."""
@@ -349,6 +357,12 @@ def _check_masks(transforms: Sequence[Transform], example: Tensor, vae: Autoenco
 
 
 def _check_device(config: FinetuneConfig) -> None:
+    for name, what in _SPLITTING.items():
+        if parse_flag_from_env(name):
+            raise InputError(
+                f"{what} splits weights over processes, which a VAE has no need of; start with accelerate "
+                "launch --multi_gpu, or torchrun, and each process holds the whole VAE."
+            )
     if config.mixed_precision == "fp16" and process_state().device.type == "cpu":
         # accelerate would train in float32 without a word.
         raise InputError("mixed_precision='fp16' needs a GPU; use 'bf16' or 'no' on the CPU.")
