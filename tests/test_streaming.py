@@ -334,17 +334,32 @@ if rank == 0:
 torch.distributed.barrier()
 options |= {"resume_from_checkpoint": "latest"}
 equivae.finetune(tiny_kl(), shards, "hflip", f"{folder}/cut", **options)
+equivae.finetune(tiny_kl(), shards, "hflip", f"{folder}/one", **options)
 """
 
 
-def test_two_processes_stream_apart_and_resume_bit_for_bit(tmp_path: Path, shards: Path) -> None:
+def test_two_processes_stream_apart_and_resume_bit_for_bit(
+    tmp_path: Path, shards: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     from safetensors.torch import load_file
 
     script = tmp_path / "two.py"
     script.write_text(TWO)
+    options = {**OPTIONS, "images": shards, "transforms": "hflip", "learning_rate": 3e-4}
+    options |= {"bottleneck_steps": 0, "max_eval_samples": 2, "checkpointing_steps": 4}
+    options |= {"checkpoints_total_limit": None}
+    finetune(tmp_path / "alone", **options)
+    shutil.copytree(tmp_path / "alone" / "checkpoint-4", tmp_path / "one" / "checkpoint-4")
     done = run_two(script, tmp_path, shards)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "do not divide by 2" in done.stderr
+    assert "checkpoint-4 is of a run on 1 processes, this one has 2: weights, optim" in done.stderr
+    went_on = json.loads((tmp_path / "one" / "checkpoint-7" / "run.json").read_text())
+    assert min(place["pass"] for place in went_on["places"]) == 1  # afresh, in another order
+    longer = {**options, "max_train_steps": 8, "resume_from_checkpoint": "latest"}
+    with caplog.at_level(logging.WARNING):
+        finetune(tmp_path / "cut", **longer)
+    assert "is of a run on 2 processes, this one has 1: weights, optimiser" in caplog.text
     seen = [set(json.loads((tmp_path / f"seen-{rank}.json").read_text())) for rank in (0, 1)]
     assert not seen[0] & seen[1]
     assert len(seen[0] | seen[1]) == 14  # but for the one that is held out

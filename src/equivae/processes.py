@@ -69,8 +69,8 @@ def telling_of_lost_processes() -> Iterator[None]:
         if not (several and any(words in str(error) for words in _GONE)):
             raise
         raise LostProcessError(
-            f"another process of the run ended, and process {process_state().process_index} ends with it; the "
-            "error of that one says why. Go on with resume_from_checkpoint='latest'."
+            f"another process of the run ended, and process {process_state().process_index} ends with it; "
+            "the error of that one says why. Go on with resume_from_checkpoint='latest'."
         ) from None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from equivae.autoencoder import Autoencoder
 from equivae.data.base import digest
@@ -19,7 +20,7 @@ from equivae.training.config import FinetuneConfig
 from equivae.training.order import epoch_generator
 from equivae.transforms import Transform
 
-__all__ = ["Feed", "check_buckets", "feed_of"]
+__all__ = ["Feed", "check_shapes", "feed_of"]
 
 _LOOKED_AT = 4  # images of a stream that tell whether it repeats itself
 _TRIES = 8  # draws of a transform
@@ -104,13 +105,25 @@ def feed_of(
 
 
 @torch.no_grad()
-def check_buckets(
-    feed: Feed, transforms: Sequence[Transform], vae: Autoencoder, batch: int
+def check_shapes(
+    feed: Feed, example: Tensor, transforms: Sequence[Transform], vae: Autoencoder, batch: int
 ) -> None:
-    """`InputError` for a transform whose draws for a batch that is no square differ in shape."""
-    sides = [] if feed.buckets is None else [s for s in feed.buckets.members if s[0] != s[1]]
-    for transform in transforms if sides and batch > 1 else []:
-        cells = torch.zeros(batch, vae.image_channels, vae.factor, 2 * vae.factor)
+    """`InputError` for a transform that turns some samples of a batch of no squares and others not.
+
+    Args:
+        feed: whose buckets are looked at, where it has some.
+        example: else an image `(C, ..., H, W)`.
+        transforms: that are drawn.
+        vae: on which they are placed.
+        batch: images in a batch.
+    """
+    sides = [tuple(example.shape[-2:])] if feed.buckets is None else list(feed.buckets.members)
+    if batch < 2 or example.ndim != 3 or all(height == width for height, width in sides):
+        return
+    cells = torch.zeros(batch, vae.image_channels, vae.factor, 2 * vae.factor)
+    for transform in transforms:
+        if not transform.swaps_axes:
+            continue
         placed = vae.place(transform)
         for seed in range(_TRIES):
             placed.draw(batch, torch.Generator().manual_seed(seed)).pixel(cells)

@@ -43,7 +43,7 @@ from equivae.training.config import (
     make_config,
 )
 from equivae.training.crops import check_crop
-from equivae.training.feeding import Feed, check_buckets, feed_of
+from equivae.training.feeding import Feed, check_shapes, feed_of
 from equivae.training.learning import learning_names, lora_targets
 from equivae.training.operators import FITTED, check_operators
 from equivae.training.optimisers import check_optimizer
@@ -338,7 +338,8 @@ def _check_together(
     _check_masks(transforms, example[None], vae)
     check_crop(config.crop_size, example, vae)
     check_operators(transforms, config)
-    check_buckets(feed, transforms, vae, batch_size)
+    if config.crop_size is None:
+        check_shapes(feed, example, transforms, vae, batch_size)
 
 
 @torch.no_grad()
