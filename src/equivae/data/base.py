@@ -39,7 +39,6 @@ class Source(ABC):
     names: list[str]
     draws = False
     _fingerprint: str | None = None
-    _preparing: Any = None  # of the sources that resize and crop
 
     def __len__(self) -> int:
         return len(self.names)
@@ -62,13 +61,13 @@ class Source(ABC):
 
     def prepared_at(self, resolution: Any) -> Source:
         """The same images, resized and cropped otherwise; `InputError` for a source that does neither."""
-        if self._preparing is None:
+        preparing = getattr(self, "_preparing", None)
+        if preparing is None:
             raise InputError(
                 f"{type(self).__name__} does not resize its images; leave buckets out."
             )
         other = copy(self)
-        other._preparing = replace(self._preparing, resolution=resolution)
-        other._fingerprint = None
+        vars(other).update(_preparing=replace(preparing, resolution=resolution), _fingerprint=None)
         return other
 
     def fingerprint(self) -> str:
