@@ -24,6 +24,7 @@ from .autoencoder.scaling import scale_latents as scale_latents
 from .autoencoder.scaling import transform_latents as transform_latents
 from .autoencoder.scaling import unscale_latents as unscale_latents
 from .errors import InputError as InputError
+from .errors import LostProcessError as LostProcessError
 from .errors import NonFiniteLossError as NonFiniteLossError
 from .errors import RunInterrupted as RunInterrupted
 from .errors import UploadError as UploadError

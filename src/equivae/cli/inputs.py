@@ -45,7 +45,7 @@ def images_from(folder: Path | None, dataset: str | None, option: str) -> Path |
         )
     if folder is None:
         return str(dataset)
-    if not folder.exists():
+    if not folder.exists() and not set("*?[{") & set(str(folder)):  # a pattern of shards
         raise InputError(f"{option} {folder} does not exist; pass a folder of images.")
     return folder
 

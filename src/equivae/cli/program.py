@@ -32,6 +32,7 @@ from equivae.cli.transforms import transforms
 from equivae.cli.words import as_options, shortened
 from equivae.errors import (
     InputError,
+    LostProcessError,
     NonFiniteLossError,
     RunInterrupted,
     UploadError,
@@ -130,7 +131,7 @@ def _run() -> int:
         return _fail(error.format_message(), INPUT)
     except InputError as error:
         return _fail(str(error), INPUT)
-    except (NonFiniteLossError, UploadError, WriteError) as error:
+    except (LostProcessError, NonFiniteLossError, UploadError, WriteError) as error:
         return _fail(str(error), FAILED)
     except OSError as error:
         return _fail(_said_by_the_system(error), INPUT)

@@ -208,7 +208,6 @@ class EquivarianceLoss:
         shown = transforms if self.weight else []  # what has no weight is not decoded
         weights = {"weight": self.weight, "reconstruction_weight": self.reconstruction_weight}
         if self.schedule == "sampled" and shown:
-            self.check_size(images.shape[-2], images.shape[-1])
             parts = sampled_parts(shown, images, generator, probability=probability, **weights)
         elif draws:
             parts = batch_parts(
@@ -277,16 +276,6 @@ class EquivarianceLoss:
         """The same loss, its encoder-side term divided by this power of the untouched VAE's latents."""
         self._encoder_term = EncoderTerm(power)
         return self
-
-    def check_size(self, height: int, width: int) -> None:
-        """Raise `InputError` for non-square images whose axes the sampled schedule would mix."""
-        turning = [t.name for t in self.transforms if t.swaps_axes]
-        if self.schedule == "sampled" and height != width and turning:
-            raise InputError(
-                f"the sampled schedule cannot mix {', '.join(turning)} with others in one batch of "
-                f"non-square images ({height}x{width}), since they exchange height and width; crop to "
-                'squares or use schedule="dual".'
-            )
 
 
 def _made_smaller(

@@ -143,8 +143,8 @@ def check_settings(path: Path, state: RunState, settings: dict[str, Any]) -> Non
         elif name == "processes":
             if before is not None:
                 logger.warning(
-                    "%s is of a run on %s processes, this one has %s: it goes on from the same weights, but "
-                    "the place in the data and the draws are not those of that run.",
+                    "%s is of a run on %s processes, this one has %s: weights, optimiser, schedule and "
+                    "average are exactly those of that run, but its place in the data and its draws are not.",
                     path.name,
                     before,
                     value,

@@ -20,6 +20,7 @@ from equivae.processes import on_main_process, process_state
 from equivae.training.batches import ImageBatches
 from equivae.training.best import KeepBest
 from equivae.training.bottleneck import BottleneckOptions, train_bottleneck
+from equivae.training.bucketed import BucketBatches
 from equivae.training.checkpoints import load_checkpoint, take_up
 from equivae.training.config import FinetuneConfig
 from equivae.training.guard import Guard, Names
@@ -38,6 +39,7 @@ from equivae.training.plan import Plan, order_of
 from equivae.training.rematerialise import enable_gradient_checkpointing
 from equivae.training.session import Session
 from equivae.training.state import RunState
+from equivae.training.streams import StreamBatches
 from equivae.training.student import Student
 from equivae.training.terms import Following, rivals_of
 from equivae.training.trainer import Hook, Player, Trainer
@@ -108,12 +110,7 @@ def _train_bottleneck(plan: Plan, student: Student) -> int:
 
 def _train_all(plan: Plan, session: Session, student: Student, state: RunState) -> RunState:
     config, accelerator = plan.config, session.accelerator
-    batches = ImageBatches(
-        WithCached(plan.training, **_cached(plan, session, student)),
-        order_of(config, plan.training),
-        config,
-        accelerator,
-    )
+    batches = _batches(plan, session, student)
     objective = Objective(
         student.vae,
         student.loss(config),
@@ -137,12 +134,14 @@ def _train_all(plan: Plan, session: Session, student: Student, state: RunState) 
         ema.to(accelerator.device)
     if plan.checkpoint is not None:
         load_checkpoint(accelerator, plan.checkpoint, ema, state.step)
+        if isinstance(batches, StreamBatches):
+            batches.go_on(state.places)
     student.learn()
     player = Player(prepared, student.learning, optimizer, scheduler)
     trainer = Trainer(accelerator, [player, *rivals], max_grad_norm=config.max_grad_norm)
     hooks = [
         Following(objective, config.logging_steps),
-        *_hooks(plan, session, student, ema, scheduler, state, rivals),
+        *_hooks(plan, session, student, batches, ema, scheduler, state, rivals),
     ]
     with Profiling(plan.output_dir / "logs" / "trace.json" if _traces(plan) else None) as profiling:
         trainer.fit(batches, state, plan.max_steps, [*hooks, profiling])
@@ -150,6 +149,25 @@ def _train_all(plan: Plan, session: Session, student: Student, state: RunState) 
         ema.copy_to(student.learning)
     accelerator.wait_for_everyone()
     return state
+
+
+def _batches(
+    plan: Plan, session: Session, student: Student
+) -> ImageBatches | BucketBatches | StreamBatches:
+    config, accelerator, feed = plan.config, session.accelerator, plan.feed
+    if feed.stream is not None:
+        if accelerator.is_main_process:
+            feed.stream.say_how_it_is_shared(accelerator.num_processes)
+        if _frozen(plan):
+            logger.info(
+                "the latents of a stream are not cached: the frozen encoder runs at every step; "
+                "max_train_samples takes the first images into memory, whose latents are."
+            )
+        return StreamBatches(feed.stream, config, accelerator)
+    if feed.buckets is not None:
+        return BucketBatches(feed.buckets, config, accelerator)
+    images = WithCached(plan.training, **_cached(plan, session, student))
+    return ImageBatches(images, order_of(config, plan.training), config, accelerator)
 
 
 def _traces(plan: Plan) -> bool:
@@ -160,6 +178,7 @@ def _hooks(
     plan: Plan,
     session: Session,
     student: Student,
+    batches: ImageBatches | BucketBatches | StreamBatches,
     ema: EMAModel | None,
     scheduler: Any,
     state: RunState,
@@ -181,8 +200,9 @@ def _hooks(
         limit=config.checkpoints_total_limit,
         agree_every=min(config.logging_steps, _AGREE_EVERY),
         stops=stopping.stops,
+        place=batches.place if isinstance(batches, StreamBatches) else None,
     )
-    names = Names(plan, accelerator.num_processes, accelerator.process_index)
+    names = Names(batches.names_of)
     meter = Metering(accelerator.num_processes, accelerator.device, scheduler.get_last_lr)
     recording = Recording(
         accelerator,
@@ -230,10 +250,7 @@ def _steps_between_validations(plan: Plan, session: Session, student: Student) -
 def _cached(plan: Plan, session: Session, student: Student) -> dict[str, Any]:
     """What a frozen encoder gives, where it need not be computed anew at every step."""
     config = plan.config
-    # Crops are encoded as they come: a crop of a latent knows of pixels beyond the crop of the image.
-    # Images that are drawn anew have other latents every time.
-    frozen = config.half == "decoder" and not (config.sample_posterior or plan.training.draws)
-    if not frozen or config.encoder_weight or config.crop_size:
+    if not _frozen(plan):
         return {}
     options: dict[str, Any] = {
         "batch_size": config.eval_batch_size,
@@ -244,6 +261,15 @@ def _cached(plan: Plan, session: Session, student: Student) -> dict[str, Any]:
     if student.teacher is not None:
         cached["taught"] = cache_taught(student.teacher, plan.training, session.work_dir, **options)
     return cached
+
+
+def _frozen(plan: Plan) -> bool:
+    """Whether an image has the same latent at every step."""
+    config = plan.config
+    # Crops are encoded as they come: a crop of a latent knows of pixels beyond the crop of the image.
+    # Images that are drawn anew have other latents every time.
+    anew = config.sample_posterior or config.crop_size or config.random_flip or plan.training.draws
+    return config.half == "decoder" and not (anew or config.encoder_weight)
 
 
 def _scheduler(config: FinetuneConfig, optimizer: Any, state: RunState, max_steps: int) -> Any:

@@ -24,6 +24,7 @@ class RunState:
             behind there have a lower one.
         usual_loss: the running mean of the loss, where a guard compares with it.
         pending: on each process, sums of losses that no record holds yet.
+        places: of each process, in a stream.
         files: the SHA-256 of every other file of the checkpoint.
         history: the records of the loss.
     """
@@ -38,5 +39,6 @@ class RunState:
     branch: int = 0
     usual_loss: float = 0.0
     pending: list[dict[str, Any]] = field(default_factory=list)
+    places: list[Any] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)

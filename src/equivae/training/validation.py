@@ -26,7 +26,7 @@ from equivae.training.plan import Plan
 from equivae.training.session import Session
 from equivae.training.state import RunState
 from equivae.training.student import Student
-from equivae.training.watching import in_a_row
+from equivae.training.watching import in_a_row, latents_in_a_row
 
 if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
@@ -89,11 +89,13 @@ def save_best(
 
 
 def pictures_of(plan: Plan, student: Student, ema: EMAModel | None = None) -> dict[str, np.ndarray]:
-    """The first held-out image under every transform, by what the weights that would be saved make of it."""
+    """The first held-out image and its latents under every transform, by the weights that would be saved."""
     with _saved_weights(student, ema):
         seed, transforms = plan.config.seed, student.transforms
         panels = picture(student.vae, plan.measured, [(0, "")], transforms, seed)
-    return {f"{panel.transform}/{panel.image}": in_a_row(panel) for panel in panels}
+    shown = {f"{panel.transform}/{panel.image}": in_a_row(panel) for panel in panels}
+    latents = {f"latents/{p.transform}/{p.image}": latents_in_a_row(p) for p in panels}
+    return shown | {name: row for name, row in latents.items() if row is not None}
 
 
 @contextmanager
