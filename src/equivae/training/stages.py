@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -52,8 +53,13 @@ _LOOKED_AT = 16  # latent cells
 _AGREE_EVERY = 10  # steps between two looks at clock and signals, where processes have to agree
 
 
-def train(plan: Plan, session: Session, student: Student) -> RunState:
-    """All stages of a run; the student has the trained weights afterwards, averaged if asked for."""
+def train(
+    plan: Plan, session: Session, student: Student, further: Sequence[Hook] = ()
+) -> RunState:
+    """All stages of a run; the student has the trained weights afterwards, averaged if asked for.
+
+    `further` hooks come last, in the stage that trains everything.
+    """
     state = RunState(plan.settings)
     began = time.perf_counter()
     if plan.checkpoint is None:
@@ -62,7 +68,7 @@ def train(plan: Plan, session: Session, student: Student) -> RunState:
     if plan.config.gradient_checkpointing:
         some = _few_cells(plan.training[0][None], plan, student)
         enable_gradient_checkpointing(student.vae, some.to(session.accelerator.device))
-    return _train_all(plan, session, student, state)
+    return _train_all(plan, session, student, state, further)
 
 
 def _few_cells(images: Tensor, plan: Plan, student: Student) -> Tensor:
@@ -106,7 +112,9 @@ def _train_bottleneck(plan: Plan, student: Student) -> int:
     return steps
 
 
-def _train_all(plan: Plan, session: Session, student: Student, state: RunState) -> RunState:
+def _train_all(
+    plan: Plan, session: Session, student: Student, state: RunState, further: Sequence[Hook]
+) -> RunState:
     config, accelerator = plan.config, session.accelerator
     batches = ImageBatches(
         WithCached(plan.training, **_cached(plan, session, student)),
@@ -145,7 +153,7 @@ def _train_all(plan: Plan, session: Session, student: Student, state: RunState) 
         *_hooks(plan, session, student, ema, scheduler, state, rivals),
     ]
     with Profiling(plan.output_dir / "logs" / "trace.json" if _traces(plan) else None) as profiling:
-        trainer.fit(batches, state, plan.max_steps, [*hooks, profiling])
+        trainer.fit(batches, state, plan.max_steps, [*hooks, profiling, *further])
     if ema is not None:
         ema.copy_to(student.learning)
     accelerator.wait_for_everyone()
