@@ -1,0 +1,168 @@
+"""What the plain fine-tune costs in reconstruction for the gap that it closes, setting by setting.
+
+    python benchmarks/training_frontier.py --data ../shared/data
+
+Every setting gets the same seconds of one thread's processor time, those of the layers at latent resolution
+included, on the same photographs at 128 px, and so does the control, which learns reconstruction alone. What a
+step costs is measured first, and tells how many there are. Measured on photographs that were not trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor, nn
+
+import equivae
+import record
+from equivae.evaluation.metrics import MeasureOptions, measure
+from equivae.training import BottleneckOptions, train_bottleneck
+from equivae.training.plan import make_plan
+from equivae.training.session import Session
+from equivae.training.stages import train
+from equivae.training.state import RunState
+from equivae.training.student import make_student
+from equivae.training.trainer import Hook
+from taef2 import load_taef2
+
+BF16: dict[str, Any] = {"mixed_precision": "bf16"}
+FAST: dict[str, Any] = {**BF16, "learning_rate": 1e-3}
+ARMS: dict[str, dict[str, Any]] = {
+    "reconstruction alone": {**FAST, "weight": 0.0},
+    "every default": {},
+    "bf16": BF16,
+    "bf16, rate 1e-3": FAST,
+    "bf16, rate 1e-3, weight 0.5": {**FAST, "weight": 0.5},
+    "bf16, rate 1e-3, batch 3": {**FAST, "train_batch_size": 3},
+    "bf16, rate 1e-3, no bottleneck stage": {**FAST, "bottleneck_steps": 0},
+    "bf16, rate 1e-3, averaged": {**FAST, "use_ema": True, "ema_decay": 0.98},
+}
+STEPS = 300  # of the layers at latent resolution
+
+
+@dataclass
+class Timed(Hook):
+    """The processor seconds of each step."""
+
+    at: list[float] = field(default_factory=list)
+
+    def on_step(self, state: RunState) -> None:
+        self.at.append(time.process_time())
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What all settings of a VAE share."""
+
+    vae: nn.Module
+    training: Tensor
+    held_out: Tensor
+    batch: int
+    seconds: float
+
+    def finetune(self, steps: int, options: dict[str, Any]) -> tuple[nn.Module, list[float], float]:
+        """The VAE after so many steps, when each ended, and the processor seconds in all."""
+        with tempfile.TemporaryDirectory() as folder:
+            plan = make_plan(
+                self.vae,
+                self.training,
+                "rot180",
+                Path(folder) / "out",
+                recipe="equivae",
+                validation_images=self.held_out[:1],
+                options={
+                    "train_batch_size": self.batch,
+                    "max_train_steps": steps,
+                    "checkpointing_steps": 10**6,
+                    "checkpointing_minutes": 0,
+                    "validation_steps": 10**6,
+                    **options,
+                },
+                progress=False,
+            )
+            with Session(plan) as session:
+                student, timed = make_student(plan, session), Timed()
+                began = time.process_time()
+                train(plan, session, student, [timed])
+                spent = time.process_time() - began
+                student.finish(plan.original)
+                return student.vae.module, timed.at, spent
+
+    def bottleneck_seconds(self, options: dict[str, Any]) -> float:
+        """What the steps at latent resolution take, from a few of them."""
+        spent = []
+        for steps in (1, 11):
+            began = time.process_time()
+            train_bottleneck(
+                equivae.autoencoder.copy_module(self.vae),
+                "rot180",
+                self.training,
+                BottleneckOptions(
+                    steps=steps,
+                    train_batch_size=2 * options.get("train_batch_size", self.batch),
+                    mixed_precision=options.get("mixed_precision", "no"),
+                    progress=False,
+                ),
+            )
+            spent.append(time.process_time() - began)
+        return spent[0] + (spent[1] - spent[0]) / 10 * STEPS
+
+    def measure(self, vae: nn.Module) -> dict[str, float]:
+        images = equivae.data.load_images(self.held_out)
+        quick = MeasureOptions(ceiling=False, progress=False)
+        found = measure(equivae.Autoencoder(vae), images, equivae.transforms.resolve_transforms("rot180"), quick)
+        return {
+            "reconstruction_psnr": found.reconstruction_psnr,
+            "gap_db": found.transforms["rot180"].equivariance_gap_db,
+        }
+
+    def run(self, options: dict[str, Any]) -> dict[str, Any]:
+        options = {"bottleneck_steps": STEPS, **options}
+        before = 0.0
+        if options["bottleneck_steps"] and options.get("weight", 1.0):
+            before = self.bottleneck_seconds(options)
+        _, ends, _ = self.finetune(4, {**options, "bottleneck_steps": 0})
+        steps = max(10, int((self.seconds - before) / ((ends[-1] - ends[0]) / 3)))
+        vae, _, spent = self.finetune(steps, options)
+        row = {"options": options, "steps": steps, "seconds": round(spent, 1)}
+        return row | self.measure(vae)
+
+
+def main(
+    data: Annotated[Path, typer.Option("--data", help="with taef2 and photos")],
+    vaes: Annotated[str, typer.Option("--vaes")] = "taef2,embedded",
+    arms: Annotated[str, typer.Option("--arms", help="semicolon-separated, else all")] = "",
+    seconds: Annotated[float, typer.Option("--seconds", help="of each setting")] = 80,
+    side: Annotated[int, typer.Option("--side", help="of the photographs")] = 128,
+    images: Annotated[int, typer.Option("--images", help="to learn from")] = 150,
+    batch: Annotated[int, typer.Option("--batch", help="unless a setting says it")] = 6,
+) -> None:
+    torch.set_num_threads(1)
+    held = 24
+    found = equivae.data.load_images(data / "photos", resolution=side, max_samples=images + held)
+    photos = torch.stack([found[i] for i in range(len(found))])
+    path = record.RESULTS / "training_frontier.json"
+    content: dict[str, Any] = {"vaes": {}}
+    if path.exists():
+        content["vaes"] = json.loads(path.read_text(encoding="utf-8"))["vaes"]
+    for name in vaes.split(","):
+        vae = load_taef2(data / "taef2") if name == "taef2" else equivae.zoo.load()
+        scene = Scene(vae, photos[held:], photos[:held], batch, seconds)
+        one = content["vaes"].setdefault(name, {"arms": {}})
+        one |= {"untouched": scene.measure(vae), "seconds": seconds, "side": side}
+        print(name, one["untouched"], flush=True)
+        for arm in arms.split(";") if arms else ARMS:
+            one["arms"][arm] = scene.run(ARMS[arm])
+            print(name, arm, {k: v for k, v in one["arms"][arm].items() if k != "options"}, flush=True)
+            record.save("training_frontier", content)
+
+
+if __name__ == "__main__":
+    typer.run(main)
