@@ -44,7 +44,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "bf16, rate 1e-3, no bottleneck stage": {**FAST, "bottleneck_steps": 0},
     "bf16, rate 1e-3, averaged": {**FAST, "use_ema": True, "ema_decay": 0.98},
 }
-STEPS = 300  # of the layers at latent resolution
+STEPS, SHARE = 300, 0.4  # of the layers at latent resolution; at most this share of the seconds
 
 
 @dataclass
@@ -95,8 +95,8 @@ class Scene:
                 student.finish(plan.original)
                 return student.vae.module, timed.at, spent
 
-    def bottleneck_seconds(self, options: dict[str, Any]) -> float:
-        """What the steps at latent resolution take, from a few of them."""
+    def bottleneck(self, options: dict[str, Any]) -> tuple[int, float]:
+        """How many steps at latent resolution the settings get, and their seconds, from a few of them."""
         spent = []
         for steps in (1, 11):
             began = time.process_time()
@@ -112,7 +112,9 @@ class Scene:
                 ),
             )
             spent.append(time.process_time() - began)
-        return spent[0] + (spent[1] - spent[0]) / 10 * STEPS
+        each = (spent[1] - spent[0]) / 10
+        steps = min(options["bottleneck_steps"], int((SHARE * self.seconds - spent[0]) / each))
+        return max(0, steps), spent[0] + each * steps
 
     def measure(self, vae: nn.Module) -> dict[str, float]:
         images = equivae.data.load_images(self.held_out)
@@ -124,10 +126,12 @@ class Scene:
         }
 
     def run(self, options: dict[str, Any]) -> dict[str, Any]:
-        options = {"bottleneck_steps": STEPS, **options}
-        before = 0.0
+        options = {"bottleneck_steps": STEPS, "bottleneck_tolerance": 0.0, **options}
+        options["bottleneck_share"] = 1000.0  # the seconds decide here
+        first, before = 0, 0.0
         if options["bottleneck_steps"] and options.get("weight", 1.0):
-            before = self.bottleneck_seconds(options)
+            first, before = self.bottleneck(options)
+        options["bottleneck_steps"] = first
         _, ends, _ = self.finetune(4, {**options, "bottleneck_steps": 0})
         steps = max(10, int((self.seconds - before) / ((ends[-1] - ends[0]) / 3)))
         vae, _, spent = self.finetune(steps, options)
