@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from equivae.autoencoder.compiling import eager
 from equivae.autoencoder.modes import evaluating
 
 __all__ = ["at_once", "in_calls"]
@@ -81,7 +82,7 @@ def _largest(module: nn.Module, call: Callable[[Tensor], Tensor], image: Tensor)
 
     handles = [part.register_forward_hook(look) for part in module.modules()]
     try:
-        with evaluating(module), torch.random.fork_rng(devices=[]):
+        with eager(module), evaluating(module), torch.random.fork_rng(devices=[]):
             call(image)
     finally:
         for handle in handles:

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from equivae.autoencoder import NoBottleneckError
+from equivae.autoencoder.compiling import compiled
 from equivae.losses import Objective
 from equivae.processes import on_main_process, process_state
 from equivae.training.batches import ImageBatches
@@ -172,12 +174,19 @@ def _train_all(
         Following(objective, config.logging_steps),
         *_hooks(plan, session, student, ema, scheduler, state, rivals),
     ]
-    with Profiling(plan.output_dir / "logs" / "trace.json" if _traces(plan) else None) as profiling:
+    trace = plan.output_dir / "logs" / "trace.json" if _traces(plan) else None
+    with Profiling(trace) as profiling, _compiled(plan, student):
         trainer.fit(batches, state, plan.max_steps, [*hooks, profiling, *further])
     if ema is not None:
         ema.copy_to(student.learning)
     accelerator.wait_for_everyone()
     return state
+
+
+def _compiled(plan: Plan, student: Student) -> AbstractContextManager[None]:
+    if not plan.config.compile:
+        return nullcontext()
+    return compiled(student.vae, _few_cells(plan.training[0][None], plan, student))
 
 
 def _traces(plan: Plan) -> bool:

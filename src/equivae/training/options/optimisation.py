@@ -108,6 +108,12 @@ class OptimisationOptions(Options):
         1.0, "Clip gradients to this norm; 0 does not clip.", range=NOT_NEGATIVE
     )
     mixed_precision: Precision = option("no", "no, fp16 or bf16.")
+    compile: bool = option(
+        False,
+        "Run the VAE's parts through torch.compile, which takes a minute or more at the first step and needs "
+        "a compiler.",
+        free=True,
+    )
     use_ema: bool = option(False, "Keep an exponential moving average of the weights, and save it.")
     ema_decay: float = option(0.999, "Decay of that average.", range=within(0, 1))
 
