@@ -42,20 +42,16 @@ PUBLISHED: dict[str, Any] = {"recipe": "published-rot180"}
 DEFAULT: dict[str, Any] = {"recipe": "equivae", "bottleneck_steps": 0}
 CACHED: dict[str, Any] = {"recipe": "decoder"}
 BF16: dict[str, Any] = {"mixed_precision": "bf16"}
+LAST: dict[str, Any] = {"channels_last": True}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A way to train: its options, and what of the library is switched off or on around it."""
+    """A way to train: its options, and how large a call may be."""
 
     name: str
     options: dict[str, Any]
     call_bytes: int | None = None  # of the largest activation in a call
-    around: Callable[[nn.Module], None] | None = None
-
-
-def _channels_last(module: nn.Module) -> None:
-    module.to(memory_format=torch.channels_last)
 
 
 WHOLE = 2**50
@@ -67,15 +63,14 @@ ROWS = {
     "default-one": Row("default recipe, one image in a call", DEFAULT, 1),
     "default-bf16": Row("default recipe, bf16", {**DEFAULT, **BF16}),
     "published-bf16": Row("published objective, bf16", {**PUBLISHED, **BF16}),
-    "channels-last": Row("default recipe, channels-last", DEFAULT, around=_channels_last),
+    "channels-last": Row("default recipe, channels-last", {**DEFAULT, **LAST}),
     "bf16-channels-last": Row(
-        "default recipe, bf16 and channels-last", {**DEFAULT, **BF16}, around=_channels_last
+        "default recipe, bf16 and channels-last", {**DEFAULT, **BF16, **LAST}
     ),
+    "compile": Row("default recipe, compiled", {**DEFAULT, "compile": True}),
     "ema": Row("default recipe, averaged weights", {**DEFAULT, "use_ema": True}),
     "chunks": Row("default recipe, checkpointed chunks of 1", {**DEFAULT, "chunk_size": 1}),
-    "decoder-encodes": Row(
-        "decoder alone, encoding at every step", {**CACHED, "crop_size": SIDE}
-    ),
+    "decoder-encodes": Row("decoder alone, encoding at every step", {**CACHED, "crop_size": SIDE}),
     "decoder": Row("decoder alone, cached latents", CACHED),
     "decoder-bf16": Row("decoder alone, cached latents, bf16", {**CACHED, **BF16}),
 }
@@ -171,8 +166,6 @@ def run(vae: nn.Module, images: Tensor, row: Row, turns: int) -> Turns:
             )
             with Session(plan) as session:
                 student = make_student(plan, session)
-                if row.around is not None:
-                    row.around(student.vae.module)
                 order, per_epoch = _order_of(plan)
                 plain = Plain(
                     equivae.autoencoder.copy_module(vae),
@@ -218,10 +211,13 @@ def main(
                 "name": ROWS[key].name,
                 "seconds_per_image": statistics.median(seen.ours) / (TURN * BATCH),
                 "plain_seconds_per_image": plain,
+                **{"command": record.command(), "date": record.today()},
                 "ratios": [round(ratio, 3) for ratio in seen.ratios()],
             }
             ratios = one["rows"][key]["ratios"]
-            print(f"{name}, {ROWS[key].name}: {statistics.median(ratios):.2f}x {ratios}", flush=True)
+            print(
+                f"{name}, {ROWS[key].name}: {statistics.median(ratios):.2f}x {ratios}", flush=True
+            )
             record.save("training_speed", {"batch": BATCH, "side": SIDE, "turn": TURN, **content})
 
 

@@ -36,7 +36,17 @@ from equivae.autoencoder import (
 from equivae.autoencoder.bottleneck import Bottleneck
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError, NonFiniteLossError
-from equivae.options import BATCH, NOT_NEGATIVE, SEED, SIDE, Options, above, at_least, option, within
+from equivae.options import (
+    BATCH,
+    NOT_NEGATIVE,
+    SEED,
+    SIDE,
+    Options,
+    above,
+    at_least,
+    option,
+    within,
+)
 from equivae.training.crops import random_crop
 from equivae.training.options import Precision
 from equivae.training.pace import Pace, decline
@@ -243,9 +253,7 @@ class _Draws:
 
     def epoch(self, epoch: int, samples: int) -> Iterator[Batch]:
         while True:
-            self.drawn.append(
-                int(torch.randint(len(self.batches), (), generator=self.generator))
-            )
+            self.drawn.append(int(torch.randint(len(self.batches), (), generator=self.generator)))
             batch = self.batches[self.drawn[-1]]
             yield Batch((batch,), len(batch.latents))
 

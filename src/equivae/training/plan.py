@@ -335,6 +335,11 @@ def _check_device(config: FinetuneConfig) -> None:
     if config.mixed_precision == "fp16" and process_state().device.type == "cpu":
         # accelerate would train in float32 without a word.
         raise InputError("mixed_precision='fp16' needs a GPU; use 'bf16' or 'no' on the CPU.")
+    if config.channels_last and config.freeze and process_state().device.type == "cpu":
+        # torch 2.13's group norm crashes in its backward pass when a channels-last input needs no gradient.
+        raise InputError(
+            "channels_last=True with frozen layers crashes torch on a CPU; leave channels_last or freeze out."
+        )
     if config.compile:
         check_compiler(process_state().device)
 

@@ -40,6 +40,7 @@ from equivae.training.hooks import (
     Validation,
 )
 from equivae.training.latents import WithCached, cache_latents, cache_taught
+from equivae.training.layout import channels_last
 from equivae.training.metering import Metering, Profiling
 from equivae.training.optimisers import optimizer_of
 from equivae.training.pace import affordable
@@ -61,9 +62,7 @@ _LOOKED_AT = 16  # latent cells
 _AGREE_EVERY = 10  # steps between two looks at clock and signals, where processes have to agree
 
 
-def train(
-    plan: Plan, session: Session, student: Student, further: Sequence[Hook] = ()
-) -> RunState:
+def train(plan: Plan, session: Session, student: Student, further: Sequence[Hook] = ()) -> RunState:
     """All stages of a run; the student has the trained weights afterwards, averaged if asked for.
 
     `further` hooks come last, in the stage that trains everything.
@@ -76,7 +75,8 @@ def train(
     if plan.config.gradient_checkpointing:
         some = _few_cells(plan.training[0][None], plan, student)
         enable_gradient_checkpointing(student.vae, some.to(session.accelerator.device))
-    return _train_all(plan, session, student, state, further)
+    with channels_last(student.vae.module) if plan.config.channels_last else nullcontext():
+        return _train_all(plan, session, student, state, further)
 
 
 def _few_cells(images: Tensor, plan: Plan, student: Student) -> Tensor:

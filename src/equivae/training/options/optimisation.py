@@ -108,6 +108,9 @@ class OptimisationOptions(Options):
         1.0, "Clip gradients to this norm; 0 does not clip.", range=NOT_NEGATIVE
     )
     mixed_precision: Precision = option("no", "no, fp16 or bf16.")
+    channels_last: bool = option(
+        False, "Keep the weights in channels-last order while they learn; faster in bf16."
+    )
     compile: bool = option(
         False,
         "Run the VAE's parts through torch.compile, which takes a minute or more at the first step and needs "
