@@ -3,8 +3,8 @@
     python benchmarks/training_frontier.py --data ../shared/data
 
 Every setting gets the same seconds of one thread's processor time, those of the layers at latent resolution
-included, on the same photographs at 128 px, and so does the control, which learns reconstruction alone. What a
-step costs is measured first, and tells how many there are. Measured on photographs that were not trained on.
+included, on the same photographs, and so does the control, which learns reconstruction alone. What a step
+ costs is measured first, and tells how many there are. Measured on photographs that were not trained on.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def main(
 
 
 def draw(vaes: dict[str, Any], path: Path) -> None:
-    """Reconstruction against the gap that is left, a panel for each VAE; the corner that is asked for is shaded."""
+    """Reconstruction against the gap that is left, a panel for each VAE; what is asked for is shaded."""
     from matplotlib.figure import Figure
 
     figure = Figure(

@@ -34,8 +34,8 @@ def check_compiler(device: torch.device) -> None:
             reason = first_line(error)
     if reason:
         raise InputError(
-            f"compile=True needs a compiler for {device.type}, and torch finds none: {reason}; install one, or "
-            "leave compile out."
+            f"compile=True needs a compiler for {device.type}, and torch finds none: {reason}; install one, "
+            "or leave compile out."
         )
 
 
@@ -43,8 +43,8 @@ def check_compiler(device: torch.device) -> None:
 def compiled(vae: Autoencoder, image: Tensor) -> Iterator[None]:
     """Within it the outermost parts that an encode and a decode call are compiled, in place.
 
-    Names and weights stay. What is drawn for each sample moves latents outside of these parts, so that it asks
-    for no other graph. Every new shape, and evaluation mode, does.
+    Names and weights stay. What is drawn for each sample moves latents outside of these parts, so that it
+    asks for no other graph. Every new shape, and evaluation mode, does.
 
     Args:
         vae: the autoencoder.
@@ -62,8 +62,10 @@ def compiled(vae: Autoencoder, image: Tensor) -> Iterator[None]:
 
 def _compiled_call(part: nn.Module) -> Any:
     # Not `part.compile()`, which does nothing for a container whose `forward` is torch's own.
+    whole: Any = part
+
     def call(*given: Any, **named: Any) -> Any:
-        return part._call_impl(*given, **named)
+        return whole._call_impl(*given, **named)
 
     call.__code__ = call.__code__.replace()  # graphs are counted by code, and each part has its own
     return torch.compile(call, backend=_BACKEND)
@@ -71,7 +73,10 @@ def _compiled_call(part: nn.Module) -> Any:
 
 @contextmanager
 def eager(module: nn.Module) -> Iterator[None]:
-    """Within it no part runs compiled: for a few calls of other shapes, and for hooks, which are not looked at."""
+    """Within it no part runs compiled: for a few calls of other shapes, and for hooks.
+
+    Compiled code does not look for hooks that came after it.
+    """
     kept = [(part, part.__dict__[_COMPILED]) for part in module.modules() if _is_compiled(part)]
     for part, _ in kept:
         setattr(part, _COMPILED, None)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,9 +31,9 @@ from equivae.autoencoder import (
     copy_module,
     evaluating,
     find_bottleneck,
-    measuring,
 )
 from equivae.autoencoder.bottleneck import Bottleneck
+from equivae.autoencoder.modes import whole_batches
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError, NonFiniteLossError
 from equivae.options import (
@@ -56,7 +56,7 @@ from equivae.transforms import Transform, resolve_transforms
 from equivae.transforms.base import mask_of_cells
 from equivae.transforms.groups import TransformsLike
 
-__all__ = ["BottleneckOptions", "BottleneckResult", "relative_cost", "train_bottleneck"]
+__all__ = ["BottleneckOptions", "BottleneckResult", "train_bottleneck"]
 
 
 _READ_EVERY = 10  # steps
@@ -162,7 +162,7 @@ def train_bottleneck(
     example = images[0][None, ..., :size, :size] if size else images[0][None]
     if vae.dtype != torch.float32:
         raise InputError(f"the weights have to be in float32 to learn, these are {vae.dtype}.")
-    with _whole_batches(vae.module) as sliced:
+    with whole_batches(vae.module) as sliced:
         if sliced:  # its images go one by one through the encoder all the same
             options = replace(options, eval_batch_size=1)
         bottleneck = find_bottleneck(vae, example.to(vae.device))
@@ -175,39 +175,6 @@ def train_bottleneck(
         except BaseException:  # an interrupt leaves no half-trained weights either
             vae.module.load_state_dict(teacher.module.state_dict())
             raise
-
-
-def relative_cost(vae: Autoencoder, images: Tensor, decodes: int = 1) -> float:
-    """What an image costs at latent resolution, over what it costs when everything learns.
-
-    Counted in operations, as a time would not be the same when a run is repeated: a step here runs the tail
-    and two heads forward and backward and two untouched heads forward; elsewhere the encoder, and the decoder
-    for each of `decodes`.
-
-    Args:
-        vae: the autoencoder.
-        images: `(B, C, H, W)` in [-1, 1]; the first one is looked at.
-        decodes: of an image in a step.
-
-    Raises `NoBottleneckError` if there are no such layers.
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    x = images[:1].to(vae.device, vae.dtype)
-
-    def count(call: Callable[[Tensor], Tensor], given: Tensor) -> tuple[int, Tensor]:
-        with FlopCounterMode(display=False) as counter:
-            gave = call(given)
-        return counter.get_total_flops(), gave
-
-    with _whole_batches(vae.module):
-        found = find_bottleneck(vae, x)
-        with measuring(vae.module):
-            encoder, latents = count(vae.encode, x)
-            decoder, _ = count(vae.decode, latents)
-            tail, _ = count(found.tail, found.front(x))
-            head, _ = count(found.head, latents)
-    return (3 * tail + 8 * head) / max(1, 3 * (encoder + decodes * decoder))
 
 
 def _fit(
@@ -293,19 +260,6 @@ class _Losses(Hook):
 
     def on_end(self, state: RunState) -> None:
         self.bar.close()
-
-
-@contextmanager
-def _whole_batches(module: nn.Module) -> Iterator[bool]:
-    """Within it nothing slices its batches, which calls the same layers many times; gives whether it did."""
-    slicing: list[Any] = [part for part in module.modules() if getattr(part, "use_slicing", False)]
-    for part in slicing:
-        part.use_slicing = False
-    try:
-        yield bool(slicing)
-    finally:
-        for part in slicing:
-            part.use_slicing = True
 
 
 def _lowered(vae: Autoencoder, options: BottleneckOptions) -> Any:

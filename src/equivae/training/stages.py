@@ -25,11 +25,11 @@ from equivae.training.best import KeepBest
 from equivae.training.bottleneck import (
     BottleneckOptions,
     BottleneckResult,
-    relative_cost,
     train_bottleneck,
 )
 from equivae.training.checkpoints import load_checkpoint, take_up
 from equivae.training.config import FinetuneConfig
+from equivae.training.cost import relative_cost
 from equivae.training.guard import Guard, Names
 from equivae.training.hooks import (
     Averaging,
