@@ -4,7 +4,7 @@
 
 Every setting gets the same seconds of one thread's processor time, those of the layers at latent resolution
 included, on the same photographs, and so does the control, which learns reconstruction alone. What a step
- costs is measured first, and tells how many there are. Measured on photographs that were not trained on.
+costs is measured first, and tells how many there are. Measured on photographs that were not trained on.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ _CPU_BYTES = 16 * 2**20
 """The largest activation that a call on the CPU may make.
 
 From 32 MiB on, glibc takes every block from the kernel and gives it back, page by page; below that, too,
-where several such blocks come free together. With 12 images of 128 px in one call of TAEF2's decoder the published
-objective runs at 0.90 times the speed of a plain loop with two calls of six, and with four calls of three at
+where several such blocks come free together. With 12 images of 128 px in one call of TAEF2's decoder the
+published objective runs at 0.90 times the speed of a plain loop with two calls of six, and with this size at
 1.03 times (`benchmarks/training_speed.py`).
 """
 
