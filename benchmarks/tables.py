@@ -375,6 +375,50 @@ def _seeds(runs: Sequence[dict[str, Any]], key: str, step: str, digits: str) -> 
     return f"{mean:{digits}} ± {spread:{digits}}"
 
 
+@table("training-speed", "training_speed.json")
+def training_speed(content: dict[str, Any]) -> list[str]:
+    vaes = content["vaes"]
+    keys = list(dict.fromkeys(key for one in vaes.values() for key in one["rows"]))
+    body, parts = [], []
+    for key in keys:
+        found = [one["rows"].get(key) for one in vaes.values()]
+        cells = []
+        for row in found:
+            if row is None:
+                cells += ["", ""]
+                continue
+            ratios = sorted(row["ratios"])
+            middle = ratios[len(ratios) // 2]
+            cells += [f"{row['seconds_per_image']:.3f}"]
+            cells += [f"{middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"]
+            parts.append(row)
+        body.append([next(row["name"] for row in found if row), *cells])
+    head = [""]
+    for name in vaes:
+        head += [f"{name}: seconds an image", "times the plain loop"]
+    off = max(one["loss_difference"] for one in vaes.values())
+    agree = f"Losses of the first three steps of both loops differ by at most {off:.0e} of them."
+    return [*rows(head, body), "", agree, *origins(content, parts)]
+
+
+@table("training-frontier", "training_frontier.json")
+def training_frontier(content: dict[str, Any]) -> list[str]:
+    body, parts = [], []
+    for vae, one in content["vaes"].items():
+        base = one["untouched"]
+        first = [f"{base['reconstruction_psnr']:.2f} dB", "", f"{base['gap_db']:.2f} dB"]
+        body.append([f"{vae}, untouched", *first, "", "", ""])
+        for name, row in one["arms"].items():
+            psnr = row["reconstruction_psnr"]
+            cells = [f"{psnr:.2f} dB", f"{psnr - base['reconstruction_psnr']:+.2f} dB"]
+            cells += [f"{row['gap_db']:.2f} dB", f"{row['seconds']:.0f}"]
+            first_steps = row["options"]["bottleneck_steps"]
+            body.append([name, *cells, str(first_steps), str(row["steps"])])
+            parts.append(row)
+    head = ["", "reconstruction", "change", "gap", "seconds", "bottleneck steps", "steps"]
+    return [*rows(head, body), *origins(content, parts)]
+
+
 def render(text: str, results: Path = RESULTS) -> str:
     """The document with every table as its result file has it.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from equivae.autoencoder import Autoencoder, check_transforms, layout_of
+from equivae.autoencoder.at_once import at_once, in_calls
 from equivae.autoencoder.modes import differentiable
 from equivae.autoencoder.posteriors import drawn_from
 from equivae.errors import InputError, did_you_mean
@@ -87,7 +88,8 @@ class EquivarianceLoss:
             own latents where it is not given.
         sample_posterior: encode to a draw from the posterior instead of its mode.
         chunk_size: images per decoder call at most, each call computed again in the backward pass to save
-            memory; `None` decodes all of a step at once.
+            memory; `None` computes nothing again, and takes as many images per call as the device runs
+            fastest: all of them on a GPU, fewer on a CPU.
 
     Raises `InputError` for an unknown name or an option outside its range.
 
@@ -203,7 +205,7 @@ class EquivarianceLoss:
         if latents is None and gaussian is not None:
             latents = drawn_from(gaussian, generator) if sampled else gaussian[0]
         elif latents is None:
-            latents = autoencoder.encode(images, sample=self.sample_posterior, generator=generator)
+            latents = self._encode(autoencoder, images, generator)
         transforms = _placed(self.transforms, autoencoder, images, latents)
         shown = transforms if self.weight else []  # what has no weight is not decoded
         weights = {"weight": self.weight, "reconstruction_weight": self.reconstruction_weight}
@@ -226,14 +228,31 @@ class EquivarianceLoss:
             posterior=gaussian,
             hide=hide,
         )
-        decoding.decode(parts, self._decode_with(autoencoder))
+        decoding.decode(parts, self._decode_with(autoencoder, images[0, 0].numel()))
         return decoding
 
-    def _decode_with(self, autoencoder: Autoencoder) -> Callable[[Tensor], Tensor]:
-        """Chunk by chunk, each computed again in the backward pass, so that one at a time is held."""
+    def _encode(
+        self, autoencoder: Autoencoder, images: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        if self.sample_posterior:  # one draw for the batch, whatever the size of a call
+            return autoencoder.encode(images, sample=True, generator=generator)
+        call = autoencoder.encode
+        size = at_once(autoencoder.module, "encode", call, images, images[0, 0].numel())
+        return in_calls(call, images, size)
+
+    def _decode_with(self, autoencoder: Autoencoder, pixels: int) -> Callable[[Tensor], Tensor]:
+        """Chunk by chunk, each computed again in the backward pass, so that one at a time is held.
+
+        Without a size in calls as large as the device runs fastest, and nothing is computed again.
+        """
         size = self.chunk_size
         if size is None:
-            return autoencoder.decode
+            module, call = autoencoder.module, autoencoder.decode
+
+            def decode_all(latents: Tensor) -> Tensor:
+                return in_calls(call, latents, at_once(module, "decode", call, latents, pixels))
+
+            return decode_all
 
         def decode(latents: Tensor) -> Tensor:
             if not torch.is_grad_enabled():

@@ -19,6 +19,7 @@ from equivae.autoencoder import (
     check_transforms,
     layout_of,
 )
+from equivae.autoencoder.compiling import check_compiler
 from equivae.autoencoder.doubt import check_scaling_is_known
 from equivae.autoencoder.padding import get_padding_mode
 from equivae.data.sources import ImageDataset, ImagesLike, load_images, load_stream
@@ -367,6 +368,13 @@ def _check_device(config: FinetuneConfig) -> None:
     if config.mixed_precision == "fp16" and process_state().device.type == "cpu":
         # accelerate would train in float32 without a word.
         raise InputError("mixed_precision='fp16' needs a GPU; use 'bf16' or 'no' on the CPU.")
+    if config.channels_last and config.freeze and process_state().device.type == "cpu":
+        # torch 2.13's group norm crashes in its backward pass when a channels-last input needs no gradient.
+        raise InputError(
+            "channels_last=True with frozen layers crashes torch on a CPU; leave channels_last or freeze out."
+        )
+    if config.compile:
+        check_compiler(process_state().device)
 
 
 def _fingerprint_of_loss(reconstruction: Any) -> str | None:

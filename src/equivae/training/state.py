@@ -19,6 +19,8 @@ class RunState:
         samples: samples of this pass, on this process, that are done.
         seconds: training time so far.
         bottleneck_steps: steps that the layers at latent resolution had before, by themselves.
+        bottleneck_planned: steps that they were to have, unless their loss came to rest.
+        bottleneck_cost: of one of those steps, over that of a step of all layers.
         warmup_steps: of the learning rate, which stay what they were when a run is lengthened.
         branch: how often the run went on from a checkpoint that was not its last; those that it left
             behind there have a lower one.
@@ -35,6 +37,8 @@ class RunState:
     samples: int = 0
     seconds: float = 0.0
     bottleneck_steps: int = 0
+    bottleneck_planned: int = 0
+    bottleneck_cost: float = 0.0
     warmup_steps: int = 0
     branch: int = 0
     usual_loss: float = 0.0
