@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -66,6 +67,40 @@ def test_features_of_transformers_convnext(convnext: Path) -> None:
     assert decoded.grad is not None
     assert decoded.grad.any()
     assert not any(p.requires_grad for p in made.network.parameters())
+
+
+def test_style_by_hand() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Conv2d(5, 4, 3, stride=2))
+    made = term("style", backbone=network, layers=("1", "2"))
+    decoded, target = noise(2, 3, 12, 16), noise(2, 3, 12, 16, seed=1)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    values = []
+    for depth in (2, 3):
+        f, g = (network[:depth]((one / 2 + 0.5 - mean) / std) for one in (decoded, target))
+        f, g = f.detach().double(), g.detach().double()
+        power = (g**2).mean((0, 2, 3))
+        strength = (power + 0.01 * power.mean()).sqrt()
+        total = 0.0
+        for a, b in zip(f, g, strict=True):
+            for i, j in itertools.product(range(len(a)), repeat=2):
+                apart = (a[i] * a[j]).mean() - (b[i] * b[j]).mean()
+                total += float(apart / strength[i] / strength[j]) ** 2
+        values.append(total / len(f[0]) ** 2 / 2)
+    (one,) = made(compared(decoded.requires_grad_(True), target))
+    assert one.value.item() == pytest.approx(sum(values) / 2, rel=1e-4)
+    assert one.name == "style/part"
+    one.value.backward()
+    assert decoded.grad is not None
+    # A texture that lies elsewhere is the same.
+    wide = noise(1, 3, 64, 64)
+    made = term("style", backbone=network, layers=("1",))
+    assert made.compare(wide.roll(7, -1), wide) < 0.01 * made.compare(wide / 2, wide)
+
+
+def test_style_of_tokens(dinov2: Path) -> None:
+    made = term("style", backbone=str(dinov2), layers=(1, 2))
+    images = noise(1, 3, 28, 28)
+    assert made.compare(images, images) == 0 < made.compare(images, -images)
 
 
 def test_tokens_of_transformers_dinov2_at_sides_that_are_no_multiples(dinov2: Path) -> None:

@@ -262,6 +262,7 @@ def test_latent_consistency_by_hand() -> None:
 def test_gradients_reach_what_learns(name: str) -> None:
     options = {
         "perceptual": {"backbone": NETWORK, "layers": ("0",)},
+        "style": {"backbone": NETWORK, "layers": ("0",)},
         "adversarial": {"channels": 4, "depth": 1, "adaptive": False},
         "latent_std": {},
     }

@@ -19,6 +19,7 @@ from equivae.losses.objective import Objective
 from equivae.losses.perceptual import PerceptualLoss
 from equivae.losses.spectrum_matching import EncoderSpectrumLoss
 from equivae.losses.ssim import MSSSIMLoss, SSIMLoss
+from equivae.losses.style import StyleLoss
 from equivae.losses.terms import ImageTerm, Term, TermContext
 from equivae.losses.total_variation import TotalVariationLoss
 
@@ -45,6 +46,7 @@ __all__ = [
     "Objective",
     "PerceptualLoss",
     "SSIMLoss",
+    "StyleLoss",
     "Term",
     "TermContext",
     "TotalVariationLoss",

@@ -26,6 +26,7 @@ from equivae.losses.multi_scale import MultiScaleMSELoss
 from equivae.losses.perceptual import PerceptualLoss
 from equivae.losses.spectrum_matching import EncoderSpectrumLoss
 from equivae.losses.ssim import MSSSIMLoss, SSIMLoss
+from equivae.losses.style import StyleLoss
 from equivae.losses.terms import Term
 from equivae.losses.total_variation import TotalVariationLoss
 from equivae.options import NOT_NEGATIVE, check_value, quoted
@@ -48,6 +49,7 @@ TERMS: dict[str, type[Term]] = {
         MultiScaleMSELoss,
         LPIPSLoss,
         PerceptualLoss,
+        StyleLoss,
         AdversarialLoss,
         KLLoss,
         LatentStdLoss,
