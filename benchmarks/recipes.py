@@ -6,10 +6,10 @@
 
 Every arm is a `finetune` of the library with the recipe's transforms, draws and losses, and what all arms
 share stands above it: crops, batch, learning rate, all on one thread. Each arm says what it leaves out of the
-published system: LPIPS and discriminators, which a few seconds cannot train, are left out of all, and so
-are its learning rate, batch, crops and length. Low-rank factors get ten times the rate of whole weights. The control, "plain", is reconstruction training for the same
-seconds. Seconds are the processor's, without measuring and without what comes before the first step.
-Results are kept by arm; a killed run goes on.
+published system: LPIPS and discriminators, which a few seconds cannot train, are left out of all, and so are
+its rate, batch, crops and length. Low-rank factors get ten times the rate of whole weights. The control,
+"plain", is reconstruction training for the same seconds. Seconds are the processor's, without measuring and
+without what comes before the first step. Results are kept by arm; a killed run goes on.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from hed_vgg import load_vgg16
 from sotemix_rot180 import DATA, images, load, option
 
 RESULTS = record.RESULTS / "recipes.json"
+FIGURE = Path(__file__).parents[1] / "docs" / "images" / "recipes.png"
 MEASURED = ("d4", "scale(factor=0.5)", "scale(factor=0.75)")
 GANS = "LPIPS and the discriminator"
 
@@ -258,21 +259,25 @@ def draw() -> None:
 
     models = _read()
     shown = (("d4", "d4, mean"), ("scale_0.5", "scale 0.5"))
-    size = (10, 4.4 * len(models))
     figure, axes = pyplot.subplots(
-        len(models), 2, figsize=size, squeeze=False, layout="constrained"
+        len(models), 2, figsize=(10, 4.4 * len(models)), squeeze=False, layout="constrained"
     )
+    names = ["untouched", *ARMS]
     for row, (vae, found) in zip(axes, models.items(), strict=True):
         for axis, (key, title) in zip(row, shown, strict=True):
-            for place, (name, one) in enumerate(found["rows"].items()):
-                marker = "ox^svDP*"[place % 8]
-                axis.plot(one["psnr"], one[key], marker, ms=8, color=f"C{place % 10}", label=name)
+            for name, one in found["rows"].items():
+                place = names.index(name)
+                style = {"ms": 8, "color": f"C{place % 10}", "label": name}
+                axis.plot(one["psnr"], one[key], "ox^svDP*"[place % 8], **style)
+            limits = axis.axis()
+            axis.axline((limits[0], limits[0]), slope=1, ls=":", color="grey", lw=1)  # no gap
+            axis.axis(limits)
             axis.set_title(f"{vae}, {found['setting']['seconds']:g} s: {title}", fontsize=10)
             axis.set_xlabel("reconstruction, dB")
             axis.set_ylabel("round trip, dB")
             axis.grid(alpha=0.3)
         row[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.savefig(RESULTS.with_suffix(".png"), dpi=110)
+    figure.savefig(FIGURE, dpi=110)
     pyplot.close(figure)
 
 

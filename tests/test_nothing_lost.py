@@ -343,7 +343,7 @@ class Refusing(Hook):
 
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 def test_two_players_under_fp16_step_as_without_it(clip: float) -> None:
-    """A VAE and its discriminator: each one's gradient has the scale taken out once, and by the same scale."""
+    """A VAE and its discriminator: each one's gradient has the scale taken out, once and the same."""
 
     def run(engine: Any) -> tuple[list[Tensor], RunState, list[int]]:
         both = [nn.Parameter(torch.full((4,), value)) for value in (1.0, 2.0)]

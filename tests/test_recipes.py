@@ -213,7 +213,9 @@ def test_af_ldm_shifts_inside_a_mask_on_both_sides() -> None:
     assert float(terms["reconstruction"]) == pytest.approx(float(errors(x, z).mean()), rel=1e-5)
     assert float(terms[f"encoder/{name}"]) > 0
     config = make_config("af-ldm-shift", {})
-    assert config.terms["kl"] == {"weight": 1e-6}  # its MSE is a mean over pixels, its KL a sum over cells
+    assert config.terms["kl"] == {
+        "weight": 1e-6
+    }  # its MSE is a mean over pixels, its KL a sum over cells
     assert "adversarial" not in config.terms
     draws = [placed.draw(1, torch.Generator().manual_seed(seed)) for seed in range(200)]
     assert max(abs(one.y) for one in draws) > 0.9 * 12  # 0.375 of 256 pixels, in cells of 8

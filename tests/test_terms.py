@@ -263,6 +263,7 @@ def test_gradients_reach_what_learns(name: str) -> None:
     options = {
         "perceptual": {"backbone": NETWORK, "layers": ("0",)},
         "style": {"backbone": NETWORK, "layers": ("0",)},
+        "alignment": {"backbone": NETWORK, "layers": ("0",), "cosine_margin": 0.0},
         "adversarial": {"channels": 4, "depth": 1, "adaptive": False},
         "latent_std": {},
     }

@@ -81,7 +81,12 @@ def test_turns_reach_through_what_is_around_them() -> None:
     inner = get("choice", of="hflip,vflip", method="round_robin")
     outer = Choice([inner, get("rot180")], "outer", method="round_robin")
     names = [outer.at_step(step).draw(2).name for step in range(4)]
-    assert names == ["hflip", "rot180", "vflip", "rot180"]  # each takes its next when it is its turn
+    assert names == [
+        "hflip",
+        "rot180",
+        "vflip",
+        "rot180",
+    ]  # each takes its next when it is its turn
     half, x = get("scale", factor=0.5).at_factor(1), noise(2, 3, 16, 16)
     product, expected = inner @ half, half.pixel(x).flip(-2)
     assert product.at_step(1).draw(2).pixel(x).equal(expected)

@@ -1,6 +1,7 @@
 """Objectives around any autoencoder: terms that compose by weight."""
 
 from equivae.losses.adversarial import AdversarialLoss
+from equivae.losses.alignment import AlignmentLoss
 from equivae.losses.catalogue import TERMS, make_terms, read_terms
 from equivae.losses.charbonnier import CharbonnierLoss
 from equivae.losses.consistency import LatentConsistencyLoss
@@ -26,6 +27,7 @@ from equivae.losses.total_variation import TotalVariationLoss
 __all__ = [
     "TERMS",
     "AdversarialLoss",
+    "AlignmentLoss",
     "CharbonnierLoss",
     "EncoderSpectrumLoss",
     "EncoderTerm",

@@ -12,6 +12,7 @@ import torch
 
 from equivae.errors import InputError, did_you_mean
 from equivae.losses.adversarial import AdversarialLoss
+from equivae.losses.alignment import AlignmentLoss
 from equivae.losses.charbonnier import CharbonnierLoss
 from equivae.losses.consistency import LatentConsistencyLoss
 from equivae.losses.kl import KLLoss
@@ -51,6 +52,7 @@ TERMS: dict[str, type[Term]] = {
         PerceptualLoss,
         StyleLoss,
         AdversarialLoss,
+        AlignmentLoss,
         KLLoss,
         LatentStdLoss,
         LocalCorrelationLoss,

@@ -66,8 +66,12 @@ class StyleLoss(FrozenNetworkTerm):
             wanted = self.network(as_rgb(target, self.name))
         values = []
         for one, other in zip(seen, wanted, strict=True):
-            one, other = (f.float().flatten(2) if f.ndim == 4 else f.float().mT for f in (one, other))
-            power = other.square().mean((0, 2), keepdim=True)  # an image's own would favour the weak
+            one, other = (
+                f.float().flatten(2) if f.ndim == 4 else f.float().mT for f in (one, other)
+            )
+            power = other.square().mean(
+                (0, 2), keepdim=True
+            )  # an image's own would favour the weak
             strength = (power + _LEAST**2 * power.mean(1, keepdim=True)).sqrt().clamp_min(1e-12)
             values.append((gram(one / strength) - gram(other / strength)).square().mean())
         return torch.stack(values).mean()
