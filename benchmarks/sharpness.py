@@ -180,7 +180,7 @@ def train(
     return Autoencoder(module.eval()), op, told
 
 
-def arms_of(perceptual: float, style: float, adversarial: float) -> dict[str, Arm]:
+def arms_of(perceptual: float, styles: str, adversarial: float) -> dict[str, Arm]:
     """The arms by name."""
     seen = {"backbone": load_vgg16(len(_BLOCKS)), "layers": _BLOCKS}
     rival = {"norm": "group", "channels": 32, "depth": 2, "learning_rate": 5e-4}
@@ -188,12 +188,17 @@ def arms_of(perceptual: float, style: float, adversarial: float) -> dict[str, Ar
         "perceptual": {"weight": perceptual, **seen},
         "adversarial": {"weight": adversarial, **rival},
     }
-    three = {**two, "style": {"weight": style, **seen}}
+    three = {
+        weight: {**two, "style": {"weight": float(weight), **seen}} for weight in styles.split(",")
+    }
     return {
         "MSE": Arm("mse", False, {}),
         "MSE, distilled": Arm("mse", True, {}),
         "L1 + perceptual + adversarial, distilled": Arm("l1", True, two),
-        "L1 + perceptual + style + adversarial, distilled": Arm("l1", True, three),
+        **{
+            f"L1 + perceptual + style ({weight}) + adversarial, distilled": Arm("l1", True, terms)
+            for weight, terms in three.items()
+        },
     }
 
 
@@ -204,7 +209,7 @@ def main(
     train_batch_size: Annotated[int, option("train_batch_size", "crops per step")] = 4,
     learning_rate: Annotated[float, option("learning_rate", "of the decoder and the op")] = 5e-6,
     perceptual: Annotated[float, option("perceptual", "weight of the term")] = 0.5,
-    style: Annotated[float, option("style", "weight of the term")] = 100.0,
+    style: Annotated[str, option("style", "weights of the term, an arm each")] = "100,300",
     adversarial: Annotated[float, option("adversarial", "weight of the term")] = 0.1,
     kernel_size: Annotated[int, option("kernel_size", "of the fitted op")] = 5,
     photos: Annotated[int, option("photos", "photographs, to fit on and to learn from")] = 120,
@@ -249,7 +254,8 @@ def _kept(settings: dict[str, Any]) -> dict[str, Any]:
     """What an earlier call with the same settings found."""
     path = record.RESULTS / "sharpness.json"
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return dict(content["arms"]) if content.get("settings") == settings else {}
+    kept = {**content.get("settings", {}), "style": settings["style"]}  # is in an arm's name
+    return dict(content["arms"]) if kept == settings else {}
 
 
 if __name__ == "__main__":
