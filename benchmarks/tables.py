@@ -301,6 +301,95 @@ def seams(content: dict[str, Any]) -> list[str]:
     return [*rows(head, body), "", start, *origin(content)]
 
 
+@table("sharpness", "sharpness.json")
+def sharpness(content: dict[str, Any]) -> list[str]:
+    arms = dict(content["arms"])
+    photographs, untouched = arms.pop("photographs"), arms["untouched"]
+    before = untouched["reconstruction"] - untouched["plain_round_trip"]
+    body = []
+    for name, one in arms.items():
+        gap = one["reconstruction"] - one["round_trip"]
+        changes = (one[key] / untouched["power"] - 1 for key in ("power", "power_moved"))
+        body.append(
+            [
+                "untouched, with the fitted op" if name == "untouched" else name,
+                *(f"{change:+.1%}" for change in changes),
+                *(f"{one[key]:.2f} dB" for key in ("reconstruction", "round_trip")),
+                f"{gap:.2f} dB, {1 - gap / before:.0%}",
+                f"{one.get('steps', '')}",
+            ]
+        )
+    head = ["", "high frequencies", "of the moved", "reconstruction", "round trip"]
+    settings = content["settings"]
+    real = photographs["power"] / untouched["power"] - 1
+    start = (
+        f"{settings['max_samples']} Kodak images at {settings['resolution']} px; {settings['seconds']:g} s "
+        f"of one core an arm. Power against that of the untouched VAE's decodes; the images themselves have "
+        f"{real:+.1%}. The gap of the plain latent op is {before:.2f} dB; how much of it is closed stands "
+        "beside what is left."
+    )
+    return [*rows([*head, "gap left, closed", "steps"], body), "", start, *origin(content)]
+
+
+@table("recipes", "recipes.json")
+def recipes(content: dict[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for vae, found in content["models"].items():
+        before = found["rows"]["untouched"]
+        body = [[name, *_recipe(one, before)] for name, one in found["rows"].items()]
+        setting = found["setting"]
+        start = (
+            f"**{vae}**, {setting['seconds']:g} s an arm, {setting['photos']} photographs, "
+            f"{setting['test']} Kodak images at {setting['resolution']} px, crops of "
+            f"{setting['crop_size']} px:"
+        )
+        head = ["", "PSNR", "SSIM", "VGG distance", "d4: round trip, gap left (closed)"]
+        head += ["scale 0.5", "scale 0.75", "latent std", "smoothness", "steps", "MB", "without"]
+        lines += [start, "", *rows(head, body), *origins(content | found, [found]), ""]
+    return lines[:-1]
+
+
+def _recipe(one: dict[str, Any], before: dict[str, Any]) -> list[str]:
+    """The cells of an arm."""
+    deviations = one["latents"]["channel_deviations"]
+    return [
+        f"{one['psnr']:.2f}",
+        f"{one['ssim']:.3f}",
+        f"{one['perceptual']:.3f}",
+        f"{one['d4']:.2f}, {one['d4_gap']:.2f} ({1 - one['d4_gap'] / before['d4_gap']:.0%})",
+        *(f"{one[key]:.2f}, {one[f'{key}_gap']:.2f}" for key in ("scale_0.5", "scale_0.75")),
+        f"{sum(deviations) / len(deviations):.3f}",
+        f"{one['latents']['smoothness']:.3f}",
+        f"{one.get('steps', '')}",
+        f"{one.get('peak_mb', '')}",
+        one.get("without", ""),
+    ]
+
+
+@table("low-rank", "recipes.json")
+def low_rank(content: dict[str, Any]) -> list[str]:
+    body = []
+    for vae, found in content["models"].items():
+        kept = found["rows"]
+        for name in ("equivae", "lora", "decoder", "decoder-lora"):
+            if name not in kept:
+                continue
+            one = kept[name]
+            size = one["adapter_bytes"] or one["vae_bytes"]
+            body.append(
+                [
+                    f"{vae}, {name}",
+                    f"{one['trained'] / 1e6:.3f} million",
+                    f"{size / 2**20:.2f} MB",
+                    f"{one['psnr']:.2f} dB",
+                    f"{one['d4_gap']:.2f} dB, {1 - one['d4_gap'] / kept['untouched']['d4_gap']:.0%}",
+                    f"{one['steps']}",
+                ]
+            )
+    head = ["", "weights that learn", "file", "reconstruction", "gap left, closed", "steps"]
+    return rows(head, body)
+
+
 def training_curves(content: dict[str, Any]) -> list[str]:
     from comparison import table as curves
 

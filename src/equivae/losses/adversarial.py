@@ -159,10 +159,6 @@ class AdversarialLoss(Term):
             wrong = (
                 "teaches a decoder, which does not learn with train='encoder'; choose train='all'"
             )
-        elif context.mixed_precision == "fp16":
-            wrong = (
-                "has an optimiser of its own, which mixed_precision='fp16' cannot scale; use 'bf16'"
-            )
         elif context.example.ndim != 4 or context.example.shape[1] != self.image_channels:
             kind = "x".join(map(str, context.example.shape[1:]))
             wrong = f"judges images of {self.image_channels} channels, got {kind}; leave it out"

@@ -177,12 +177,14 @@ class EquivarianceLoss:
         *,
         latents: Tensor | None = None,
         generator: torch.Generator | None = None,
+        step: int = 0,
         posterior: bool = False,
         hide: Callable[[Tensor, torch.Generator | None], Tensor] | None = None,
     ) -> Decoding:
         """What the terms of a batch look at; arguments as in a call.
 
         Args:
+            step: of the run, for transforms that take turns.
             posterior: whether a term asks for mean and variance.
             hide: what the decoder gets of the latents; see `equivae.losses.masking`.
         """
@@ -206,7 +208,8 @@ class EquivarianceLoss:
             latents = drawn_from(gaussian, generator) if sampled else gaussian[0]
         elif latents is None:
             latents = self._encode(autoencoder, images, generator)
-        transforms = _placed(self.transforms, autoencoder, images, latents)
+        turned = [t.at_step(step) for t in self.transforms]
+        transforms = _placed(turned, autoencoder, images, latents)
         shown = transforms if self.weight else []  # what has no weight is not decoded
         weights = {"weight": self.weight, "reconstruction_weight": self.reconstruction_weight}
         if self.schedule == "sampled" and shown:

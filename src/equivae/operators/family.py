@@ -74,6 +74,10 @@ class FittedFamily(RandomTransform):
         known: dict[str, Transform] = {one.base.name: one for one in self.members}
         return with_members(self.base.draw(batch_size, generator), known)
 
+    def at_step(self, step: int) -> FittedFamily:
+        base = self.base.at_step(step)
+        return self if base is self.base else FittedFamily(base, self.members, self.name)
+
     def at_factor(self, factor: int, time_factor: int | None = None) -> FittedFamily:
         base = self.base.at_factor(factor, time_factor)
         members = [one.at_factor(factor, time_factor) for one in self.members]

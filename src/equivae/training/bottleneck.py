@@ -306,8 +306,8 @@ def _look(
         batch = _Batch(kept, each(taught.tail, features), None, None, None)
         taken += features.numel() * features.element_size()
         if transforms:
-            transform = transforms[len(batches) % len(transforms)]
-            drawn = vae.place(transform).draw(len(x), generator)
+            round_, place = divmod(len(batches), len(transforms))
+            drawn = vae.place(transforms[place].at_step(round_)).draw(len(x), generator)
             moved, mask = each(vae.encode, drawn.pixel(x)), drawn.mask(x)
             if moved.shape != drawn.latent(batch.latents).shape:
                 raise NoBottleneckError(
