@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from equivae.autoencoder import Autoencoder, measuring
 from equivae.evaluation.quality import mean_inside
-from equivae.evaluation.roundtrip import Reconstruction, reconstruct, reencode
+from equivae.evaluation.roundtrip import reconstruct, reencode
 from equivae.reporting.sliders import SLIDERS, Slider
 from equivae.symmetry import SymmetrizedVAE
 from equivae.transforms import Transform
@@ -152,20 +152,18 @@ class _Ways:
                 way: _frame(self.vae.decode(latent), target, mask)
                 for way, latent in latents.items()
             }
-        frames["symmetrized"] = self._exact(transform, self.own, target, slider.shown(value))
+        frames["symmetrized"] = self._exact(
+            transform, target, f"{slider.name} of {slider.shown(value)}"
+        )
         return Position(slider.name, value, transform.name, _shown(target, mask), frames)
 
-    def _exact(
-        self, transform: Transform, own: Reconstruction, target: Tensor, shown: str
-    ) -> Frame:
+    def _exact(self, transform: Transform, target: Tensor, setting: str) -> Frame:
         if transform.name not in [element.name for element in self.group]:
             names = ", ".join(one.name for one in self.group if one.name != "identity")
-            return Frame(
-                None,
-                why=f"Empty: the group {self.group.name} has {names}, and nothing for {shown}.",
-            )
+            why = f"Empty: the group {self.group.name} has {names}, and no {setting}."
+            return Frame(None, why=why)
         with measuring(self.symmetrized.module):
-            decoded = self.symmetrized.decode(transform.latent(own.z))
+            decoded = self.symmetrized.decode(transform.latent(self.own.z))
         return _frame(decoded, target, None)
 
 
