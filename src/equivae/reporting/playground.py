@@ -176,9 +176,8 @@ def playground(
     ```python
     import equivae
 
-    made = equivae.playground(
-        angles=[90], scales=[0.5], exposures=[], saturations=[], resolution=64, max_samples=8, progress=False
-    )
+    sliders = {"angles": [90], "scales": [], "exposures": [], "saturations": []}
+    made = equivae.playground(**sliders, resolution=32, max_samples=4, progress=False)
     page = made.save("playground-out")
     assert page.name == "playground.html"
     ```
