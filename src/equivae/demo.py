@@ -235,8 +235,8 @@ class Tested:
         """Measure what can be had without a latent op: decode, turn, encode."""
         view, errors = Autoencoder(model), []
         with measuring(model):
-            for image in self.images:
-                batch = reconstruct(view, image[None])
+            for i in range(len(self.images)):
+                batch = reconstruct(view, self.images[i][None])
                 decoded = view.decode(reencode(view, batch, self.plain)[0])
                 self.pictures.setdefault("re-encoded", unit(decoded)[0])
                 errors.append(

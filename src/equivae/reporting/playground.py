@@ -237,8 +237,8 @@ def _picture(
         name = display_name(image)
     else:
         name = "picture"
-    (picture,) = load_images([image], resolution=resolution, background=background, verify=True)
-    return picture, name
+    read = load_images([image], resolution=resolution, background=background, verify=True)
+    return read[0], name
 
 
 def _fitted_on(
