@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 
 import equivae
 from equivae.data import load_images
-from equivae.demo import SUBFOLDERS, Tested, demo, finetune_plain
+from equivae.demo import SUBFOLDERS, Ways, demo, finetune_plain
 from equivae.evaluation.metrics import MeasureOptions, measure
 
 
@@ -128,7 +128,7 @@ def test_the_demo_shows_every_way(tmp_path: Path) -> None:
 
 def test_re_encoding_is_what_evaluate_measures() -> None:
     photographs, turned = equivae.zoo.photographs(64), equivae.get_transform("rot180")
-    tested = Tested(photographs, turned)
+    tested = Ways(photographs, turned)
     tested.add("untouched", equivae.zoo.load(), turned)
     tested.add_reencoded(equivae.zoo.load())
     options = MeasureOptions(ceiling=False, reencode=True, progress=False)

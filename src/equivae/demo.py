@@ -35,7 +35,7 @@ __all__ = [
     "PAGE",
     "Choice",
     "DemoResult",
-    "Tested",
+    "Ways",
     "demo",
     "finetune_fitted",
     "finetune_plain",
@@ -178,7 +178,7 @@ def demo(
     steps = {**given, "progress": progress}
     folder = claim_folder(output_dir)
     images, vae, plain = training_images(seed), zoo.load(), get_transform("rot180")
-    tested = Tested(zoo.photographs(), plain)
+    tested = Ways(zoo.photographs(), plain)
     tested.add("untouched", vae, plain)
     tested.add_reencoded(vae)
     fitted, seconds = _timed(
@@ -201,7 +201,7 @@ def demo(
     return found
 
 
-class Tested:
+class Ways:
     """Every way, measured on the photographs, and what it makes of the first one's turned latent."""
 
     def __init__(self, photographs: Tensor, plain: Transform) -> None:
