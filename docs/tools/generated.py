@@ -116,7 +116,8 @@ def groups() -> str:
 
 def compare() -> str:
     """The home page's slider: a turned latent decoded before, and after each of the demo's ways."""
-    untouched, *choices = _result("demo")["choices"]
+    untouched, *others = _result("demo")["choices"]
+    choices = [one for one in others if one["folder"]]  # re-encoding makes nothing
     ways = []
     for place, one in enumerate(choices):
         name, number = one["name"], _db(one["round_trip_psnr"])

@@ -42,10 +42,12 @@ from .operators import fit_preview as fit_preview
 from .operators import load_latent_op as load_latent_op
 from .reporting import Comparison as Comparison
 from .reporting import LatentAnalysis as LatentAnalysis
+from .reporting import Playground as Playground
 from .reporting import Report as Report
 from .reporting import analyze_latents as analyze_latents
 from .reporting import compare as compare
 from .reporting import evaluate as evaluate
+from .reporting import playground as playground
 from .symmetry import SymmetrizedVAE as SymmetrizedVAE
 from .symmetry import symmetrize as symmetrize
 from .training import FinetuneConfig as FinetuneConfig

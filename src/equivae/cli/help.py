@@ -34,6 +34,7 @@ _MODEL = (
     "baseline",
 )
 _IMAGES = (
+    "image",
     "train_data_dir",
     "data_dir",
     "dataset_name",

@@ -26,6 +26,7 @@ from equivae.cli.fit import fit
 from equivae.cli.fit_map import fit_map, fit_preview
 from equivae.cli.flip_cache import flip_cache
 from equivae.cli.help import Command, Commands
+from equivae.cli.playground import playground
 from equivae.cli.recipes import recipes
 from equivae.cli.symmetrize import symmetrize
 from equivae.cli.transforms import transforms
@@ -74,7 +75,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, finetune, evaluate, compare, fit, symmetrize, export, transforms, recipes):
+for command in (
+    demo,
+    playground,
+    finetune,
+    evaluate,
+    compare,
+    fit,
+    symmetrize,
+    export,
+    transforms,
+    recipes,
+):
     app.command(cls=Command)(_passing_interrupts(command))
 app.command("flip-cache", cls=Command)(_passing_interrupts(flip_cache))
 app.command("fit-map", cls=Command)(_passing_interrupts(fit_map))

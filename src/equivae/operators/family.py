@@ -91,7 +91,7 @@ class FittedFamily(RandomTransform):
     def save(self, folder: str | Path) -> Path:
         """Write every op into a folder of its own, and which they are into `latent_family.json`."""
         folder = Path(folder)
-        # Numbered, since the letters of a name do not tell -1 from 1.
+        # Numbered, since the letters of a name do not tell every transform from every other.
         names = [f"{place:02d}_{one.name}" for place, one in enumerate(self.members)]
         for one, place in zip(self.members, names, strict=True):
             one.save(child(folder, place))

@@ -288,8 +288,9 @@ def _move(base: Transform) -> dict[str, bool] | None:
 
 
 def default_name(base: Transform) -> str:
-    """`rot180_fitted`, in the letters that the registry allows."""
-    return bounded_name(re.sub(r"[^a-z0-9_]+", "_", base.name.lower()).strip("_")) + "_fitted"
+    """`rot180_fitted`, in the letters that the registry allows; -1 is `minus1`, since 1 is another."""
+    signed = re.sub(r"(?<![\w.])-(?=[\d.])", "minus", base.name.lower())
+    return bounded_name(re.sub(r"[^a-z0-9_]+", "_", signed).strip("_")) + "_fitted"
 
 
 def is_involution(transform: Transform) -> bool:
