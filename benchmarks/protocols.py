@@ -6,7 +6,7 @@ networks in its place, the same ones on both sides.
     python benchmarks/protocols.py --data ../shared/data --metrics all --images 2
     python benchmarks/protocols.py --data ../shared/data
 
-The first, of few images, has the numbers of the latent space too; the second has the protocols over all.
+The first, of few images, writes the numbers of the latent space; the second the protocols over all.
 """
 
 from __future__ import annotations
@@ -352,9 +352,7 @@ def main() -> None:
         found[name] = measure(name, module, options.data / "kodak", options.images, options.metrics)
         for line in found[name]["rows"]:
             print(name, line, flush=True)
-    record.save("protocols", {"vaes": found})
-    if options.metrics == "all":
-        record.save("latent_metrics", {"vaes": found})
+    record.save("latent_metrics" if options.metrics == "all" else "protocols", {"vaes": found})
 
 
 if __name__ == "__main__":
