@@ -1,4 +1,4 @@
-"""`benchmarks/diffusability.py`: its arms differ in what they say they do, and its verdict follows its rule."""
+"""`benchmarks/diffusability.py`: its arms differ as they say, and its verdict follows its rule."""
 
 from __future__ import annotations
 
