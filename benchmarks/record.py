@@ -16,9 +16,9 @@ import torch
 RESULTS = Path(__file__).parent / "results"
 
 
-def save(name: str, content: dict[str, Any]) -> Path:
+def save(name: str, content: dict[str, Any], folder: Path = RESULTS) -> Path:
     """Write `results/<name>.json`."""
-    RESULTS.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -30,7 +30,7 @@ def save(name: str, content: dict[str, Any]) -> Path:
         "torch": torch.__version__,
         **content,
     }
-    path = RESULTS / f"{name}.json"
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path
 
