@@ -33,6 +33,21 @@ HERE = Path(__file__).parent
 SETTING = ("images", "photos", "resolution", "kernel_size", "precision")
 
 
+class Still(nn.Module):
+    """A video autoencoder as one of images: latent ops are then fitted for the plane of one frame."""
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        self.vae = vae
+        self.view = equivae.Autoencoder(vae)
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return self.view.encode(images)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.view.decode(latents)
+
+
 def measure(
     vae: nn.Module, images: Path, photos: Path, options: argparse.Namespace
 ) -> dict[str, Any]:
@@ -106,7 +121,8 @@ def load(entry: dict[str, Any], precision: str, device: str) -> nn.Module:
                 "`hf auth login`."
             )
         raise InputError(f"{str(error).splitlines()[0]}{terms}") from error
-    return vae.eval().to(device)
+    vae = vae.eval().to(device)
+    return Still(vae) if equivae.Autoencoder(vae).layout == "video" else vae
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -57,13 +57,16 @@ def points(entry: Mapping[str, Any], result: Mapping[str, Any]) -> list[dict[str
         return []
     curve = result["arms"][entry["arm"]]["curve"]
     last = curve[-1]["seconds"]
-    found = [
-        _point(one["seconds"], one) | ({} if one["seconds"] in (last, 0) else {"of": last})
-        for one in curve
-        if one["seconds"]  # the start is the untouched VAE
-    ]
-    if curve[0]["seconds"]:  # what came before the fine-tune stands by itself
-        found[0].pop("of", None)
+    found = []
+    for one in curve:
+        if not one["seconds"]:
+            continue  # the untouched VAE
+        point = _point(one["seconds"], one)
+        if one is curve[0]:  # what came before the training
+            point["name"] = entry["before"]
+        elif one is not curve[-1] and not entry.get("constant_rate"):
+            point["of"] = round(last, 1)
+        found.append(point)
     return found
 
 
