@@ -30,22 +30,7 @@ from equivae.errors import InputError
 from fetch_data import DATA
 
 HERE = Path(__file__).parent
-SETTING = ("images", "photos", "resolution", "kernel_size", "precision")
-
-
-class Still(nn.Module):
-    """A video autoencoder as one of images: latent ops are then fitted for the plane of one frame."""
-
-    def __init__(self, vae: nn.Module) -> None:
-        super().__init__()
-        self.vae = vae
-        self.view = equivae.Autoencoder(vae)
-
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
-        return self.view.encode(images)
-
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.view.decode(latents)
+SETTING = ("images", "photos", "resolution", "transforms", "kernel_size", "precision")
 
 
 def measure(
@@ -59,7 +44,14 @@ def measure(
         "progress": False,
     }
     report = equivae.evaluate(
-        vae, images, "d4", protocol="imagenet", reencode=True, sweep_samples=0, panels=0, **shared
+        vae,
+        images,
+        options.transforms.split(","),
+        protocol="imagenet",
+        reencode=True,
+        sweep_samples=0,
+        panels=0,
+        **shared,
     )
     plain = report.metrics
     assert plain.imagenet is not None
@@ -121,8 +113,7 @@ def load(entry: dict[str, Any], precision: str, device: str) -> nn.Module:
                 "`hf auth login`."
             )
         raise InputError(f"{str(error).splitlines()[0]}{terms}") from error
-    vae = vae.eval().to(device)
-    return Still(vae) if equivae.Autoencoder(vae).layout == "video" else vae
+    return vae.eval().to(device)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -135,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=24, help="to measure on")
     parser.add_argument("--photos", type=int, default=150, help="to fit on")
     parser.add_argument("--resolution", type=int, default=256)
+    parser.add_argument("--transforms", default="d4", help="comma-separated, groups too")
     parser.add_argument("--kernel_size", type=int, default=5)
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")

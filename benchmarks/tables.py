@@ -371,6 +371,7 @@ def public_vaes(content: dict[str, Any]) -> list[str]:
                 f"{moved[key]['plain']['psnr']:.2f} / {moved[key]['fitted']['psnr']:.2f} / "
                 f"{moved[key]['reencoded_psnr']:.2f}"
                 for key in ("rot180", "hflip", "rot90")
+                if key in moved
             ]
         )
     head = ["", "reconstruction", "by imagenet", "rot180", "hflip", "rot90"]
