@@ -44,15 +44,14 @@ def comparison(found: Mapping[str, Any]) -> list[str]:
             seconds = f"{point['seconds']:.0f} s" + ("*" if "of" in point else "")
             body.append(
                 [
-                    f"{place}",
-                    point.get("name", row["name"]),
-                    SIGNS[row["kind"]],
+                    f"{place}. {point.get('name', row['name'])}",
                     f"{point['round_trip_psnr']:.2f} dB",
                     f"{point['reconstruction_psnr']:.2f} dB",
                     seconds,
+                    SIGNS[row["kind"]],
                 ]
             )
-        lines += table(["", "way", "whose", "round trip", "reconstruction", "spent"], body)
+        lines += table(["way", "round trip", "reconstruction", "spent", "whose"], body)
     peers = [row for row in found["rows"] if row.get("leaves_out")]
     if peers:
         lines += ["", "What the peers' rows leave out:", ""]
