@@ -3,8 +3,8 @@
 TAEF2 and the embedded VAE on the Kodak images. What a network of ImageNet would say is said by small local
 networks in its place, the same ones on both sides.
 
-    python benchmarks/protocols.py --data ../shared/data --metrics all --images 2
-    python benchmarks/protocols.py --data ../shared/data
+    python benchmarks/protocols.py --metrics all --images 2
+    python benchmarks/protocols.py
 
 The first, of few images, writes the numbers of the latent space; the second the protocols over all.
 """
@@ -339,7 +339,7 @@ def row(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=record.DATA)
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--metrics", choices=("fast", "all"), default="fast")
     parser.add_argument("--vae", choices=("TAEF2", "embedded"), action="append")

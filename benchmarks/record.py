@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+DATA = Path(__file__).parent / "data"  # where fetch_data.py puts them
 
 
 def save(name: str, content: dict[str, Any], folder: Path = RESULTS) -> Path:
@@ -36,8 +37,12 @@ def save(name: str, content: dict[str, Any], folder: Path = RESULTS) -> Path:
 
 
 def command() -> str:
-    """The command line of this run."""
-    return shlex.join(["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command line of this run, without where its data lay."""
+    script, *arguments = sys.argv
+    if "--data" in arguments:
+        place = arguments.index("--data")
+        del arguments[place : place + 2]
+    return shlex.join(["python", "benchmarks/" + Path(script).name, *arguments])
 
 
 def today() -> str:

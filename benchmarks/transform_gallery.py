@@ -1,6 +1,6 @@
 """Every registered image transform on one photograph: in pixels, and on its latent, decoded by TAEF2.
 
-    python benchmarks/transform_gallery.py --data ../shared/data --output docs/images/transforms.png
+    python benchmarks/transform_gallery.py --output docs/images/transforms.png
 
 The upper picture of a pair is T(x), the lower one D(ρ(E(x))), with its PSNR against the upper one inside
 the mask; what lies outside the mask is faded. Random transforms are drawn once, with seed 0.
@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 import equivae
+import record
 from equivae.evaluation import psnr
 from equivae.transforms import Transform, transform_table
 
@@ -37,7 +38,7 @@ COLOURS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=record.DATA)
     parser.add_argument("--images", nargs=2, default=["kodim23.png", "kodim07.png"])
     parser.add_argument("--output", type=Path, default=Path("docs/images/transforms.png"))
     options = parser.parse_args()

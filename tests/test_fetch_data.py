@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import fetch_data
+import record
 from taef2 import TAEF2, load_taef2
 
 
@@ -104,3 +105,9 @@ def test_without_a_network_one_sentence_says_how_to_go_on(tmp_path, capsys):
     assert "--kodak_address" in said
     with pytest.raises(SystemExit):
         fetch_data.main(["--only", "nonsense"])
+
+
+def test_a_command_is_recorded_without_where_its_data_lay(monkeypatch):
+    arguments = ["/x/benchmarks/seams.py", "--images", "6", "--data", "/a/b", "--photos", "4"]
+    monkeypatch.setattr("sys.argv", arguments)
+    assert record.command() == "python benchmarks/seams.py --images 6 --photos 4"
