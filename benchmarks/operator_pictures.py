@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 import equivae
+import record
 from equivae.evaluation import psnr
 from equivae.operators import load_latent_op
 from equivae.operators.decoding import squared_error
@@ -34,7 +35,7 @@ BANDS, TILE = 2, 1.15  # transforms beside each other; inches
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=record.DATA)
     parser.add_argument("--ops", type=Path, required=True, help="of latent_operators.py --table")
     parser.add_argument("--image", default="kodim23.png")
     parser.add_argument("--output", type=Path, default=Path("docs/images/latent-ops.webp"))

@@ -455,8 +455,51 @@ def downstream(content: dict[str, Any]) -> list[str]:
     return [*rows(head, body), "", real, *origin(content)]
 
 
-def _seeds(runs: Sequence[dict[str, Any]], key: str, step: str, digits: str) -> str:
-    values = [run[key][step] for run in runs]
+@table("public-vaes", "public_vaes.json")
+def public_vaes(content: dict[str, Any]) -> list[str]:
+    body = []
+    for name, one in content["vaes"].items():
+        numbers, moved = one["reconstruction"], one["transforms"]
+        body.append(
+            [
+                f"{name}, `{one['model']}`",
+                f"{numbers['psnr']:.2f}",
+                f"{numbers['imagenet_psnr']:.2f}",
+            ]
+            + [
+                f"{moved[key]['plain']['psnr']:.2f} / {moved[key]['fitted']['psnr']:.2f} / "
+                f"{moved[key]['reencoded_psnr']:.2f}"
+                for key in ("rot180", "hflip", "rot90")
+                if key in moved
+            ]
+        )
+    head = ["", "reconstruction", "by imagenet", "rot180", "hflip", "rot90"]
+    said = "PSNR in dB; of a transform plain / fitted / decoded, moved and encoded again."
+    return [*rows(head, body), "", said, *origin(content)]
+
+
+@table("diffusability", "diffusability.json")
+def diffusability(content: dict[str, Any]) -> list[str]:
+    body = []
+    for name, one in content["vaes"].items():
+        psnrs = (f"{one[key]:.2f} dB" for key in ("reconstruction_psnr", "rot180_psnr"))
+        ends = (_seeds(one["runs"], key, None, ".2f") for key in ("distance", "distance_to_images"))
+        loss = _seeds(one["runs"], "loss", None, ".4f")
+        body.append([name, *psnrs, *ends, loss, f"{one['floor']:.2f}"])
+    head = ["", "reconstruction", "rot180", "distance", "distance to images", "loss", "floor"]
+    lines = rows(head, body)
+    compared = [
+        [name, f"{one['ratio']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}", f"{one['seeds']}"]
+        for name, one in content["pairs"].items()
+    ]
+    lines += ["", *rows(["distances", "ratio", "95% interval", "seeds"], compared)]
+    seeds = min(one["seeds"] for one in content["pairs"].values())
+    said = f"Mean of {seeds} seeds ± the farthest from it. By the rule: {content['verdict']}."
+    return [*lines, "", said, *origin(content)]
+
+
+def _seeds(runs: Sequence[dict[str, Any]], key: str, step: str | None, digits: str) -> str:
+    values = [run[key] if step is None else run[key][step] for run in runs]
     mean = sum(values) / len(values)
     if len(values) == 1:
         return format(mean, digits)

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 import equivae
+import record
 from equivae.evaluation import psnr
 from equivae.transforms import Transform, transform_table
 
@@ -35,7 +36,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "transforms.md"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=record.DATA)
     parser.add_argument("--images", nargs=2, default=["kodim23.png", "kodim07.png"])
     parser.add_argument("--output_dir", type=Path, default=PAGE.parent / "images")
     options = parser.parse_args()

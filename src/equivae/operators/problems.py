@@ -191,7 +191,7 @@ def _problem(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> 
     if operator is not None:
         equations = Equations(PhaseRegression(operator), PhaseRegression(operator))
         return Problem(pair.transform, equations, [None])
-    kernels = _kernels(options, pair.transform, vae)
+    kernels = _kernels(options, pair, vae)
     train = PatchRegression(
         vae.latent_channels,
         kernels[-1],
@@ -278,13 +278,13 @@ def _check_enough(problem: Problem, images: int, options: FitOptions) -> None:
         )
 
 
-def _kernels(options: FitOptions, transform: Transform, vae: Autoencoder) -> list[Kernel]:
+def _kernels(options: FitOptions, pair: Pair, vae: Autoencoder) -> list[Kernel]:
     """The kernels to solve for, ascending: as large as asked in space, in time, or in both if both move."""
     auto = options.kernel_size == "auto"
     sizes = AUTO_KERNEL_SIZES if options.kernel_size == "auto" else (options.kernel_size,)
-    moved = [True] * len(vae.geometry.axes)
-    if vae.layout == "video":
-        moved = [moves_axis(transform, "video", i, vae.geometry.axes) for i in range(3)]
+    moved = [True] * (pair.moved.ndim - 2)  # a video autoencoder takes images too
+    if len(moved) == 3:
+        moved = [moves_axis(pair.transform, "video", i, vae.geometry.axes) for i in range(3)]
         moved[1:] = [moved[1] or moved[2]] * 2  # space is one
     kernels = [tuple(size if moves else 1 for moves in moved) for size in sizes]
     fitting = [k for k in kernels if vae.latent_channels * math.prod(k) <= _MOST_ENTRIES]
