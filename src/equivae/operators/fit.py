@@ -16,6 +16,7 @@ from equivae.errors import InputError
 from equivae.files.pretrained import load_vae
 from equivae.files.writing import check_name
 from equivae.operators.beside_plain import beside_plain
+from equivae.operators.conjugate import conjugated
 from equivae.operators.family import fit_family
 from equivae.operators.fingerprint import Fingerprint
 from equivae.operators.learning import Images, MovedImages
@@ -32,10 +33,11 @@ from equivae.operators.options import (
 from equivae.operators.pairs import Precision
 from equivae.operators.problems import Problem, gather
 from equivae.operators.report import FitReport
+from equivae.operators.representation import generated
 from equivae.operators.solve import Solved, finished, solved
 from equivae.operators.transform import FittedTransform, inverse_consistency, is_involution
 from equivae.options import SIDE, at_least, check_value
-from equivae.transforms import Transform, resolve_transforms
+from equivae.transforms import Group, Transform, resolve_transforms
 from equivae.transforms.members import is_random
 
 __all__ = ["fit_latent_op", "fit_operators"]
@@ -159,7 +161,8 @@ def fit_latent_op(
     check_value("resolution", resolution, Optional[int], range=SIDE)
     check_value("max_samples", max_samples, Optional[int], range=at_least(2))
     if network is not None:
-        method, (width, layers) = "network", network_shape(network)
+        method = "network" if method == "linear" else method
+        width, layers = network_shape(network)
     options = FitOptions(
         kernel_size=kernel_size,
         method=method,
@@ -216,22 +219,35 @@ def fit_latent_op(
 
 @at_top_level()
 def fit_operators(
-    vae: Autoencoder, transforms: Sequence[Transform], images: ImageDataset, options: FitOptions
+    vae: Autoencoder,
+    transforms: Sequence[Transform],
+    images: ImageDataset,
+    options: FitOptions,
+    group: Group | None = None,
 ) -> dict[str, FittedTransform]:
-    """Operators of several transforms from one pass, by the transforms' names."""
+    """Operators of several transforms from one pass, by the transforms' names.
+
+    Args:
+        vae: the VAE.
+        transforms: what is fitted.
+        images: what it is fitted on.
+        options: of the fit.
+        group: whose law `method="conjugation"` keeps; by default that of each transform's own powers.
+    """
     began = time.perf_counter()
     transforms = [vae.place(transform) for transform in transforms]
-    problems, held_out_images = gather(vae, transforms, images, options)
+    laws = {}
+    if options.method == "conjugation":
+        laws = {transform.name: group or generated(transform) for transform in transforms}
+    # A conjugation starts from one matrix for all cells.
+    solving = replace(options, kernel_size=1) if laws else options
+    problems, held_out_images = gather(vae, transforms, images, solving)
     training = images.split(options.validation_split, options.seed)[0]
     found: dict[str, Solved] = {}
-    for transform in transforms:
-        found[transform.name] = _found(problems[transform.name], vae, training, options)
-    ways_back = {_inverse_name(transform): transform for transform in transforms}
-    for name, problem in problems.items():
-        if name not in found:  # an inverse takes the size that its transform was given
-            forward = ways_back[name]
-            sized = replace(problem, kernels=[found[forward.name].kernel])
-            found[name] = _found(sized, vae, MovedImages(training, forward), options)
+    for law in dict.fromkeys(laws.values()):
+        found |= conjugated(problems, law, vae, training, options)
+    if not laws:
+        found = _each(problems, transforms, vae, training, options)
     fingerprint = Fingerprint.of(vae)
     fitted = {
         transform.name: _fitted(transform, problems, found, options, fingerprint)
@@ -244,6 +260,26 @@ def fit_operators(
             made.report, seconds=seconds, images=len(images), held_out_images=held_out_images
         )
     return fitted
+
+
+def _each(
+    problems: dict[str, Problem],
+    transforms: Sequence[Transform],
+    vae: Autoencoder,
+    training: ImageDataset,
+    options: FitOptions,
+) -> dict[str, Solved]:
+    """An operator for every transform and every inverse, each on its own."""
+    found: dict[str, Solved] = {}
+    for transform in transforms:
+        found[transform.name] = _found(problems[transform.name], vae, training, options)
+    ways_back = {_inverse_name(transform): transform for transform in transforms}
+    for name, problem in problems.items():
+        if name not in found:  # an inverse takes the size that its transform was given
+            forward = ways_back[name]
+            sized = replace(problem, kernels=[found[forward.name].kernel])
+            found[name] = _found(sized, vae, MovedImages(training, forward), options)
+    return found
 
 
 def _found(problem: Problem, vae: Autoencoder, training: Images, options: FitOptions) -> Solved:
