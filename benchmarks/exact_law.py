@@ -3,8 +3,8 @@
     python benchmarks/exact_law.py --only rot180 --seconds 200
     python benchmarks/exact_law.py --only d4 --seconds 150 --measured rot180,hflip,rot90
 
-TAEF2, fitted on the photographs of `latent_operators.py --table` and measured on its Kodak images, so that the
-rows lie beside that table's. Rows are kept in `results/exact_law.json`. Seconds are processor seconds.
+TAEF2, fitted on the photographs of `latent_operators.py --table` and measured on its Kodak images, so that
+the rows lie beside that table's. Rows are kept in `results/exact_law.json`. Seconds are processor seconds.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ _LATENT_STEPS, _LATENT_SECONDS = (
     4,
     1 / 3,
 )  # times the steps and the seconds, before those that decode
+_RIDGE = 1e-6  # of the mean variance of a channel, for the first matrices
 _DECODED_RATE = 0.3  # times the learning rate: the couplings have no closed form to stay near to
 
 
@@ -79,24 +80,28 @@ def _start(
         )
         for name, problem in learnt.items()
     }
-    some = next(iter(parts.values()))[0]
-    origin = torch.stack([_rows(one).mean(0) for both in parts.values() for one in both]).mean(0)
-    crossed, covariances = {}, []
+    maps, means, covariances = {}, [], []
     for name, both in parts.items():
-        x, y = (_rows(one) - origin for one in both)
-        crossed[name] = y.T @ x / len(x)
-        covariances += [x.T @ x / len(x), y.T @ y / len(y)]
-    plain = plain_representation(group, crossed, torch.stack(covariances).mean(0))
+        x, y = map(_rows, both)
+        mean, covariance = x.mean(0), torch.cov(x.T, correction=0)
+        ridge = _RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance)).to(covariance)
+        crossed = (x - mean).T @ (y - y.mean(0)) / len(x)
+        matrix = torch.linalg.solve(covariance + ridge, crossed).T
+        maps[name] = torch.cat([matrix, (y.mean(0) - matrix @ mean)[:, None]], 1)
+        means.append(mean)
+        covariances.append(covariance)
+    mean, covariance = torch.stack(means).mean(0), torch.stack(covariances).mean(0)
+    plain = plain_representation(group, maps, mean, covariance)
     first = next(iter(learnt))
     operator = ConjugatedOperator(
         plain.elements[first],
-        some.shape[1],
+        vae.latent_channels,
         kernels_of(options, learnt[first].transform, vae)[-1],
         options.network.width,
         2 * (options.network.layers + 1),
         options.network.seed,
     )
-    operator.map.begin(plain.basis, origin)
+    operator.map.begin(plain.basis, plain.origin)
     return operator.to(vae.device), plain.elements
 
 

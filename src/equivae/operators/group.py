@@ -27,6 +27,7 @@ from equivae.operators.options import (
     network_shape,
 )
 from equivae.operators.pairs import Precision
+from equivae.operators.representation import not_closed
 from equivae.operators.structure import closure_error
 from equivae.transforms import Group, Transform, get_group
 
@@ -204,7 +205,10 @@ def _words(group: Group) -> dict[str, list[str]]:
             following = []
             for name in frontier:
                 for generator in generators:
-                    product = (elements[generator] @ elements[name]).name
+                    outer, inner = elements[generator], elements[name]
+                    product = (outer @ inner).name
+                    if product not in elements:
+                        raise not_closed(group, outer, inner)
                     if product not in words:
                         words[product] = [generator, *words[name]]
                         following.append(product)

@@ -13,7 +13,7 @@ from equivae.errors import InputError
 from equivae.operators.conjugation import Element
 from equivae.transforms import Group, LatticeTransform, Transform, get_transform
 
-__all__ = ["PlainRepresentation", "generated", "plain_move", "plain_representation"]
+__all__ = ["PlainRepresentation", "generated", "not_closed", "plain_move", "plain_representation"]
 
 _ITERATIONS = 100
 _CLOSE = 1e-6
@@ -26,10 +26,12 @@ class PlainRepresentation:
 
     Attributes:
         basis: `(c, c)`, float64: to these coordinates.
+        origin: `(c,)`, float64: what every element leaves where it is.
         elements: by the transform's name.
     """
 
     basis: Tensor
+    origin: Tensor
     elements: dict[str, Element]
 
 
@@ -65,29 +67,35 @@ def generated(transform: Transform) -> Group:
 
 
 def plain_representation(
-    group: Group, crossed: Mapping[str, Tensor], covariance: Tensor
+    group: Group, maps: Mapping[str, Tensor], mean: Tensor, covariance: Tensor
 ) -> PlainRepresentation:
     r"""The representation of a group nearest to how its elements act on channels, in plain coordinates.
 
     Args:
         group: the elements, the identity first.
-        crossed: `E[y xᵀ]` for elements that generate the others, `x` the moved cells of latents and `y` those
-            of the moved images' latents, both less their mean; `(c, c)`.
-        covariance: `E[x xᵀ]`, the same for every element, `(c, c)`.
+        maps: `(c, c + 1)`, a matrix and what is added, of elements that generate the others, such as
+            least-squares fits.
+        mean: of the latents' cells, `(c,)`.
+        covariance: the same, `(c, c)`.
 
-    In coordinates where the covariance is the identity, the nearest orthogonal matrices are polar factors;
-    averaged over the group, `U_g <- polar(mean_h U_gh U_hᵀ)`, they converge to an orthogonal representation.
-    For an involution that is the matrix sign function of the least-squares map. It is then split into its
-    irreducible parts: for flips and quarter turns these are signs, and the plane itself.
+    In coordinates where the covariance, averaged over the group, is the identity, the nearest orthogonal
+    matrices are polar factors; averaged over the group, `U_g <- polar(mean_h U_gh U_hᵀ)`, they converge to
+    an orthogonal representation. For an involution that is the matrix sign function of its map. It is then
+    split into its irreducible parts: for flips and quarter turns these are signs, and the plane itself.
 
-    Raises `InputError` for a group with other parts.
+    Raises `InputError` for a group that is not closed or has other parts.
     """
-    values, vectors = torch.linalg.eigh(covariance.double())
-    values = values.clamp_min(float(values.max()) * 1e-10)
-    whiten = vectors @ torch.diag(values.rsqrt()) @ vectors.T
     table = _products(group)
-    near = {name: whiten @ one.double() @ whiten for name, one in crossed.items()}
-    exact = _orthogonal(table, near)
+    affine = _all(table, {name: _squared(one.double()) for name, one in maps.items()})
+    # What the average over the group does to any point is a point that stays.
+    whole = torch.stack([*affine.values()]).mean(0)
+    origin = whole[:-1, :-1] @ mean.double() + whole[:-1, -1]
+    near = {name: one[:-1, :-1] for name, one in affine.items()}
+    averaged = torch.stack([one @ covariance.double() @ one.T for one in near.values()]).mean(0)
+    values, vectors = torch.linalg.eigh(averaged)
+    values = values.clamp_min(float(values.max()) * 1e-10)
+    whiten, back = (vectors @ torch.diag(v) @ vectors.T for v in (values.rsqrt(), values.sqrt()))
+    exact = _orthogonal(table, {name: whiten @ one @ back for name, one in near.items()})
     adapted = _adapted(group, table, exact)
     elements = {}
     for transform in group:
@@ -99,7 +107,7 @@ def plain_representation(
         order = rounded.abs().argmax(1)
         signs = rounded.gather(1, order[:, None])[:, 0].int()
         elements[transform.name] = Element(move, tuple(order.tolist()), tuple(signs.tolist()))
-    return PlainRepresentation(adapted.T @ whiten, elements)
+    return PlainRepresentation(adapted.T @ whiten, origin, elements)
 
 
 def _products(group: Group) -> dict[tuple[str, str], str]:
@@ -112,31 +120,34 @@ def _products(group: Group) -> dict[tuple[str, str], str]:
         undone = g.inverse == h  # an involution need not know that it composes to the identity
         product = "identity" if undone else next((t.name for t in group if t == g @ h), None)
         if product is None:
-            raise InputError(
-                f"group {group.name} is not closed: {g.name} after {h.name} is none of its elements; add it."
-            )
+            raise not_closed(group, g, h)
         found[g.name, h.name] = product
     return found
+
+
+def _squared(affine: Tensor) -> Tensor:
+    """`(c, c + 1)` as `(c + 1, c + 1)`, whose products compose."""
+    last = torch.zeros_like(affine[:1])
+    last[0, -1] = 1
+    return torch.cat([affine, last])
+
+
+def _all(table: Mapping[tuple[str, str], str], maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The maps of all elements: those that are not given are products of those that are."""
+    names = list(dict.fromkeys(g for g, _ in table))
+    found = {"identity": torch.eye(len(next(iter(maps.values())))).to(next(iter(maps.values())))}
+    found |= maps
+    while len(found) < len(names):
+        for g, h in itertools.product(list(found), list(found)):
+            found.setdefault(table[g, h], found[g] @ found[h])
+    return {name: found[name] for name in names}
 
 
 def _orthogonal(
     table: Mapping[tuple[str, str], str], near: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Orthogonal matrices that obey the group law, near to matrices that nearly do."""
-    names = list(dict.fromkeys(g for g, _ in table))
-    like = next(iter(near.values()))
-    found = {name: torch.eye(len(like)).to(like) for name in names}
-    known = {"identity"}
-    for g, h in table:  # a map and that of the inverse are transposes of one another
-        if table[g, h] == "identity" and g in near:
-            found[g] = _polar(near[g] + near.get(h, near[g].T).T)
-            found[h] = found[g].T
-            known |= {g, h}
-    while len(known) < len(names):  # the others are products
-        for g, h in itertools.product(sorted(known), sorted(known)):
-            if table[g, h] not in known:
-                found[table[g, h]] = found[g] @ found[h]
-                known.add(table[g, h])
+    names, found = list(near), {name: _polar(one) for name, one in near.items()}
     for _ in range(_ITERATIONS):
         averaged = {
             g: _polar(torch.stack([found[table[g, h]] @ found[h].T for h in names]).mean(0))
@@ -196,8 +207,16 @@ def _characters(table: Mapping[tuple[str, str], str]) -> list[dict[str, int]]:
     return found
 
 
+def not_closed(group: Group, outer: Transform, inner: Transform) -> InputError:
+    """What to raise where a product is no element."""
+    return InputError(
+        f"group {group.name!r} is not closed: {outer.name} after {inner.name} is none of its elements; "
+        "pass all products too."
+    )
+
+
 def _unknown(group: Group) -> InputError:
     return InputError(
-        f"method='conjugation' keeps the law of groups of flips and quarter turns, and {group.name!r} is none; "
-        "use method='network'."
+        "method='conjugation' keeps the law of groups of flips and quarter turns, and "
+        f"{group.name!r} is none; use method='network'."
     )
