@@ -166,6 +166,19 @@ class ConjugatedOperator(LatentOperator):
         couplings: how many.
         seed: of the initial weights.
         shared: the map of another element's operator, to share it.
+
+    ```python
+    import torch
+
+    import equivae
+
+    vae, images = equivae.zoo.load(), equivae.data.dead_leaves(8, size=64)
+    t = equivae.fit_latent_op(
+        vae, "hflip", images, 3, method="conjugation", max_train_steps=5, progress=False
+    )
+    z = equivae.Autoencoder(vae).encode(images).double()
+    assert torch.allclose(t.latent(t.latent(z)), z)
+    ```
     """
 
     kind = "conjugation"

@@ -105,7 +105,9 @@ def fit_latent_op(
             smallest of 1, 3, 5 and 7 whose decoded PSNR on images that it was not fitted on is within
             0.1 dB of the best; the evidence is in `report.candidates`.
         method: `"linear"`, or `"network"`: a small residual network is trained on the same pairs on top
-            of the convolution (a gradient method, and no longer closed form).
+            of the convolution (a gradient method, and no longer closed form). `"conjugation"`: an invertible
+            network in whose coordinates a flip or quarter turn is plain, so that the law of the group holds
+            exactly, up to rounding (see `ConjugatedOperator`); the inverse needs no fit.
         padding: how cells beyond the border are made up: `"zeros"`, `"replicate"` or `"reflect"`.
         ridge: `λ` relative to the mean variance of a patch entry, instead of the held-out choice.
         involution: project a 1x1 operator onto those with eigenvalues of +1 and -1, for which `ρρ` is the
@@ -121,8 +123,8 @@ def fit_latent_op(
         seed: of the split and of the network.
         max_train_steps: of the network, or of the decoded objective.
         learning_rate: of these steps; a network's own layers take three times as much.
-        width: channels inside the network.
-        layers: of the network.
+        width: channels inside the network, or inside each coupling of a conjugation.
+        layers: of the network; a conjugation has two couplings for each, and two more.
         objective: `"latent"`, or `"decoded"`: gradient steps on the decoded error follow, and the best on
             held-out images is kept. The VAE has to let gradients through its decoder.
         border: whether a channel of ones lies beside the zero-padded latent, which tells the operator
@@ -130,7 +132,7 @@ def fit_latent_op(
         magnitude: side of a kernel over `|z|` beside that over `z`, such as 3; 0 for none.
         phases: whether resampled transforms are fitted from the untouched latent, phase by phase.
         network: `"small"`, `"medium"` or `"large"`, instead of `method="network"` with a width and layers:
-            32 and 3, 64 and 3, or 128 and 4.
+            32 and 3, 64 and 3, or 128 and 4. Under `method="conjugation"` the size of that.
         max_seconds: of the steps of each operator; the cosine ends with them.
         crop: side in pixels of random crops of the images that the steps learn from, encoded anew each
             time; `None` for the whole images, which are encoded once.
@@ -140,7 +142,8 @@ def fit_latent_op(
     Returns a `FittedTransform`, a transform like any other, with a `report`; for a random transform a
     `FittedFamily`, which draws as before and has `reports`. Raises `InputError` for an
     unknown transform, fewer than two images, images that the VAE cannot take, and, with `ridge=0`, for
-    fewer cells than unknowns.
+    fewer cells than unknowns. A conjugation is refused for transforms that are no flips, quarter turns or
+    changes of values that undo themselves.
 
     The nearest published work fits maps between features of networks (Lenc and Vedaldi, arXiv 1411.5908)
     and closed-form maps between latent spaces (Maiorca et al., 2311.00664); DecFormer (2512.05198) asks that

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from equivae.autoencoder import Autoencoder, at_top_level, measuring
 from equivae.data.sources import ImagesLike, load_images
@@ -167,6 +167,17 @@ def fit_latent_group(
     if basis == "generators":
         wanted = [t for t in wanted if len(words[t.name]) == 1]
     fitted = fit_operators(autoencoder, wanted, dataset, options, group)
+    transforms = _composed(group, fitted, words)
+    with measuring(autoencoder.module):
+        first = torch.stack([dataset[i] for i in range(min(4, len(dataset)))])
+        latents = autoencoder.encode(first.to(autoencoder.device, autoencoder.dtype))
+    return FittedGroup(group, transforms, _closure(group, transforms, latents))
+
+
+def _composed(
+    group: Group, fitted: Mapping[str, Transform], words: Mapping[str, list[str]]
+) -> dict[str, Transform]:
+    """The transforms of all elements: those that were not fitted are compositions of those that were."""
     transforms: dict[str, Transform] = {}
     for element in group:
         if element.name == "identity":
@@ -176,10 +187,14 @@ def fit_latent_group(
         else:
             factors: list[Transform] = [fitted[name] for name in words[element.name]]
             transforms[element.name] = reduce(lambda outer, inner: outer @ inner, factors)
-    with measuring(autoencoder.module):
-        first = torch.stack([dataset[i] for i in range(min(4, len(dataset)))])
-        latents = autoencoder.encode(first.to(autoencoder.device, autoencoder.dtype))
-    closure = {
+    return transforms
+
+
+def _closure(
+    group: Group, transforms: Mapping[str, Transform], latents: Tensor
+) -> dict[str, float]:
+    """How far every product is from its element on some latents."""
+    return {
         f"{g.name}@{h.name}": closure_error(
             transforms[g.name], transforms[h.name], transforms[(g @ h).name], latents
         )
@@ -187,7 +202,6 @@ def fit_latent_group(
         for h in group
         if "identity" not in (g.name, h.name)
     }
-    return FittedGroup(group, transforms, closure)
 
 
 def _words(group: Group) -> dict[str, list[str]]:
