@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import equivae
@@ -16,6 +17,7 @@ from equivae.operators.conjugation import Element
 from equivae.operators.representation import generated, plain_representation
 from equivae.transforms import Group
 from models import ConvAE
+from test_cli import call
 from test_fit import PatchAE, fit, noise
 
 GROUPS = ["c2", "c4", "d2", "d4"]
@@ -192,6 +194,55 @@ def test_bad_groups():
     assert [t.name for t in generated(equivae.get_transform("rot90"))] == [
         "identity", "rot90", "rot180", "rot270",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--group", "d5"], "d5"),
+        (["--method", "conjugation", "--basis", "generators"], "generators"),
+        (["--method", "conjugation", "--magnitude", "3"], "magnitude"),
+        (["--kernel_size", "4"], "kernel_size"),
+    ],
+)
+def test_a_group_through_the_command_line_refuses_what_is_wrong(
+    words, said, tmp_path, capsys, monkeypatch
+):
+    asked = [
+        "--pretrained_model_name_or_path",
+        "embedded",
+        "--train_data_dir",
+        str(tmp_path),
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
+    assert call(monkeypatch, "fit-group", *asked, *words) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@LOSES
+def test_a_group_through_the_command_line(tmp_path, capsys, monkeypatch):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i, one in enumerate(noise(3, 3, 32, 32).add(1).mul(127).byte()):
+        Image.fromarray(one.permute(1, 2, 0).numpy()).save(photos / f"{i}.png")
+    words = ["--group", "c2", "--method", "conjugation", "--network", "small", "--kernel_size", "3"]
+    words += ["--max_train_steps", "1", "--resolution", "32", "--validation_split", "0.3"]
+    folder = tmp_path / "out"
+    asked = [
+        "--pretrained_model_name_or_path",
+        "embedded",
+        "--train_data_dir",
+        str(photos),
+        "--output_dir",
+        str(folder),
+    ]
+    assert call(monkeypatch, "fit-group", *asked, *words) == 0
+    assert "rot180_fitted" in capsys.readouterr().out
+    op = load_latent_op(folder / "rot180_fitted")
+    z = noise(1, op.operator.channels, 4, 6).double()
+    torch.testing.assert_close(op.latent(op.latent(z)), z, atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
