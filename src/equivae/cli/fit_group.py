@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
-
 import equivae
 from equivae.cli.inputs import given, images_from, load_model, number_or
 from equivae.cli.options import (

@@ -162,7 +162,8 @@ def _orthogonal(
 
 def _polar(matrix: Tensor) -> Tensor:
     left, _, right = torch.linalg.svd(matrix)
-    return left @ right
+    found: Tensor = left @ right
+    return found
 
 
 def _adapted(
@@ -193,7 +194,8 @@ def _adapted(
 def _range(projector: Tensor) -> Tensor:
     """An orthonormal basis of what a symmetric projector keeps."""
     values, vectors = torch.linalg.eigh((projector + projector.T) / 2)
-    return vectors[:, values > 0.5]
+    found: Tensor = vectors[:, values > 0.5]
+    return found
 
 
 def _characters(table: Mapping[tuple[str, str], str]) -> list[dict[str, int]]:
