@@ -10,7 +10,7 @@ demo: $(VENV)/.demo
 	$(BIN)/equivae demo --output_dir $(OUT)
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .

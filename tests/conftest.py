@@ -27,6 +27,24 @@ torch.set_num_threads(1)
 settings.register_profile("equivae", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("equivae")
 
+# Whole files go to one worker each; a long one that starts last would keep the other worker waiting.
+LONG_FILES = (
+    "test_demo.py",
+    "test_processes.py",
+    "test_docs.py",
+    "test_matrix.py",
+    "test_contract.py",
+    "test_docstrings.py",
+    "test_session.py",
+    "test_resume.py",
+    "test_bottleneck.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
 
 @pytest.fixture(autouse=True)
 def _forget_registrations() -> Iterator[None]:

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import nn
 
-from equivae import InputError, Report
+from equivae import InputError, Report, symmetrize
 from equivae.training.checkpoints import find_checkpoint, list_checkpoints
 from models import ConvAE, tiny_kl
 from test_finetune import IMAGES, changed, finetune, weights
@@ -326,3 +326,20 @@ def test_only_damaged_checkpoints_are_refused(two, tmp_path):
         finetune(
             run, ConvAE(), checkpointing_steps=2, use_ema=True, resume_from_checkpoint="latest"
         )
+
+
+@pytest.mark.filterwarnings("ignore:the latent op fitted")
+def test_a_symmetrized_vae_goes_on_with_the_ops_that_its_elements_share(tmp_path, caplog):
+    made = symmetrize(tiny_kl(), "c4", images=IMAGES, kernel_size=1, margin=2, progress=False)
+    options = {
+        "transforms": "rot90",
+        "recipe": "symmetrized",
+        "max_train_steps": 4,
+        "checkpointing_steps": 2,
+        "checkpoints_total_limit": None,
+    }
+    whole = finetune(tmp_path / "whole", vae=made, **options)
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "cut" / "checkpoint-2")
+    resumed = finetune(tmp_path / "cut", vae=made, **options, resume_from_checkpoint="latest")
+    assert changed(weights(whole.vae), weights(resumed.vae)) == set()
+    assert "shared tensor" not in caplog.text
