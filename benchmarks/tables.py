@@ -258,7 +258,7 @@ def symmetrize_tuned(content: dict[str, Any]) -> list[str]:
     ]
     head = ["group", "untouched", "symmetrized", "fine-tuned", "margin", "steps", "seconds"]
     start = f"Reconstruction on {content['images']} Kodak images."
-    return [*rows(head, body), "", start, *origin(content)]
+    return [*rows(head, body), "", start, *origins(content, content["rows"])]
 
 
 @table("latent-maps", "latent_maps.json")

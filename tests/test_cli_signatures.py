@@ -16,6 +16,7 @@ from equivae.cli.program import app
 IMAGES = {"images", "progress"}
 CALLS: dict[str, tuple[Callable[..., Any], set[str]]] = {
     "fit": (equivae.fit_latent_op, IMAGES | {"vae", "transform"}),
+    "fit-group": (equivae.fit_latent_group, IMAGES | {"vae"}),
     "fit-map": (equivae.fit_latent_map, IMAGES | {"vae_a", "vae_b"}),
     "fit-preview": (equivae.fit_preview, IMAGES | {"vae"}),
     "symmetrize": (equivae.symmetrize, IMAGES | {"vae"}),
@@ -41,7 +42,7 @@ def test_the_command_line_has_what_python_has(command):
     assert set(parameters) - python_only <= set(options)
 
 
-@pytest.mark.parametrize("command", ["fit", "fit-map", "fit-preview", "symmetrize"])
+@pytest.mark.parametrize("command", ["fit", "fit-group", "fit-map", "fit-preview", "symmetrize"])
 def test_defaults_are_the_same(command):
     call, python_only = CALLS[command]
     group: Any = typer.main.get_command(app)

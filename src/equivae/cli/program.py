@@ -23,6 +23,7 @@ from equivae.cli.evaluate import evaluate
 from equivae.cli.export import export
 from equivae.cli.finetune import finetune
 from equivae.cli.fit import fit
+from equivae.cli.fit_group import fit_group
 from equivae.cli.fit_map import fit_map, fit_preview
 from equivae.cli.flip_cache import flip_cache
 from equivae.cli.help import Command, Commands
@@ -89,6 +90,7 @@ for command in (
 ):
     app.command(cls=Command)(_passing_interrupts(command))
 app.command("flip-cache", cls=Command)(_passing_interrupts(flip_cache))
+app.command("fit-group", cls=Command)(_passing_interrupts(fit_group))
 app.command("fit-map", cls=Command)(_passing_interrupts(fit_map))
 app.command("fit-preview", cls=Command)(_passing_interrupts(fit_preview))
 

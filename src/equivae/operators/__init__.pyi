@@ -1,3 +1,4 @@
+from .conjugation import ConjugatedOperator as ConjugatedOperator
 from .family import FittedFamily as FittedFamily
 from .fit import fit_latent_op as fit_latent_op
 from .fit import fit_operators as fit_operators

@@ -13,7 +13,7 @@ from equivae.operators.modules import ConvOperator
 from equivae.operators.problems import Problem
 from equivae.operators.solve import INVISIBLE_DB, Solved, operator_psnr
 
-__all__ = ["beside_plain"]
+__all__ = ["beside_plain", "warned"]
 
 _CLEARLY = 0.5  # of the plain op's latent error: a fit that is so much nearer need not be decoded
 _MARGIN_DB = 0.05
@@ -36,7 +36,7 @@ def beside_plain(problem: Problem, judged: Solved, found: Solved, vae: Autoencod
     fitted = plain = None
     if problem.decoded():
         fitted = judged.decoded_psnr or operator_psnr(problem, vae, judged.operator)
-        plain = decoded_psnr(vae, (_plain(problem, i, vae) for i in range(len(problem.decoded()))))
+        plain = _plain_psnr(problem, vae)
         found = replace(found, decoded_psnr=fitted, plain_psnr=plain)
     loses = fitted is None or plain is None or _worse(fitted, plain)
     name = problem.transform.name
@@ -57,14 +57,33 @@ def beside_plain(problem: Problem, judged: Solved, found: Solved, vae: Autoencod
             decoded_psnr=plain,
             is_plain=True,
         )
-    if fitted is not None and loses:
-        warnings.warn(
-            f"the latent op fitted for {name!r} decodes at {fitted:.2f} dB on held-out images and the plain "
-            f"one at {plain:.2f} dB, though its latents are nearer; use the plain one for decoding, or fit "
-            "on more images or with objective='decoded'.",
-            stacklevel=2,
-        )
+    if fitted is not None and plain is not None and loses:
+        _warn_of_decodes(name, fitted, plain)
     return found
+
+
+def warned(found: Solved, problem: Problem, vae: Autoencoder) -> Solved:
+    """The same beside the plain op, for an operator that cannot be replaced alone. Warns where it loses."""
+    fitted = found.decoded_psnr
+    if found.latent_error <= _CLEARLY * problem.grid_error or fitted is None:
+        return found
+    plain = _plain_psnr(problem, vae)
+    if _worse(fitted, plain):
+        _warn_of_decodes(problem.transform.name, fitted, plain)
+    return replace(found, plain_psnr=plain)
+
+
+def _warn_of_decodes(name: str, fitted: float, plain: float) -> None:
+    warnings.warn(
+        f"the latent op fitted for {name!r} decodes at {fitted:.2f} dB on held-out images and the plain "
+        f"one at {plain:.2f} dB; use the plain one for decoding, or fit on more images or with "
+        "objective='decoded'.",
+        stacklevel=3,
+    )
+
+
+def _plain_psnr(problem: Problem, vae: Autoencoder) -> float:
+    return decoded_psnr(vae, (_plain(problem, i, vae) for i in range(len(problem.decoded()))))
 
 
 def _worse(fitted: float, plain: float) -> bool:

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 
 from equivae.errors import InputError
+from equivae.operators.conjugation import ConjugatedOperator, Element
 from equivae.operators.modules import ConvOperator, LatentOperator, ResidualOperator
 from equivae.operators.phases import Geometry, PhaseOperator
 from equivae.operators.seams import SeamOperator, Window
 
 __all__ = ["build_operator"]
 
-_KINDS = ("conv", "network", "phases", "seam")
+_KINDS = ("conv", "network", "phases", "seam", "conjugation")
 
 
 def build_operator(config: dict[str, Any]) -> LatentOperator:
@@ -30,6 +31,8 @@ def build_operator(config: dict[str, Any]) -> LatentOperator:
             return _convolution(config)
         if kind == "seam":
             return _seam(config)
+        if kind == "conjugation":
+            return _conjugation(config)
         # Version 1 had the base's own settings beside the network's.
         base = build_operator(config.get("base") or {**config, "kind": "conv"})
         return ResidualOperator(base, config["width"], config["layers"])
@@ -57,6 +60,15 @@ def _seam(config: dict[str, Any]) -> SeamOperator:
     given = config["window"]
     window = Window(tuple(given["size"]), tuple(given["place"]), bool(given["pastes"]))
     return SeamOperator(config["channels"], config["kernel_size"], window)
+
+
+def _conjugation(config: dict[str, Any]) -> ConjugatedOperator:
+    channels, order, signs = config["channels"], tuple(config["order"]), tuple(config["signs"])
+    if sorted(order) != list(range(channels)) or len(signs) != channels or {*signs} - {-1, 1}:
+        raise ValueError("of its order and signs")
+    element = Element(dict(config["move"]), order, signs)
+    kernel = tuple(config["kernel_size"])
+    return ConjugatedOperator(element, channels, kernel, config["width"], config["couplings"])
 
 
 def _phases(config: dict[str, Any]) -> PhaseOperator:

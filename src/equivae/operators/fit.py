@@ -16,6 +16,7 @@ from equivae.errors import InputError
 from equivae.files.pretrained import load_vae
 from equivae.files.writing import check_name
 from equivae.operators.beside_plain import beside_plain
+from equivae.operators.conjugate import conjugated
 from equivae.operators.family import fit_family
 from equivae.operators.fingerprint import Fingerprint
 from equivae.operators.learning import Images, MovedImages
@@ -32,10 +33,11 @@ from equivae.operators.options import (
 from equivae.operators.pairs import Precision
 from equivae.operators.problems import Problem, gather
 from equivae.operators.report import FitReport
+from equivae.operators.representation import generated
 from equivae.operators.solve import Solved, finished, solved
 from equivae.operators.transform import FittedTransform, inverse_consistency, is_involution
 from equivae.options import SIDE, at_least, check_value
-from equivae.transforms import Transform, resolve_transforms
+from equivae.transforms import Group, Transform, resolve_transforms
 from equivae.transforms.members import is_random
 
 __all__ = ["fit_latent_op", "fit_operators"]
@@ -103,7 +105,9 @@ def fit_latent_op(
             smallest of 1, 3, 5 and 7 whose decoded PSNR on images that it was not fitted on is within
             0.1 dB of the best; the evidence is in `report.candidates`.
         method: `"linear"`, or `"network"`: a small residual network is trained on the same pairs on top
-            of the convolution (a gradient method, and no longer closed form).
+            of the convolution (a gradient method, and no longer closed form). `"conjugation"`: an invertible
+            network in whose coordinates a flip or quarter turn is plain, so that the law of the group holds
+            exactly, up to rounding (see `ConjugatedOperator`); the inverse needs no fit.
         padding: how cells beyond the border are made up: `"zeros"`, `"replicate"` or `"reflect"`.
         ridge: `λ` relative to the mean variance of a patch entry, instead of the held-out choice.
         involution: project a 1x1 operator onto those with eigenvalues of +1 and -1, for which `ρρ` is the
@@ -119,8 +123,8 @@ def fit_latent_op(
         seed: of the split and of the network.
         max_train_steps: of the network, or of the decoded objective.
         learning_rate: of these steps; a network's own layers take three times as much.
-        width: channels inside the network.
-        layers: of the network.
+        width: channels inside the network, or inside each coupling of a conjugation.
+        layers: of the network; a conjugation has two couplings for each, and two more.
         objective: `"latent"`, or `"decoded"`: gradient steps on the decoded error follow, and the best on
             held-out images is kept. The VAE has to let gradients through its decoder.
         border: whether a channel of ones lies beside the zero-padded latent, which tells the operator
@@ -128,7 +132,7 @@ def fit_latent_op(
         magnitude: side of a kernel over `|z|` beside that over `z`, such as 3; 0 for none.
         phases: whether resampled transforms are fitted from the untouched latent, phase by phase.
         network: `"small"`, `"medium"` or `"large"`, instead of `method="network"` with a width and layers:
-            32 and 3, 64 and 3, or 128 and 4.
+            32 and 3, 64 and 3, or 128 and 4. Under `method="conjugation"` the size of that.
         max_seconds: of the steps of each operator; the cosine ends with them.
         crop: side in pixels of random crops of the images that the steps learn from, encoded anew each
             time; `None` for the whole images, which are encoded once.
@@ -138,7 +142,8 @@ def fit_latent_op(
     Returns a `FittedTransform`, a transform like any other, with a `report`; for a random transform a
     `FittedFamily`, which draws as before and has `reports`. Raises `InputError` for an
     unknown transform, fewer than two images, images that the VAE cannot take, and, with `ridge=0`, for
-    fewer cells than unknowns.
+    fewer cells than unknowns. A conjugation is refused for transforms that are no flips, quarter turns or
+    changes of values that undo themselves.
 
     The nearest published work fits maps between features of networks (Lenc and Vedaldi, arXiv 1411.5908)
     and closed-form maps between latent spaces (Maiorca et al., 2311.00664); DecFormer (2512.05198) asks that
@@ -159,7 +164,8 @@ def fit_latent_op(
     check_value("resolution", resolution, Optional[int], range=SIDE)
     check_value("max_samples", max_samples, Optional[int], range=at_least(2))
     if network is not None:
-        method, (width, layers) = "network", network_shape(network)
+        method = "network" if method == "linear" else method
+        width, layers = network_shape(network)
     options = FitOptions(
         kernel_size=kernel_size,
         method=method,
@@ -216,22 +222,35 @@ def fit_latent_op(
 
 @at_top_level()
 def fit_operators(
-    vae: Autoencoder, transforms: Sequence[Transform], images: ImageDataset, options: FitOptions
+    vae: Autoencoder,
+    transforms: Sequence[Transform],
+    images: ImageDataset,
+    options: FitOptions,
+    group: Group | None = None,
 ) -> dict[str, FittedTransform]:
-    """Operators of several transforms from one pass, by the transforms' names."""
+    """Operators of several transforms from one pass, by the transforms' names.
+
+    Args:
+        vae: the VAE.
+        transforms: what is fitted.
+        images: what it is fitted on.
+        options: of the fit.
+        group: whose law `method="conjugation"` keeps; by default that of each transform's own powers.
+    """
     began = time.perf_counter()
     transforms = [vae.place(transform) for transform in transforms]
-    problems, held_out_images = gather(vae, transforms, images, options)
+    laws = {}
+    if options.method == "conjugation":
+        laws = {transform.name: group or generated(transform) for transform in transforms}
+    # A conjugation starts from one matrix for all cells.
+    solving = replace(options, kernel_size=1) if laws else options
+    problems, held_out_images = gather(vae, transforms, images, solving)
     training = images.split(options.validation_split, options.seed)[0]
     found: dict[str, Solved] = {}
-    for transform in transforms:
-        found[transform.name] = _found(problems[transform.name], vae, training, options)
-    ways_back = {_inverse_name(transform): transform for transform in transforms}
-    for name, problem in problems.items():
-        if name not in found:  # an inverse takes the size that its transform was given
-            forward = ways_back[name]
-            sized = replace(problem, kernels=[found[forward.name].kernel])
-            found[name] = _found(sized, vae, MovedImages(training, forward), options)
+    for law in dict.fromkeys(laws.values()):
+        found |= conjugated(problems, law, vae, training, options)
+    if not laws:
+        found = _each(problems, transforms, vae, training, options)
     fingerprint = Fingerprint.of(vae)
     fitted = {
         transform.name: _fitted(transform, problems, found, options, fingerprint)
@@ -244,6 +263,26 @@ def fit_operators(
             made.report, seconds=seconds, images=len(images), held_out_images=held_out_images
         )
     return fitted
+
+
+def _each(
+    problems: dict[str, Problem],
+    transforms: Sequence[Transform],
+    vae: Autoencoder,
+    training: ImageDataset,
+    options: FitOptions,
+) -> dict[str, Solved]:
+    """An operator for every transform and every inverse, each on its own."""
+    found: dict[str, Solved] = {}
+    for transform in transforms:
+        found[transform.name] = _found(problems[transform.name], vae, training, options)
+    ways_back = {_inverse_name(transform): transform for transform in transforms}
+    for name, problem in problems.items():
+        if name not in found:  # an inverse takes the size that its transform was given
+            forward = ways_back[name]
+            sized = replace(problem, kernels=[found[forward.name].kernel])
+            found[name] = _found(sized, vae, MovedImages(training, forward), options)
+    return found
 
 
 def _found(problem: Problem, vae: Autoencoder, training: Images, options: FitOptions) -> Solved:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from equivae.errors import InputError, first_line
 from equivae.operators.build import build_operator
+from equivae.operators.conjugation import ConjugatedOperator
 from equivae.operators.modules import LatentOperator
 
-__all__ = ["FILE", "MAPS", "OLD_HEADER", "VERSION", "metadata_of", "read_op"]
+__all__ = ["FILE", "MAPS", "OLD_HEADER", "VERSION", "metadata_of", "read_op", "undoing"]
 
 VERSION = 2
 FILE, OLD_HEADER = "latent_op.safetensors", "latent_op.json"
@@ -48,7 +49,7 @@ def read_op(path: str | Path) -> tuple[dict[str, Any], dict[str, LatentOperator]
     try:
         configs = dict(header["operators"])
         known = isinstance(header["transform"], str) and "name" in header
-        known = known and header["inverse"] in ("same", "own", "none")
+        known = known and header["inverse"] in ("same", "own", "none", "derived")
         if not known or "forward_operator" not in configs:
             raise KeyError("name, transform, inverse or forward_operator")
     except (KeyError, TypeError, ValueError) as error:
@@ -58,6 +59,9 @@ def read_op(path: str | Path) -> tuple[dict[str, Any], dict[str, LatentOperator]
         raise InputError(
             f"the header of {file} says {header['inverse']!r} of an inverse that differs."
         )
+    derived = isinstance(operators["forward_operator"], ConjugatedOperator)
+    if header["inverse"] == "derived" and not derived:
+        raise InputError(f"the header of {file} derives an inverse that its kind has not.")
     try:
         nn.ModuleDict(operators).load_state_dict(weights)
     except Exception as error:
@@ -65,6 +69,17 @@ def read_op(path: str | Path) -> tuple[dict[str, Any], dict[str, LatentOperator]
             f"the weights in {file} do not fit its header: {first_line(error)}."
         ) from error
     return header, operators
+
+
+def undoing(header: dict[str, Any], operators: dict[str, LatentOperator]) -> LatentOperator | None:
+    """The operator of the inverse, of what `read_op` gave."""
+    forward = operators["forward_operator"]
+    if header["inverse"] == "derived":
+        assert isinstance(forward, ConjugatedOperator)
+        return forward.undoing
+    return {"same": forward, "own": operators.get("inverse_operator"), "none": None}[
+        header["inverse"]
+    ]
 
 
 def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from equivae.autoencoder import Autoencoder, at_top_level, measuring
 from equivae.data.sources import ImagesLike, load_images
@@ -17,7 +17,17 @@ from equivae.errors import InputError, did_you_mean
 from equivae.files.pretrained import load_vae
 from equivae.operators.fit import fit_operators
 from equivae.operators.modules import Padding
-from equivae.operators.options import FitOptions, KernelSize
+from equivae.operators.options import (
+    FitOptions,
+    KernelSize,
+    Method,
+    NetworkOptions,
+    NetworkSize,
+    Objective,
+    network_shape,
+)
+from equivae.operators.pairs import Precision
+from equivae.operators.representation import not_closed
 from equivae.operators.structure import closure_error
 from equivae.transforms import Group, Transform, get_group
 
@@ -70,6 +80,13 @@ def fit_latent_group(
     padding: Padding = "zeros",
     ridge: float | None = None,
     magnitude: int = 0,
+    method: Method = "linear",
+    network: NetworkSize | None = None,
+    objective: Objective = "latent",
+    max_train_steps: int = 300,
+    learning_rate: float = 1e-3,
+    max_seconds: float = 300.0,
+    mixed_precision: Precision = "no",
     resolution: int | None = None,
     max_samples: int | None = None,
     image_column: str | None = None,
@@ -86,6 +103,9 @@ def fit_latent_group(
         group: `"c2"`, `"d2"`, `"c4"`, `"d4"` or a `Group`.
         basis: `"elements"` fits every element on its own, which decodes best; `"generators"` fits the
             generators and composes the others from them, so that these obey the group law.
+        method: `"conjugation"` fits all elements at once, by one invertible network in whose coordinates they
+            are plain: they obey the group law exactly, up to rounding (see `ConjugatedOperator`).
+        max_seconds: of the steps of each operator, or of all of them under a conjugation.
 
     All other arguments are those of `fit_latent_op`.
 
@@ -102,8 +122,27 @@ def fit_latent_group(
     """
     if basis not in get_args(Basis):
         raise InputError(f"basis={basis!r} is unknown.{did_you_mean(basis, get_args(Basis))}")
+    if method == "conjugation" and basis != "elements":
+        raise InputError(
+            "method='conjugation' learns from every element and keeps the law by itself; leave "
+            f"basis={basis!r} out."
+        )
+    if network is not None and method == "linear":
+        method = "network"
+    width, layers = network_shape(network or "medium")
     options = FitOptions(
         kernel_size=kernel_size,
+        method=method,
+        mixed_precision=mixed_precision,
+        objective=objective,
+        network=NetworkOptions(
+            max_train_steps,
+            learning_rate,
+            width=width,
+            seed=seed,
+            layers=layers,
+            max_seconds=max_seconds,
+        ),
         padding=padding,
         ridge=ridge,
         magnitude=magnitude,
@@ -127,7 +166,18 @@ def fit_latent_group(
     wanted = [t for t in group if t.name != "identity"]
     if basis == "generators":
         wanted = [t for t in wanted if len(words[t.name]) == 1]
-    fitted = fit_operators(autoencoder, wanted, dataset, options)
+    fitted = fit_operators(autoencoder, wanted, dataset, options, group)
+    transforms = _composed(group, fitted, words)
+    with measuring(autoencoder.module):
+        first = torch.stack([dataset[i] for i in range(min(4, len(dataset)))])
+        latents = autoencoder.encode(first.to(autoencoder.device, autoencoder.dtype))
+    return FittedGroup(group, transforms, _closure(group, transforms, latents))
+
+
+def _composed(
+    group: Group, fitted: Mapping[str, Transform], words: Mapping[str, list[str]]
+) -> dict[str, Transform]:
+    """The transforms of all elements: those that were not fitted are compositions of those that were."""
     transforms: dict[str, Transform] = {}
     for element in group:
         if element.name == "identity":
@@ -137,10 +187,14 @@ def fit_latent_group(
         else:
             factors: list[Transform] = [fitted[name] for name in words[element.name]]
             transforms[element.name] = reduce(lambda outer, inner: outer @ inner, factors)
-    with measuring(autoencoder.module):
-        first = torch.stack([dataset[i] for i in range(min(4, len(dataset)))])
-        latents = autoencoder.encode(first.to(autoencoder.device, autoencoder.dtype))
-    closure = {
+    return transforms
+
+
+def _closure(
+    group: Group, transforms: Mapping[str, Transform], latents: Tensor
+) -> dict[str, float]:
+    """How far every product is from its element on some latents."""
+    return {
         f"{g.name}@{h.name}": closure_error(
             transforms[g.name], transforms[h.name], transforms[(g @ h).name], latents
         )
@@ -148,7 +202,6 @@ def fit_latent_group(
         for h in group
         if "identity" not in (g.name, h.name)
     }
-    return FittedGroup(group, transforms, closure)
 
 
 def _words(group: Group) -> dict[str, list[str]]:
@@ -166,7 +219,10 @@ def _words(group: Group) -> dict[str, list[str]]:
             following = []
             for name in frontier:
                 for generator in generators:
-                    product = (elements[generator] @ elements[name]).name
+                    outer, inner = elements[generator], elements[name]
+                    product = (outer @ inner).name
+                    if product not in elements:
+                        raise not_closed(group, outer, inner)
                     if product not in words:
                         words[product] = [generator, *words[name]]
                         following.append(product)

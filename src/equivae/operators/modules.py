@@ -15,6 +15,7 @@ from equivae.errors import InputError
 from equivae.options import quoted
 
 __all__ = [
+    "CONVOLUTIONS",
     "LARGEST_KERNEL",
     "ConvOperator",
     "Kernel",
@@ -22,6 +23,7 @@ __all__ = [
     "Padding",
     "ResidualOperator",
     "check_kernel_size",
+    "moved",
     "pad_cells",
 ]
 
@@ -35,7 +37,7 @@ _MODES = {"replicate": "replicate", "zeros": "constant", "reflect": "reflect"}
 LARGEST_KERNEL = 99
 """Latent cells along an axis; a larger fit would need tens of gigabytes even for four channels."""
 
-_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _GRIDS = {1: "audio (B, c, t)", 2: "images (B, c, h, w)", 3: "video (B, c, t, h, w)"}
 
 
@@ -43,6 +45,14 @@ def pad_cells(cells: Tensor, kernel: Kernel, padding: Padding) -> Tensor:
     """Cells `(B, c, *grid)` with half a kernel more of them on every side of every axis."""
     margins = [size // 2 for size in reversed(kernel) for _ in range(2)]
     return F.pad(cells, margins, mode=_MODES[padding]) if any(margins) else cells
+
+
+def moved(latents: Tensor, move: dict[str, bool]) -> Tensor:
+    """The plain move of a grid: the last two axes exchanged or not, then flipped or not."""
+    if move.get("transposes"):
+        latents = latents.transpose(-2, -1)
+    axes = [-2] * bool(move.get("flips_height")) + [-1] * bool(move.get("flips_width"))
+    return latents.flip(axes) if axes else latents
 
 
 class LatentOperator(nn.Module):
@@ -157,7 +167,7 @@ class ConvOperator(LatentOperator):
         }
 
     def apply_batch(self, cells: Tensor) -> Tensor:
-        convolve = _CONVOLUTIONS[len(self.kernel)]
+        convolve = CONVOLUTIONS[len(self.kernel)]
         weight, bias, given = self.weight.to(cells), self.bias.to(cells), cells
         if self.border_weight is not None:
             weight = torch.cat([weight, self.border_weight.to(cells)], 1)
@@ -221,7 +231,7 @@ class ResidualOperator(LatentOperator):
         ]
 
     def apply_batch(self, cells: Tensor) -> Tensor:
-        convolve = _CONVOLUTIONS[len(self.kernel)]
+        convolve = CONVOLUTIONS[len(self.kernel)]
         correction = cells
         for i, layer in enumerate(self.network):
             given = F.gelu(correction) if i else cells

@@ -32,7 +32,7 @@ __all__ = [
     "network_shape",
 ]
 
-Method = Literal["linear", "network"]
+Method = Literal["linear", "network", "conjugation"]
 Objective = Literal["latent", "decoded"]
 NetworkSize = Literal["small", "medium", "large"]
 NETWORK_SIZES: dict[str, tuple[int, int]] = {"small": (32, 3), "medium": (64, 3), "large": (128, 4)}
@@ -83,7 +83,11 @@ class FitOptions(Options):
     kernel_size: KernelSize = option(
         5, "Odd number of latent cells, or auto.", check=_check_kernel_size
     )
-    method: Method = option("linear", "linear, or network: a small residual network on top of it.")
+    method: Method = option(
+        "linear",
+        "linear, network: a small residual network on top of it, or conjugation: an invertible network "
+        "that keeps the law of the group exactly.",
+    )
     padding: Padding = option("zeros", "Cells beyond the border: zeros, replicate or reflect.")
     ridge: float | None = option(
         None,
@@ -115,7 +119,7 @@ class FitOptions(Options):
     @property
     def trained(self) -> bool:
         """Whether gradient steps follow the closed form."""
-        return self.method == "network" or self.objective == "decoded"
+        return self.method != "linear" or self.objective == "decoded"
 
     def check(self) -> None:
         if self.network.crop is not None and not self.trained:
@@ -123,9 +127,30 @@ class FitOptions(Options):
                 "crop is for the gradient steps of a network or a decoded objective, and this fit takes "
                 "none; leave it out, or pass method='network' or objective='decoded'."
             )
+        self._check_conjugation()
         plain = self.kernel_size == 1 and not self.trained and not self.magnitude
         if self.involution and not plain:
             raise InputError(
                 "involution=True needs kernel_size=1 and method='linear': only there is the nearest "
                 "operator with eigenvalues of +1 and -1 again one of that size."
+            )
+
+    def _check_conjugation(self) -> None:
+        if self.method != "conjugation":
+            return
+        given = {
+            "padding": "zeros",
+            "ridge": None,
+            "involution": False,
+            "magnitude": 0,
+            "border": True,
+        }
+        wrong = [name for name, default in given.items() if getattr(self, name) != default]
+        if wrong:
+            raise InputError(
+                f"method='conjugation' trains one invertible network and has no {wrong[0]}; leave it out."
+            )
+        if self.kernel_size == "auto":
+            raise InputError(
+                "method='conjugation' needs a kernel_size that is a number, such as 5."
             )

@@ -24,7 +24,7 @@ from equivae.operators.seam_regression import SeamRegression, seam_operator
 from equivae.operators.seams import SeamOperator
 from equivae.transforms import Transform
 
-__all__ = ["AUTO_KERNEL_SIZES", "Equations", "Problem", "gather"]
+__all__ = ["AUTO_KERNEL_SIZES", "Equations", "Problem", "gather", "kernels_of"]
 
 AUTO_KERNEL_SIZES = (1, 3, 5, 7)
 _MOST_ENTRIES = 4096  # of a patch: above, solving takes minutes and hundreds of megabytes
@@ -70,12 +70,13 @@ class Problem:
 
     @property
     def moves_grid(self) -> bool:
-        """Whether the operator takes the untouched latent to the new grid."""
+        """Whether the operator of its equations takes the untouched latent to the new grid."""
         return self.equations.train.moves_grid
 
-    def inputs(self, pair: Pair) -> Tensor:
-        """What the operator is given."""
-        return pair.latent if self.moves_grid else pair.moved
+    def inputs(self, pair: Pair, operator: LatentOperator | None = None) -> Tensor:
+        """What an operator is given, by default that of the equations."""
+        moves = self.moves_grid if operator is None else operator.moves_grid
+        return pair.latent if moves else pair.moved
 
     @property
     def grid_error(self) -> float:
@@ -191,7 +192,7 @@ def _problem(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> 
     if operator is not None:
         equations = Equations(PhaseRegression(operator), PhaseRegression(operator))
         return Problem(pair.transform, equations, [None])
-    kernels = _kernels(options, pair, vae)
+    kernels = kernels_of(options, pair.transform, pair.moved.ndim - 2, vae)
     train = PatchRegression(
         vae.latent_channels,
         kernels[-1],
@@ -278,13 +279,15 @@ def _check_enough(problem: Problem, images: int, options: FitOptions) -> None:
         )
 
 
-def _kernels(options: FitOptions, pair: Pair, vae: Autoencoder) -> list[Kernel]:
+def kernels_of(
+    options: FitOptions, transform: Transform, axes: int, vae: Autoencoder
+) -> list[Kernel]:
     """The kernels to solve for, ascending: as large as asked in space, in time, or in both if both move."""
     auto = options.kernel_size == "auto"
     sizes = AUTO_KERNEL_SIZES if options.kernel_size == "auto" else (options.kernel_size,)
-    moved = [True] * (pair.moved.ndim - 2)  # a video autoencoder takes images too
+    moved = [True] * axes  # a video autoencoder takes images too
     if len(moved) == 3:
-        moved = [moves_axis(pair.transform, "video", i, vae.geometry.axes) for i in range(3)]
+        moved = [moves_axis(transform, "video", i, vae.geometry.axes) for i in range(3)]
         moved[1:] = [moved[1] or moved[2]] * 2  # space is one
     kernels = [tuple(size if moves else 1 for moves in moved) for size in sizes]
     fitting = [k for k in kernels if vae.latent_channels * math.prod(k) <= _MOST_ENTRIES]

@@ -13,7 +13,8 @@ class Candidate:
     """One choice of operator on held-out images.
 
     Attributes:
-        method: `"linear"`, `"network"`, or `"decoded"` for a convolution after steps on the decoded error.
+        method: `"linear"`, `"network"`, `"decoded"` for a convolution after steps on the decoded error, or
+            `"start"` and `"conjugation"`: one matrix for all cells, and the network that learnt from there.
         kernel_size: latent cells along a side.
         latent_error: `‖ρ E(x) - E(T x)‖ / ‖E(T x)‖`.
         decoded_psnr: PSNR in dB of `D(ρ E(x))` against `T x`, inside the mask; `None` if not decoded.
@@ -31,10 +32,10 @@ class FitReport:
 
     Attributes:
         transform: the transform it was fitted for.
-        method: `"linear"` or `"network"`.
+        method: `"linear"`, `"network"` or `"conjugation"`.
         kernel_size: latent cells along a side of the linear part.
         padding: how cells beyond the border are made up.
-        ridge: the chosen one, relative to the mean variance of a patch entry.
+        ridge: the chosen one, relative to the mean variance of a patch entry; 0 for a conjugation.
         images: how many images, held-out ones included.
         cells: how many pairs of cells the normal equations hold.
         held_out_images: how many chose the ridge.

@@ -30,8 +30,8 @@ from equivae.latent_scaling import (
     apply_scaled,
     scaling_asked,
 )
-from equivae.operators.format import read_op
-from equivae.operators.modules import LatentOperator
+from equivae.operators.format import read_op, undoing
+from equivae.operators.modules import LatentOperator, moved
 
 __all__ = ["LatentOp", "load", "moved"]
 
@@ -104,20 +104,10 @@ def load(path: str | Path) -> LatentOp:
             f"{path} was written by version 0.1, whose files do not describe how cells move; load it with "
             "equivae.load_latent_op and save it again."
         )
-    backward = {"same": forward, "own": operators.get("inverse_operator"), "none": None}
-    undoing = backward[header["inverse"]]
-    inverse = None
-    if undoing is not None:
-        inverse = LatentOp(header, undoing, header.get("inverse_move"))
+    back, inverse = undoing(header, operators), None
+    if back is not None:
+        inverse = LatentOp(header, back, header.get("inverse_move"))
     made = LatentOp(header, forward, header.get("move"), inverse)
     if inverse is not None:
         inverse.inverse = made
     return made
-
-
-def moved(latents: Tensor, move: dict[str, bool]) -> Tensor:
-    """The plain move of a grid: the last two axes exchanged or not, then flipped or not."""
-    if move.get("transposes"):
-        latents = latents.transpose(-2, -1)
-    axes = [-2] * bool(move.get("flips_height")) + [-1] * bool(move.get("flips_width"))
-    return latents.flip(axes) if axes else latents

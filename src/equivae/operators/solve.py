@@ -29,6 +29,7 @@ __all__ = [
     "latent_error",
     "operator_psnr",
     "solved",
+    "source_of",
 ]
 
 INVISIBLE_DB = 60.0  # a decode this close differs by less than the rounding to 8 bits
@@ -130,7 +131,7 @@ def _trained(
     """Gradient steps from the candidate; its equations stay those of training images."""
     start = replace(chosen, decoded_psnr=operator_psnr(problem, vae, chosen.operator))
     operator = _with_network(start.operator, options)
-    source = _source(problem, vae, training, options)
+    source = source_of(problem, vae, training, options, problem.moves_grid)
     loss = latent_loss(source)
     if options.objective == "decoded":
         loss = decoded_loss(source, vae, problem.transform, options.mixed_precision)
@@ -165,19 +166,22 @@ def _with_network(operator: LatentOperator, options: FitOptions) -> LatentOperat
     )
 
 
-def _source(problem: Problem, vae: Autoencoder, training: Images, options: FitOptions) -> Source:
-    """What the steps learn from."""
+def source_of(
+    problem: Problem, vae: Autoencoder, training: Images, options: FitOptions, moves_grid: bool
+) -> Source:
+    """What the steps learn from, for an operator that moves the grid itself or does not."""
     if options.network.crop is not None:
         return Crops(
             training,
             options.network.crop,
             vae,
             problem.transform,
-            problem.moves_grid,
+            moves_grid,
             options.mixed_precision,
         )
     pairs = problem.training
-    inputs, targets = [problem.inputs(pair) for pair in pairs], [pair.target for pair in pairs]
+    inputs = [pair.latent if moves_grid else pair.moved for pair in pairs]
+    targets = [pair.target for pair in pairs]
     return Examples.of(inputs, targets, training, pairs[0].mask)
 
 
@@ -186,7 +190,7 @@ def latent_error(problem: Problem, operator: LatentOperator) -> float:
     """`‖ρ E(x) - E(T x)‖ / ‖E(T x)‖` over all held-out pairs."""
     error = power = 0.0
     for pair in problem.held_out:
-        given = problem.inputs(pair)
+        given = problem.inputs(pair, operator)
         one = squares(operator.to(given.device)(given), pair.target, pair.mask)
         error, power = error + one[0], power + one[1]
     return math.sqrt(error / power)
@@ -199,7 +203,7 @@ def operator_psnr(problem: Problem, vae: Autoencoder, operator: LatentOperator) 
     def batch(pair: Pair) -> tuple[Tensor, Tensor, Tensor | None]:
         assert pair.source is not None
         with torch.no_grad():
-            moved = moving(problem.inputs(pair))
+            moved = moving(problem.inputs(pair, moving))
         target, mask = transform.pixel(pair.source), transform.mask(pair.source)
         return moved.to(vae.device, vae.dtype), target, mask
 

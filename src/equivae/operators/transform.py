@@ -18,16 +18,17 @@ from equivae.latent_scaling import (
     apply_scaled,
     scaling_asked,
 )
+from equivae.operators.conjugation import ConjugatedOperator
 from equivae.operators.fingerprint import Fingerprint, check_vae
-from equivae.operators.format import MAPS, VERSION, read_op
+from equivae.operators.format import MAPS, VERSION, read_op, undoing
 from equivae.operators.hub import fetch_latent_op
 from equivae.operators.modules import ConvOperator, LatentOperator
 from equivae.operators.report import FitReport
+from equivae.operators.representation import plain_move
 from equivae.operators.writing import SCALING, check_finite, write_op
 from equivae.options import check_path
 from equivae.transforms import (
     ComposedTransform,
-    LatticeTransform,
     Transform,
     get_transform,
     register_transform,
@@ -98,7 +99,8 @@ class FittedTransform(Transform):
     def module(self) -> nn.ModuleDict:
         """The operators as one module, for optimisers and for moving them to a device."""
         parts: dict[str, nn.Module] = {"forward": self.operator}
-        if self.inverse_operator is not None and self.inverse_operator is not self.operator:
+        if self._inverse_kind == "own":
+            assert self.inverse_operator is not None
             parts["inverse"] = self.inverse_operator
         return nn.ModuleDict({f"{name}_operator": part for name, part in parts.items()})
 
@@ -186,6 +188,18 @@ class FittedTransform(Transform):
         """
         return write_op(folder, self.name, self.module, self.header())
 
+    @property
+    def _inverse_kind(self) -> str:
+        """Where the inverse operator comes from, in the words of the file's header."""
+        forward, inverse = self.operator, self.inverse_operator
+        if inverse is None:
+            return "none"
+        if inverse is forward:
+            return "same"
+        both = (forward, inverse)
+        maps = [one.map for one in both if isinstance(one, ConjugatedOperator)]
+        return "derived" if len(maps) == 2 and maps[0] is maps[1] else "own"
+
     def header(self) -> dict[str, Any]:
         """What its file says of it, of JSON types."""
         operators = {
@@ -193,9 +207,6 @@ class FittedTransform(Transform):
             for key, part in self.module.items()
             if isinstance(part, LatentOperator)
         }
-        inverse = "none" if self.inverse_operator is None else "own"
-        if self.inverse_operator is self.operator:
-            inverse = "same"
         first = self.operator
         return {
             "version": VERSION,
@@ -208,9 +219,11 @@ class FittedTransform(Transform):
             "factor": None if self.vae is None else self.vae.factor,
             "scaling": SCALING,
             "vae": None if self.vae is None else self.vae.to_dict(),
-            "move": _move(self.base),
-            "inverse_move": None if self.inverse_operator is None else _move(self.base.inverse),
-            "inverse": inverse,
+            "move": plain_move(self.base),
+            "inverse_move": None
+            if self.inverse_operator is None
+            else plain_move(self.base.inverse),
+            "inverse": self._inverse_kind,
             "operators": operators,
             "report": None if self.report is None else self.report.to_dict(),
         }
@@ -257,7 +270,6 @@ def load_latent_op(
             f"equivae.operators.{MAPS[header['kind']]}.load."
         )
     forward = operators["forward_operator"]
-    inverse = {"same": forward, "own": operators.get("inverse_operator"), "none": None}
     base = _named(header["transform"]) if transform is None else transform
     try:
         report = None if header.get("report") is None else FitReport(**header["report"])
@@ -266,7 +278,7 @@ def load_latent_op(
     made = FittedTransform(
         base,
         forward,
-        inverse[header["inverse"]],
+        undoing(header, operators),
         header["name"],
         report,
         Fingerprint.read(header.get("vae")),
@@ -274,17 +286,6 @@ def load_latent_op(
     if vae is not None:
         made.check_vae(vae, strict=strict)
     return made
-
-
-def _move(base: Transform) -> dict[str, bool] | None:
-    """The plain latent op as the runtime does it; `None` for one that it cannot do."""
-    if isinstance(base, LatticeTransform):
-        return {
-            "transposes": base.transposes,
-            "flips_height": base.flips_height,
-            "flips_width": base.flips_width,
-        }
-    return {} if getattr(base, "keeps_grid", False) else None
 
 
 def default_name(base: Transform) -> str:
