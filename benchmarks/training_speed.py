@@ -1,6 +1,6 @@
 """Images per second of `equivae.finetune` against a plain PyTorch loop of the published objective.
 
-    python benchmarks/training_speed.py --data ../shared/data
+    python benchmarks/training_speed.py
 
 The plain loop is what one writes by hand: encode once, decode twice, float32, AdamW over everything. Each row
 takes turns with it, step by step, in one process on one thread, on the same images: a hook of our loop's own

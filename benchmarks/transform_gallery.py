@@ -1,6 +1,6 @@
 """Every registered image transform on one photograph: in pixels, and on its latent, decoded by TAEF2.
 
-    python benchmarks/transform_gallery.py --data ../shared/data --output_dir docs/images
+    python benchmarks/transform_gallery.py --output_dir docs/images
 
 writes `transforms-KIND.webp` for every kind, in the order in which docs/transforms.md names them.
 
