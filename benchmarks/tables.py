@@ -261,6 +261,24 @@ def symmetrize_tuned(content: dict[str, Any]) -> list[str]:
     return [*rows(head, body), "", start, *origins(content, content["rows"])]
 
 
+@table("exact-law", "exact_law.json")
+def exact_law(content: dict[str, Any]) -> list[str]:
+    body = [
+        [
+            f"{row['transform']}, fitted "
+            + ("alone" if row["fit"] == row["transform"] else f"as a part of {row['fit']}"),
+            f"{row['psnr']:.2f} dB",
+            f"{row['law']:.0e}",
+            f"{row['seconds']}",
+        ]
+        for row in content["rows"]
+    ]
+    head = ["conjugation", "decoded", "off the latent after there and back", "seconds to fit"]
+    count = content["rows"][0]
+    start = f"Fitted on {count['photos']} photographs at 128 px, measured on {count['images']} Kodak images at 256 px."
+    return [*rows(head, body), "", start, *origins(content, content["rows"])]
+
+
 @table("latent-maps", "latent_maps.json")
 def latent_maps(content: dict[str, Any]) -> list[str]:
     body = [

@@ -96,7 +96,7 @@ def load_images(
         progress: show a bar when that takes longer than two seconds.
         resize: `"bicubic"`, anti-aliased; or `"imagenet"`, what torchvision's `Resize` and `CenterCrop` make
             of a tensor: bilinear, anti-aliased.
-        streaming: read parquet files or a data set of the hub from its begin up to `max_samples`, instead of
+        streaming: read parquet files or a data set of the hub from the start up to `max_samples`, instead of
             as a whole; `.tar` shards are always read so.
 
     Raises `InputError` when there is no image, with the reason. Warns when images lie in [0, 1].
