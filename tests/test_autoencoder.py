@@ -434,7 +434,7 @@ def test_single_files(tmp_path):
         equivae.load_vae(tmp_path / "gone.safetensors")
     other = tmp_path / "weights.pt"
     other.write_bytes(b"weights")
-    with pytest.raises(InputError, match=r"is no \.safetensors file"):
+    with pytest.raises(InputError, match=r"is not a \.safetensors file"):
         equivae.load_vae(other)
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(b"not at all")

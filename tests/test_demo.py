@@ -24,7 +24,7 @@ def small_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_embedded_vae_is_good_and_far_from_equivariant(shared_data: Path) -> None:
-    images = load_images(shared_data / "kodak", resolution=256)
+    images = load_images(shared_data / "kodak", resolution=256, max_samples=12)
     options = MeasureOptions(ceiling=False, progress=False)
     vae, turned = equivae.Autoencoder(equivae.zoo.load()), equivae.get_transform("rot180")
     metrics = measure(vae, images, [turned], options)
@@ -86,6 +86,7 @@ def test_the_plain_fine_tune_closes_the_gap_and_writes_everything(tmp_path: Path
     assert torch.equal(ours, theirs)
 
 
+@pytest.mark.usefixtures("small_photographs")
 def test_the_demo_shows_every_way(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     result = demo(out, max_train_steps=2, progress=False)
@@ -98,7 +99,6 @@ def test_the_demo_shows_every_way(tmp_path: Path) -> None:
     assert fitted.reconstruction_psnr == untouched.reconstruction_psnr
     assert fitted.gap_db < 1.3
     assert symmetrized.gap_db < 1e-4
-    assert symmetrized.reconstruction_psnr > untouched.reconstruction_psnr - 0.1
     assert [result[name].latents_stay_valid for name in made] == [True, False, True, False]
     assert reencoded.folder is None
     assert reencoded.latents_stay_valid
@@ -119,6 +119,13 @@ def test_the_demo_shows_every_way(tmp_path: Path) -> None:
     op = equivae.load_latent_op(out / "fitted")
     assert op.latent(torch.zeros(1, 4, 8, 8)).shape == (1, 4, 8, 8)
     loaded = equivae.load_vae(out / "symmetrized")
+    # Where the image is as large as the demo's own, the seam is a small part of it.
+    whole, quick = load_images(equivae.zoo.photographs(256)), MeasureOptions(progress=False)
+    plain, exact = (
+        measure(equivae.Autoencoder(vae), whole, [], quick).reconstruction_psnr
+        for vae in (equivae.zoo.load(), loaded)
+    )
+    assert exact > plain - 0.1
     x = equivae.zoo.photographs(64)[:1]
     view, turned = equivae.Autoencoder(loaded), equivae.get_transform("rot180")
     with torch.no_grad():
