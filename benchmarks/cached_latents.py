@@ -1,6 +1,6 @@
 """`examples/cached_latents.py`, measured: what flipping a cached latent is worth, on two VAEs.
 
-    python benchmarks/cached_latents.py --data ../shared/data
+    python benchmarks/cached_latents.py
 
 Prepared on photographs at 128 px, compared on Kodak images at 256 px, centre crops of both.
 """
@@ -29,7 +29,9 @@ def option(name: str, help: str) -> Any:
 
 
 def main(
-    data: Annotated[Path, option("data", "the folder that holds taef2/, photos/ and kodak/")],
+    data: Annotated[
+        Path, option("data", "the folder that holds taef2/, photos/ and kodak/")
+    ] = record.DATA,
     max_samples: Annotated[int, option("max_samples", "photographs to cache")] = 100,
     test_images: Annotated[int, option("test_images", "Kodak images")] = 12,
     max_train_steps: Annotated[int, option("max_train_steps", "of the diffusion model")] = 60,

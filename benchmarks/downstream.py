@@ -4,7 +4,7 @@ The embedded VAE untouched, symmetrized under c2, and fine-tuned for rot180. Eac
 timesteps, batches and initial weights; latents are normalised per channel. Measured are the denoising loss
 on crops of photographs that were not trained on, and the Fréchet distance of decoded samples to those crops.
 
-    python benchmarks/downstream.py --data ../shared/data
+    python benchmarks/downstream.py
 
 Features are those of a random convolutional network with a fixed seed (`random_features`), since nothing is
 downloaded: numbers compare within this table only. VAEs differ in what they can decode at all, so each has
@@ -33,7 +33,7 @@ from equivae.demo import PLAIN
 from equivae.evaluation.features import Backbone, FeatureSums, frechet_distance
 from equivae.evaluation.metrics import psnr
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = record.DATA
 ROT180 = equivae.get_transform("rot180")
 CROP, RESOLUTION, CHUNK, SHOWN = 64, 128, 32, 10
 COLOURS = {"untouched": "#57606a", "symmetrized": "#1a7f37", "fine-tuned": "#0969da"}

@@ -3,7 +3,7 @@
 Trains on 300 photographs and tests on the 24 Kodak images, both centre-cropped. It is no diffusers
 class, so this is also the proof of "any module with the same calls".
 
-    python benchmarks/finetune_taef2.py --data ../shared/data --output_dir taef2-rot180
+    python benchmarks/finetune_taef2.py --output_dir taef2-rot180
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ def option(name: str, help: str) -> Any:
 
 
 def main(
-    data: Annotated[Path, option("data", "the folder that holds taef2/, photos/ and kodak/")],
     output_dir: Annotated[Path, option("output_dir", "a new folder")],
+    data: Annotated[
+        Path, option("data", "the folder that holds taef2/, photos/ and kodak/")
+    ] = record.DATA,
     recipe: Annotated[str, option("recipe", "see `equivae recipes`")] = "equivae",
     resolution: Annotated[int, option("resolution", "side of the training images")] = 128,
     max_train_steps: Annotated[int, option("max_train_steps", "optimiser steps")] = 1500,

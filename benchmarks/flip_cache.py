@@ -1,6 +1,6 @@
 """`equivae flip-cache`, measured: its error against encoding again on two VAEs, and its throughput.
 
-    python benchmarks/flip_cache.py --data ../shared/data
+    python benchmarks/flip_cache.py
 
 Errors: ops are fitted on photographs, and a cache of Kodak images (plain tensors, the images beside them) is
 flipped and checked by the command's own `check`. Throughput: SDXL-sized latents (4x128x128, float32) in
@@ -204,7 +204,9 @@ def parts(count: int) -> dict[str, float]:
 
 
 def main(
-    data: Annotated[Path, option("data", "the folder that holds taef2/, photos/ and kodak/")],
+    data: Annotated[
+        Path, option("data", "the folder that holds taef2/, photos/ and kodak/")
+    ] = record.DATA,
     photos: Annotated[int, option("photos", "photographs to fit on")] = 48,
     kodak: Annotated[int, option("kodak", "Kodak images to test on")] = 6,
     resolution: Annotated[int, option("resolution", "side of both")] = 256,

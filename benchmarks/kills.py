@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -22,6 +23,7 @@ import re
 import shutil
 import signal
 import sys
+import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,6 +33,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from diffusers import AutoencoderKL
+from PIL import Image
 from safetensors import safe_open
 
 import equivae
@@ -46,7 +49,22 @@ RECIPES: dict[str, dict[str, Any]] = {
         "gradient_accumulation_steps": 2,
         "sample_posterior": True,
     },
+    "lora": {"train": "lora", "lora_rank": 2},
+    "adversarial": {
+        "bottleneck_steps": 0,
+        # PatchGAN has running means, which are part of the state.
+        "terms": {"adversarial": {"channels": 4, "depth": 1, "start_step": 2}},
+    },
+    "stream": {"bottleneck_steps": 0, "shuffle_buffer": 3, "stream_head": 3},
+    "buckets": {
+        "bottleneck_steps": 0,
+        "resolution": 16,
+        "enable_bucket": True,
+        "bucket_reso_steps": 4,
+        "random_flip": True,
+    },
 }
+PICTURES = {"stream": "shards", "buckets": "pictures"}  # of others the images are a tensor
 COMMON: dict[str, Any] = {
     "max_train_steps": 6,
     "train_batch_size": 2,
@@ -76,6 +94,7 @@ def main(
     torch.set_num_threads(1)  # no pool of threads that a fork would lose
     _import_everything()
     folder.mkdir(parents=True, exist_ok=True)
+    _write_pictures(folder)
     record = folder / "kills.jsonl"
     tried = (
         [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
@@ -147,7 +166,8 @@ def _fork(run: Path, name: str, prepare: Callable[[], object]) -> int:
         equivae.Report.figures = lambda self: {}  # type: ignore[method-assign]
         equivae.Report.to_html = lambda self: "page"  # type: ignore[method-assign]
         prepare()
-        images = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(3)) * 1.8 - 0.9
+        images: Any = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+        images = run.parent / PICTURES[name] if name in PICTURES else images * 1.8 - 0.9
         equivae.finetune(_vae(), images, "rot180", run, **{**COMMON, **RECIPES[name]})
         status = 0
     except BaseException:
@@ -159,6 +179,27 @@ def _fork(run: Path, name: str, prepare: Callable[[], object]) -> int:
         if status == 0 and _COUNTED:
             _COUNTED[0]()
         os._exit(status)
+
+
+def _write_pictures(folder: Path) -> None:
+    """Eleven pictures of several shapes, and squares in three shards."""
+    generator = torch.Generator().manual_seed(4)
+    (folder / "shards").mkdir(exist_ok=True)
+    (folder / "pictures").mkdir(exist_ok=True)
+    for shard in range(3):
+        with tarfile.open(folder / "shards" / f"{shard}.tar", "w") as tar:
+            for i in range(3 + shard % 2):
+                tar.add(_picture(folder / "square.png", 16, 16, generator), f"{shard}{i}.png")
+    for i in range(11):
+        _picture(folder / "pictures" / f"{i}.png", 16 + 4 * (i % 3), 24 - 3 * (i % 4), generator)
+
+
+def _picture(path: Path, height: int, width: int, generator: torch.Generator) -> Path:
+    pixels = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(file, "PNG")
+    path.write_bytes(file.getvalue())
+    return path
 
 
 _COUNTED: list[Callable[[], object]] = []

@@ -1,6 +1,6 @@
 """Maps between two VAEs' latents, previews, and the fitted ops of a random transform, in numbers.
 
-    python benchmarks/latent_maps.py --data ../shared/data
+    python benchmarks/latent_maps.py
 
 TAEF2 (f8, 32 channels) and the embedded VAE (f4, 4 channels), fitted on photographs and measured on Kodak
 images, centre-cropped at 256 px. The results are kept in `benchmarks/results/latent_maps.json`.
@@ -28,7 +28,9 @@ from taef2 import load_taef2
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="with taef2, photos and kodak")
+    parser.add_argument(
+        "--data", type=Path, default=record.DATA, help="with taef2, photos and kodak"
+    )
     parser.add_argument("--photos", type=int, default=128)
     parser.add_argument("--resolution", type=int, default=256, help="of the photographs")
     parser.add_argument("--images", type=int, default=24, help="of Kodak's 24")

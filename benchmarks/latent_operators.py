@@ -10,7 +10,7 @@
 Every row is kept in `benchmarks/results/latent_operators.json`, those of `--table` in
 `latent_operators_table.json`, with the command that made it, and the table of all of them is printed; rows of
 `--table` that are there with the same settings are not measured again. Fine-tunes run through
-`sotemix_rot180.py`, beside the published loop. The data lie in `shared/data` beside the repository: TAEF2's
+`sotemix_rot180.py`, beside the published loop. `fetch_data.py` fetches the data: TAEF2's
 weights, BSDS500 photographs to fit on, and the 24 Kodak images, centre-cropped at 256 px, to test on. Seconds
 are processor seconds on one thread; a fit's wall time is given too.
 """
@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import functools
 import json
-import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -183,7 +181,7 @@ def _rows() -> list[dict[str, Any]]:
 
 
 def _origin() -> dict[str, str]:
-    command = shlex.join(["python", "benchmarks/latent_operators.py", *sys.argv[1:]])
+    command = record.command()
     return {"command": command, "date": record.today()}
 
 

@@ -1,7 +1,7 @@
 """One photograph's latent under every transform of the table: plain, fitted, by a network, and re-encoded.
 
     python benchmarks/latent_operators.py --table --ops OPS
-    python benchmarks/operator_pictures.py --ops OPS --data ../shared/data --output docs/images/latent-ops.jpg
+    python benchmarks/operator_pictures.py --ops OPS --output docs/images/latent-ops.webp
 
 The columns are T(x), then what TAEF2, untouched, decodes from the latent op's result, with its PSNR against
 T(x) inside the mask; what lies outside the mask is faded. The latent ops are those that the table measured.
@@ -21,12 +21,13 @@ from PIL import Image
 from torch import Tensor
 
 import equivae
+import record
 from equivae.evaluation import psnr
 from equivae.operators import load_latent_op
 from equivae.operators.decoding import squared_error
 from operator_table import ROWS
 from taef2 import load_taef2
-from transform_gallery import INK, MUTED, photograph, show, unit
+from transform_gallery import GREY, photograph, show, unit
 
 KINDS = ("T(x)", "plain", "fitted", "network", "re-encoded")
 BANDS, TILE = 2, 1.15  # transforms beside each other; inches
@@ -34,10 +35,10 @@ BANDS, TILE = 2, 1.15  # transforms beside each other; inches
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=record.DATA)
     parser.add_argument("--ops", type=Path, required=True, help="of latent_operators.py --table")
     parser.add_argument("--image", default="kodim23.png")
-    parser.add_argument("--output", type=Path, default=Path("docs/images/latent-ops.jpg"))
+    parser.add_argument("--output", type=Path, default=Path("docs/images/latent-ops.webp"))
     parser.add_argument("--dpi", type=int, default=100)
     options = parser.parse_args()
     vae = equivae.Autoencoder(load_taef2(options.data / "taef2"))
@@ -65,7 +66,7 @@ def decodes(
 def draw(vae: equivae.Autoencoder, x: Tensor, folder: Path, path: Path, dpi: int) -> None:
     tall = math.ceil(len(ROWS) / BANDS)
     height, width = tall * (TILE + 0.17) + 0.25, BANDS * len(KINDS) * TILE + 0.15
-    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="none")
     for place, name in enumerate(ROWS):
         band, row = divmod(place, tall)
         transform = vae.place(equivae.get_transform(name))
@@ -79,14 +80,14 @@ def draw(vae: equivae.Autoencoder, x: Tensor, folder: Path, path: Path, dpi: int
             )
             inside = torch.ones(1, *picture.shape[-2:], dtype=torch.bool)
             show(axis, unit(picture)[0], inside if mask is None else mask.expand_as(inside))
-            axis.set_xlabel(below or name, fontsize=6, color=MUTED if below else INK, labelpad=1)
+            axis.set_xlabel(below or name, fontsize=6, color=GREY, labelpad=1)
             if row == 0:
-                axis.set_title(KINDS[column], fontsize=7, color=INK, pad=3)
+                axis.set_title(KINDS[column], fontsize=7, color=GREY, pad=3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     path.parent.mkdir(parents=True, exist_ok=True)
     with Image.open(buffer) as image:
-        image.convert("RGB").save(path, quality=82, optimize=True)
+        image.save(path, quality=82, method=6)
     print(f"{path}: {len(ROWS)} transforms, {path.stat().st_size / 1e3:.0f} kB")
 
 

@@ -1,6 +1,6 @@
 """What `padding_mode` changes: reconstruction and round trips, at the border and inside.
 
-    python benchmarks/padding_mode.py --data ../shared/data
+    python benchmarks/padding_mode.py
 
 Two VAEs as they are, whose weights were trained on padding by zeros, and the embedded one after a short
 fine-tune under each mode, over the 24 Kodak images, centre-cropped at 256 px. `border` is the outermost 16
@@ -34,7 +34,7 @@ def option(name: str, help: str) -> Any:
 
 
 def main(
-    data: Annotated[Path, option("data", "the folder that holds taef2/ and kodak/")],
+    data: Annotated[Path, option("data", "the folder that holds taef2/ and kodak/")] = record.DATA,
     max_train_steps: Annotated[int, option("max_train_steps", "of each fine-tune")] = 150,
     max_samples: Annotated[int, option("max_samples", "Kodak images")] = 24,
     threads: Annotated[int, option("threads", "of the processor")] = 1,

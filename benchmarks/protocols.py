@@ -3,10 +3,10 @@
 TAEF2 and the embedded VAE on the Kodak images. What a network of ImageNet would say is said by small local
 networks in its place, the same ones on both sides.
 
-    python benchmarks/protocols.py --data ../shared/data --metrics all --images 2
-    python benchmarks/protocols.py --data ../shared/data
+    python benchmarks/protocols.py --metrics all --images 2
+    python benchmarks/protocols.py
 
-The first, of few images, has the numbers of the latent space too; the second has the protocols over all.
+The first, of few images, writes the numbers of the latent space; the second the protocols over all.
 """
 
 from __future__ import annotations
@@ -339,7 +339,7 @@ def row(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=record.DATA)
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--metrics", choices=("fast", "all"), default="fast")
     parser.add_argument("--vae", choices=("TAEF2", "embedded"), action="append")
@@ -352,9 +352,7 @@ def main() -> None:
         found[name] = measure(name, module, options.data / "kodak", options.images, options.metrics)
         for line in found[name]["rows"]:
             print(name, line, flush=True)
-    record.save("protocols", {"vaes": found})
-    if options.metrics == "all":
-        record.save("latent_metrics", {"vaes": found})
+    record.save("latent_metrics" if options.metrics == "all" else "protocols", {"vaes": found})
 
 
 if __name__ == "__main__":

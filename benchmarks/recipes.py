@@ -1,13 +1,15 @@
 """The recipes side by side: same start, images, processor seconds and seed, on TAEF2 or the embedded VAE.
 
-    python benchmarks/recipes.py --vae taef2 --seconds 45
+    python benchmarks/recipes.py --vae taef2 --seconds 20
+    python benchmarks/recipes.py --vae embedded --seconds 12
     python benchmarks/recipes.py --figure
 
 Every arm is a `finetune` of the library with the recipe's transforms, draws and losses, and what all arms
 share stands above it: crops, batch, learning rate, all on one thread. Each arm says what it leaves out of the
-published system: LPIPS and discriminators, which a few seconds cannot train, are left out of all. The
-control, "plain", is reconstruction training for the same seconds. Seconds are the processor's, without
-measuring and without what comes before the first step. Results are kept by arm; a killed run goes on.
+published system: LPIPS and discriminators, which a few seconds cannot train, are left out of all, and so are
+its rate, batch, crops and length. Low-rank factors get ten times the rate of whole weights. The control,
+"plain", is reconstruction training for the same seconds. Seconds are the processor's, without measuring and
+without what comes before the first step. Results are kept by arm; a killed run goes on.
 """
 
 from __future__ import annotations
@@ -35,33 +37,45 @@ from hed_vgg import load_vgg16
 from sotemix_rot180 import DATA, images, load, option
 
 RESULTS = record.RESULTS / "recipes.json"
+FIGURE = Path(__file__).parents[1] / "docs" / "images" / "recipes.png"
 MEASURED = ("d4", "scale(factor=0.5)", "scale(factor=0.75)")
 GANS = "LPIPS and the discriminator"
 
+RATE = 2e-5
 PLAIN: dict[str, Any] = {"weight": 0.0, "schedule": "dual"}
+LORA: dict[str, Any] = {"lora_rank": 8, "learning_rate": 10 * RATE}
 ARMS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "plain": ("equivae", PLAIN, "everything: the control"),
+    "plain": ("equivae", PLAIN, "all but reconstruction: the control"),
     "equivae": ("equivae", {"transforms": "d4"}, "the stage of the layers at latent resolution"),
     "lora": (
         "equivae",
-        {"transforms": "d4", "train": "lora", "lora_rank": 8},
-        "as equivae, rank 8",
+        {"transforms": "d4", "train": "lora", **LORA},
+        "as equivae; rank 8 in place of whole weights",
     ),
-    "published-rot180": ("published-rot180", {}, "nothing but its length"),
+    "decoder": ("decoder", {"transforms": "d4"}, "nothing"),
+    "decoder-lora": (
+        "decoder",
+        {"transforms": "d4", **LORA},
+        "nothing; rank 8 in place of whole weights",
+    ),
+    "published-rot180": ("published-rot180", {}, "nothing"),
     "eq-vae": ("eq-vae", {}, f"{GANS}, KL"),
-    "eq-vae-per-sample": ("eq-vae-per-sample", {}, f"{GANS}, KL, the branch of smaller images"),
-    "scale-equivariance": ("scale-equivariance", {"freeze": None}, "LPIPS, the frozen last layers"),
+    "scale-equivariance": ("scale-equivariance", {"freeze": None}, "LPIPS, frozen last layers"),
     "spectrum-matching": ("spectrum-matching", {}, GANS),
-    "ai-toolkit": ("ai-toolkit", {}, "nothing that it says"),
-    "haku-latent": ("haku-latent", {"reconstruction": "mse"}, "LPIPS and ConvNeXt features"),
-    "latent-masking": ("latent-masking", {}, "KL, video"),
+    "ai-toolkit": ("ai-toolkit", {}, "its user's further losses"),
+    "aura": ("aura", {}, f"{GANS}, the power of the latents"),
+    "haku-latent": ("haku-latent", {"reconstruction": "mse"}, "LPIPS, ConvNeXt features"),
+    "latent-masking": ("latent-masking", {}, f"{GANS}, KL, video"),
     "local-correlation": (
         "local-correlation",
         {"terms": {"lcr": {"weight": 0.002, "adaptive": True}}},
-        "KL, video",
+        f"{GANS}, KL, video",
     ),
-    "af-ldm-shift": ("af-ldm-shift", {}, f"{GANS}, KL, alias-free layers"),
-    "decoder": ("decoder", {"transforms": "d4"}, "nothing"),
+    "af-ldm-shift": (
+        "af-ldm-shift",
+        {"transforms": "random_fractional_shift(cells=3)"},  # of crops of 8 cells
+        "LPIPS, KL, alias-free layers",
+    ),
 }
 
 
@@ -140,6 +154,7 @@ def arm(
         )
         adapter = folder / "out" / "lora" / "adapter_model.safetensors"
         size = adapter.stat().st_size if adapter.is_file() else None
+        saved = sum(one.stat().st_size for one in (folder / "out").glob("*.safetensors"))
     finally:
         shutil.rmtree(folder)
     steps, seconds = Budget.last
@@ -150,6 +165,7 @@ def arm(
         "seconds": round(seconds, 1),
         "peak_mb": round(peak_mb()),
         "trained": settings["trained_parameters"],
+        "vae_bytes": saved,
         "adapter_bytes": size,
         "vae": result.vae,
     }
@@ -162,8 +178,8 @@ def main(
     arms: Annotated[str, option("arms", "comma-separated; all of them by default")] = "",
     photos: Annotated[int, option("photos", "how many to train on")] = 64,
     test: Annotated[int, option("test", "Kodak images to test on")] = 6,
-    resolution: Annotated[int, option("resolution", "of all images")] = 256,
-    crop_size: Annotated[int, option("crop_size", "trained on")] = 128,
+    resolution: Annotated[int, option("resolution", "of all images")] = 128,
+    crop_size: Annotated[int, option("crop_size", "trained on")] = 64,
     seed: Annotated[int, option("seed", "of order and draws")] = 0,
     figure: Annotated[bool, typer.Option("--figure", help="only draw what is there")] = False,
 ) -> None:
@@ -180,14 +196,17 @@ def main(
     perceptual = PerceptualLoss(backbone=load_vgg16(3), layers=["block1", "block2", "block3"])
     Budget.seconds = seconds
     stages.Clock = Budget  # type: ignore[misc]
+    equivae.Report.figures = lambda self: {}  # type: ignore[assignment,method-assign]
     shared = {
         **{"crop_size": crop_size, "train_batch_size": 4, "gradient_accumulation_steps": 1},
-        **{"learning_rate": 3e-4, "lr_scheduler": "constant", "lr_warmup_steps": 0, "seed": seed},
+        **{"learning_rate": RATE, "lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 5},
+        **{"seed": seed, "decay_norms_and_biases": False},
         **{
             "bottleneck_steps": 0,
             "max_train_steps": 10**6,
             "max_eval_samples": 1,
             "progress": False,
+            "num_train_epochs": 1,
         },
         **{"use_ema": False, "adam_beta1": 0.9, "adam_beta2": 0.99, "adam_weight_decay": 0.0},
         **{"max_grad_norm": 1.0, "resolution": resolution, "sample_posterior": False},
@@ -197,6 +216,7 @@ def main(
         **{"seconds": seconds, "photos": len(train_set), "test": len(test_set)},
         **{"resolution": resolution, "crop_size": crop_size, "seed": seed},
     }
+    whole = f"python benchmarks/recipes.py --vae {vae} --seconds {seconds:g}"  # however often
     rows = _kept(vae, setting)
     for name in ["untouched", *([one for one in arms.split(",") if one] or ARMS)]:
         if name in rows:
@@ -208,7 +228,10 @@ def main(
             trained = row.pop("vae")
         rows[name] = {**row, **numbers(trained, test_set, perceptual)}
         everything = _read()
-        everything[vae] = {"setting": setting, "rows": rows}
+        everything[vae] = {
+            **{"setting": setting, "command": whole, "machine": record.machine()},
+            **{"date": record.today(), "rows": rows},
+        }
         record.save("recipes", {"models": everything})
         print(vae, name, json.dumps(rows[name]), flush=True)
     draw()
@@ -236,21 +259,25 @@ def draw() -> None:
 
     models = _read()
     shown = (("d4", "d4, mean"), ("scale_0.5", "scale 0.5"))
-    size = (10, 4.4 * len(models))
     figure, axes = pyplot.subplots(
-        len(models), 2, figsize=size, squeeze=False, layout="constrained"
+        len(models), 2, figsize=(10, 4.4 * len(models)), squeeze=False, layout="constrained"
     )
+    names = ["untouched", *ARMS]
     for row, (vae, found) in zip(axes, models.items(), strict=True):
         for axis, (key, title) in zip(row, shown, strict=True):
-            for place, (name, one) in enumerate(found["rows"].items()):
-                marker = "ox^svDP*"[place % 8]
-                axis.plot(one["psnr"], one[key], marker, ms=8, color=f"C{place % 10}", label=name)
+            for name, one in found["rows"].items():
+                place = names.index(name)
+                style = {"ms": 8, "color": f"C{place % 10}", "label": name}
+                axis.plot(one["psnr"], one[key], "ox^svDP*"[place % 8], **style)
+            limits = axis.axis()
+            axis.axline((limits[0], limits[0]), slope=1, ls=":", color="grey", lw=1)  # no gap
+            axis.axis(limits)
             axis.set_title(f"{vae}, {found['setting']['seconds']:g} s: {title}", fontsize=10)
             axis.set_xlabel("reconstruction, dB")
             axis.set_ylabel("round trip, dB")
             axis.grid(alpha=0.3)
         row[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.savefig(RESULTS.with_suffix(".png"), dpi=110)
+    figure.savefig(FIGURE, dpi=110)
     pyplot.close(figure)
 
 

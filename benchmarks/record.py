@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+DATA = Path(__file__).parent / "data"  # where fetch_data.py puts them
 
 
-def save(name: str, content: dict[str, Any]) -> Path:
+def save(name: str, content: dict[str, Any], folder: Path = RESULTS) -> Path:
     """Write `results/<name>.json`."""
-    RESULTS.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -30,14 +31,18 @@ def save(name: str, content: dict[str, Any]) -> Path:
         "torch": torch.__version__,
         **content,
     }
-    path = RESULTS / f"{name}.json"
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path
 
 
 def command() -> str:
-    """The command line of this run."""
-    return shlex.join(["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command line of this run, without where its data lay."""
+    script, *arguments = sys.argv
+    if "--data" in arguments:
+        place = arguments.index("--data")
+        del arguments[place : place + 2]
+    return shlex.join(["python", "benchmarks/" + Path(script).name, *arguments])
 
 
 def today() -> str:
@@ -53,4 +58,5 @@ def machine() -> str:
     if cpuinfo.exists():
         names = [s for s in cpuinfo.read_text().splitlines() if s.startswith("model name")]
         model = names[0].split(":", 1)[1].strip() if names else model
-    return f"{model}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{model}, {threads} thread{'s' * (threads != 1)}"

@@ -1,6 +1,6 @@
 """Cropping and pasting latents: plain, by a fitted op, and by re-encoding, over the picture and at the seam.
 
-    python benchmarks/seams.py --data ../shared/data
+    python benchmarks/seams.py
 
 TAEF2 (f8, 32 channels) and the embedded VAE (f4, 4 channels), fitted on photographs and measured on Kodak
 images. The seam band is 16 px wide: of a crop the outermost 16 px, of a paste 8 px on either side of the
@@ -28,7 +28,9 @@ BAND = 16  # px
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="with taef2, photos and kodak")
+    parser.add_argument(
+        "--data", type=Path, default=record.DATA, help="with taef2, photos and kodak"
+    )
     parser.add_argument("--photos", type=int, default=64)
     parser.add_argument("--photo_resolution", type=int, default=192)
     parser.add_argument("--images", type=int, default=6, help="of Kodak's 24")

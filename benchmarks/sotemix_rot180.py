@@ -33,7 +33,7 @@ from equivae.training import BottleneckOptions, train_bottleneck
 from equivae.training.config import RECIPES, FinetuneConfig
 from taef2 import load_taef2
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = record.DATA
 ROT180 = equivae.get_transform("rot180")
 
 

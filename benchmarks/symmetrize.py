@@ -1,7 +1,7 @@
 """Symmetrized autoencoders: what the group, the margin and the width of the seam do to reconstruction.
 
-    python benchmarks/symmetrize.py --data ../shared/data
-    python benchmarks/symmetrize.py --data ../shared/data --groups d4 --margins 2,3,4,6 --kernel_size 5
+    python benchmarks/symmetrize.py
+    python benchmarks/symmetrize.py --groups d4 --margins 2,3,4,6 --kernel_size 5
 
 TAEF2, the context's latent ops fitted on photographs at 128 px, measured on Kodak images, centre-cropped
 at 256 px. d4's ops are fitted once; those of the other groups are among them. Every row is kept in
@@ -49,7 +49,9 @@ class Kept(equivae.Autoencoder):
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="with taef2, photos and kodak")
+    parser.add_argument(
+        "--data", type=Path, default=record.DATA, help="with taef2, photos and kodak"
+    )
     parser.add_argument("--groups", default="c2,hflip,d2,c4,d4")
     parser.add_argument("--margins", default="2,3,4,6")
     parser.add_argument("--seams", default="0,8,16,24,32,48,all")

@@ -1,6 +1,6 @@
 """A short fine-tune of symmetrized autoencoders: what the seam costs before it and after it.
 
-    python benchmarks/symmetrized_finetune.py --data ../shared/data
+    python benchmarks/symmetrized_finetune.py
 
 TAEF2. The context's latent ops are fitted on photographs, then the decoder and these ops learn on random
 crops, with the recipe `symmetrized`; the encoder stays. Measured on Kodak images, centre-cropped at 256 px.
@@ -27,7 +27,9 @@ from taef2 import load_taef2
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="with taef2, photos and kodak")
+    parser.add_argument(
+        "--data", type=Path, default=record.DATA, help="with taef2, photos and kodak"
+    )
     parser.add_argument("--groups", default="hflip,d2,d4")
     parser.add_argument("--photos", type=int, default=60, help="for the fit")
     parser.add_argument("--steps", type=int, default=60)

@@ -47,7 +47,7 @@ def rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 
 def origin(content: dict[str, Any]) -> list[str]:
     """A line that says how the numbers came about, for below a table."""
-    words = [f"`{content['command']}`", content["machine"], content["date"][:10]]
+    words = [f"`{content['command']}`", machine(content), content["date"][:10]]
     if content.get("commit"):
         words.append(f"commit {content['commit']}")
     return ["", f"{', '.join(words)}."]
@@ -57,7 +57,12 @@ def origins(content: dict[str, Any], parts: Sequence[dict[str, Any]]) -> list[st
     """The same for rows that several commands made."""
     commands = list(dict.fromkeys(f"`{part['command']}`" for part in parts))
     days = " and ".join(dict.fromkeys(part["date"] for part in parts))
-    return ["", f"{'; '.join(commands)}; {content['machine']}, {days}."]
+    return ["", f"{'; '.join(commands)}; {machine(content)}, {days}."]
+
+
+def machine(content: dict[str, Any]) -> str:
+    """What a result was measured on."""
+    return str(content["machine"]).replace(" 1 threads", " 1 thread")
 
 
 @table("interval-coverage", "interval_coverage.json")
@@ -84,7 +89,7 @@ _NUMBERS = {
     "ssim": ("SSIM", 4, ""),
     "imagenet_psnr": ("PSNR (imagenet)", 2, " dB"),
     "imagenet_ssim": ("SSIM (imagenet)", 4, ""),
-    "imagenet_lpips": ("LPIPS's place (imagenet)", 5, ""),
+    "imagenet_lpips": ("LPIPS stand-in (imagenet)", 5, ""),
     "imagenet_rfid": ("rFID, local features (imagenet)", 5, ""),
 }
 
@@ -104,7 +109,12 @@ def protocols(content: dict[str, Any]) -> list[str]:
             off = f"{abs(row['ours'] - row['independent']):.0e}"
             body.append([f"{vae}, {row['kind']}: {name}", value, ends, off])
     images = next(iter(content["vaes"].values()))["images"]
-    head = [f"{images} images", "value", "95% interval", "off the independent number by"]
+    head = [
+        f"{images} images",
+        "value",
+        "95% interval",
+        "difference from an independent computation",
+    ]
     return [*rows(head, body), *origin(content)]
 
 
@@ -184,7 +194,7 @@ def latent_operators_fit(content: dict[str, Any]) -> list[str]:
         ]
         for row in content["fit"]
     ]
-    head = ["", "operator", "grid move", "fitted", "ceiling", "reconstruction", "core seconds"]
+    head = ["", "latent op", "plain", "fitted", "ceiling", "reconstruction", "core seconds"]
     return [*rows(head, body), *origins(content, content["fit"])]
 
 
@@ -251,6 +261,24 @@ def symmetrize_tuned(content: dict[str, Any]) -> list[str]:
     return [*rows(head, body), "", start, *origins(content, content["rows"])]
 
 
+@table("exact-law", "exact_law.json")
+def exact_law(content: dict[str, Any]) -> list[str]:
+    body = [
+        [
+            f"{row['transform']}, fitted "
+            + ("alone" if row["fit"] == row["transform"] else f"as a part of {row['fit']}"),
+            f"{row['psnr']:.2f} dB",
+            f"{row['law']:.0e}",
+            f"{row['seconds']}",
+        ]
+        for row in content["rows"]
+    ]
+    head = ["conjugation", "decoded", "off the latent after there and back", "seconds to fit"]
+    count = content["rows"][0]
+    start = f"Fitted on {count['photos']} photographs at 128 px, measured on {count['images']} Kodak images at 256 px."
+    return [*rows(head, body), "", start, *origins(content, content["rows"])]
+
+
 @table("latent-maps", "latent_maps.json")
 def latent_maps(content: dict[str, Any]) -> list[str]:
     body = [
@@ -289,6 +317,95 @@ def seams(content: dict[str, Any]) -> list[str]:
         f"{content['resolution']} px."
     )
     return [*rows(head, body), "", start, *origin(content)]
+
+
+@table("sharpness", "sharpness.json")
+def sharpness(content: dict[str, Any]) -> list[str]:
+    arms = dict(content["arms"])
+    photographs, untouched = arms.pop("photographs"), arms["untouched"]
+    before = untouched["reconstruction"] - untouched["plain_round_trip"]
+    body = []
+    for name, one in arms.items():
+        gap = one["reconstruction"] - one["round_trip"]
+        changes = (one[key] / untouched["power"] - 1 for key in ("power", "power_moved"))
+        body.append(
+            [
+                "untouched, with the fitted op" if name == "untouched" else name,
+                *(f"{change:+.1%}" for change in changes),
+                *(f"{one[key]:.2f} dB" for key in ("reconstruction", "round_trip")),
+                f"{gap:.2f} dB, {1 - gap / before:.0%}",
+                f"{one.get('steps', '')}",
+            ]
+        )
+    head = ["", "high frequencies", "of the moved", "reconstruction", "round trip"]
+    settings = content["settings"]
+    real = photographs["power"] / untouched["power"] - 1
+    start = (
+        f"{settings['max_samples']} Kodak images at {settings['resolution']} px; {settings['seconds']:g} s "
+        f"of one core an arm. Power against that of the untouched VAE's decodes; the images themselves have "
+        f"{real:+.1%}. The gap of the plain latent op is {before:.2f} dB; how much of it is closed stands "
+        "beside what is left."
+    )
+    return [*rows([*head, "gap left, closed", "steps"], body), "", start, *origin(content)]
+
+
+@table("recipes", "recipes.json")
+def recipes(content: dict[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for vae, found in content["models"].items():
+        before = found["rows"]["untouched"]
+        body = [[name, *_recipe(one, before)] for name, one in found["rows"].items()]
+        setting = found["setting"]
+        start = (
+            f"**{vae}**, {setting['seconds']:g} s an arm, {setting['photos']} photographs, "
+            f"{setting['test']} Kodak images at {setting['resolution']} px, crops of "
+            f"{setting['crop_size']} px:"
+        )
+        head = ["", "PSNR", "SSIM", "VGG distance", "d4: round trip, gap left (closed)"]
+        head += ["scale 0.5", "scale 0.75", "latent std", "smoothness", "steps", "MB", "without"]
+        lines += [start, "", *rows(head, body), *origins(content | found, [found]), ""]
+    return lines[:-1]
+
+
+def _recipe(one: dict[str, Any], before: dict[str, Any]) -> list[str]:
+    """The cells of an arm."""
+    deviations = one["latents"]["channel_deviations"]
+    return [
+        f"{one['psnr']:.2f}",
+        f"{one['ssim']:.3f}",
+        f"{one['perceptual']:.3f}",
+        f"{one['d4']:.2f}, {one['d4_gap']:.2f} ({1 - one['d4_gap'] / before['d4_gap']:.0%})",
+        *(f"{one[key]:.2f}, {one[f'{key}_gap']:.2f}" for key in ("scale_0.5", "scale_0.75")),
+        f"{sum(deviations) / len(deviations):.3f}",
+        f"{one['latents']['smoothness']:.3f}",
+        f"{one.get('steps', '')}",
+        f"{one.get('peak_mb', '')}",
+        one.get("without", ""),
+    ]
+
+
+@table("low-rank", "recipes.json")
+def low_rank(content: dict[str, Any]) -> list[str]:
+    body = []
+    for vae, found in content["models"].items():
+        kept = found["rows"]
+        for name in ("equivae", "lora", "decoder", "decoder-lora"):
+            if name not in kept:
+                continue
+            one = kept[name]
+            size = one["adapter_bytes"] or one["vae_bytes"]
+            body.append(
+                [
+                    f"{vae}, {name}",
+                    f"{one['trained'] / 1e6:.3f} million",
+                    f"{size / 2**20:.2f} MB",
+                    f"{one['psnr']:.2f} dB",
+                    f"{one['d4_gap']:.2f} dB, {1 - one['d4_gap'] / kept['untouched']['d4_gap']:.0%}",
+                    f"{one['steps']}",
+                ]
+            )
+    head = ["", "weights that learn", "file", "reconstruction", "gap left, closed", "steps"]
+    return rows(head, body)
 
 
 def training_curves(content: dict[str, Any]) -> list[str]:
@@ -356,13 +473,100 @@ def downstream(content: dict[str, Any]) -> list[str]:
     return [*rows(head, body), "", real, *origin(content)]
 
 
-def _seeds(runs: Sequence[dict[str, Any]], key: str, step: str, digits: str) -> str:
-    values = [run[key][step] for run in runs]
+@table("public-vaes", "public_vaes.json")
+def public_vaes(content: dict[str, Any]) -> list[str]:
+    body = []
+    for name, one in content["vaes"].items():
+        numbers, moved = one["reconstruction"], one["transforms"]
+        body.append(
+            [
+                f"{name}, `{one['model']}`",
+                f"{numbers['psnr']:.2f}",
+                f"{numbers['imagenet_psnr']:.2f}",
+            ]
+            + [
+                f"{moved[key]['plain']['psnr']:.2f} / {moved[key]['fitted']['psnr']:.2f} / "
+                f"{moved[key]['reencoded_psnr']:.2f}"
+                for key in ("rot180", "hflip", "rot90")
+                if key in moved
+            ]
+        )
+    head = ["", "reconstruction", "by imagenet", "rot180", "hflip", "rot90"]
+    said = "PSNR in dB; of a transform plain / fitted / decoded, moved and encoded again."
+    return [*rows(head, body), "", said, *origin(content)]
+
+
+@table("diffusability", "diffusability.json")
+def diffusability(content: dict[str, Any]) -> list[str]:
+    body = []
+    for name, one in content["vaes"].items():
+        psnrs = (f"{one[key]:.2f} dB" for key in ("reconstruction_psnr", "rot180_psnr"))
+        ends = (_seeds(one["runs"], key, None, ".2f") for key in ("distance", "distance_to_images"))
+        loss = _seeds(one["runs"], "loss", None, ".4f")
+        body.append([name, *psnrs, *ends, loss, f"{one['floor']:.2f}"])
+    head = ["", "reconstruction", "rot180", "distance", "distance to images", "loss", "floor"]
+    lines = rows(head, body)
+    compared = [
+        [name, f"{one['ratio']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}", f"{one['seeds']}"]
+        for name, one in content["pairs"].items()
+    ]
+    lines += ["", *rows(["distances", "ratio", "95% interval", "seeds"], compared)]
+    seeds = min(one["seeds"] for one in content["pairs"].values())
+    said = f"Mean of {seeds} seeds ± the farthest from it. By the rule: {content['verdict']}."
+    return [*lines, "", said, *origin(content)]
+
+
+def _seeds(runs: Sequence[dict[str, Any]], key: str, step: str | None, digits: str) -> str:
+    values = [run[key] if step is None else run[key][step] for run in runs]
     mean = sum(values) / len(values)
     if len(values) == 1:
         return format(mean, digits)
     spread = max(abs(value - mean) for value in values)
     return f"{mean:{digits}} ± {spread:{digits}}"
+
+
+@table("training-speed", "training_speed.json")
+def training_speed(content: dict[str, Any]) -> list[str]:
+    vaes = content["vaes"]
+    keys = list(dict.fromkeys(key for one in vaes.values() for key in one["rows"]))
+    body, parts = [], []
+    for key in keys:
+        found = [one["rows"].get(key) for one in vaes.values()]
+        cells = []
+        for row in found:
+            if row is None:
+                cells += ["", ""]
+                continue
+            ratios = sorted(row["ratios"])
+            middle = ratios[len(ratios) // 2]
+            cells += [f"{row['seconds_per_image']:.3f}"]
+            cells += [f"{middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"]
+            parts.append(row)
+        body.append([next(row["name"] for row in found if row), *cells])
+    head = [""]
+    for name in vaes:
+        head += [f"{name}: seconds an image", "times the plain loop"]
+    off = max(one["loss_difference"] for one in vaes.values())
+    agree = f"Losses of the first three steps of both loops differ by at most {off:.0e} of them."
+    return [*rows(head, body), "", agree, *origins(content, parts)]
+
+
+@table("training-frontier", "training_frontier.json")
+def training_frontier(content: dict[str, Any]) -> list[str]:
+    body, parts = [], []
+    for vae, one in content["vaes"].items():
+        base = one["untouched"]
+        first = [f"{base['reconstruction_psnr']:.2f} dB", "", f"{base['gap_db']:.2f} dB"]
+        body.append([f"{vae}, untouched", *first, "", "", ""])
+        for name, row in one["arms"].items():
+            psnr = row["reconstruction_psnr"]
+            cells = [f"{psnr:.2f} dB", f"{psnr - base['reconstruction_psnr']:+.2f} dB"]
+            cells += [f"{row['gap_db']:.2f} dB", f"{row['seconds']:.0f}"]
+            first_steps = row["options"]["bottleneck_steps"]
+            body.append([name, *cells, str(first_steps), str(row["steps"])])
+            parts.append(row)
+    head = ["", "reconstruction", "change", "gap", "seconds", "bottleneck steps", "steps"]
+    return [*rows(head, body), *origins(content, parts)]
 
 
 def render(text: str, results: Path = RESULTS) -> str:

@@ -1,9 +1,12 @@
 """Every registered image transform on one photograph: in pixels, and on its latent, decoded by TAEF2.
 
-    python benchmarks/transform_gallery.py --data ../shared/data --output docs/images/transforms.png
+    python benchmarks/transform_gallery.py --output_dir docs/images
+
+writes `transforms-KIND.webp` for every kind, in the order in which docs/transforms.md names them.
 
 The upper picture of a pair is T(x), the lower one D(ρ(E(x))), with its PSNR against the upper one inside
-the mask; what lies outside the mask is faded. Random transforms are drawn once, with seed 0.
+the mask; what lies outside the mask is faded. Random transforms are drawn once, with seed 0. The ground is
+transparent and the words are grey, so that the sheet suits a light and a dark page.
 """
 
 from __future__ import annotations
@@ -20,35 +23,41 @@ from PIL import Image
 from torch import Tensor
 
 import equivae
+import record
 from equivae.evaluation import psnr
 from equivae.transforms import Transform, transform_table
 
-SIZE, COLUMNS, TILE = 256, 8, 1.42  # pixels; pairs per row; inches
-INK, MUTED = "#1f2328", "#6e7781"
-COLOURS = {
-    "lattice": "#0969da",
-    "resampled": "#bc4c00",
-    "representation": "#8250df",
-    "mixing": "#1a7f37",
-    "random": "#bf3989",
-    "combinator": "#57606a",
-}
+SIZE, COLUMNS, TILE = 256, 6, 1.5  # pixels; pairs per row; inches
+WORDS = 0.25  # inches above and below every pair
+GREY = "#7d848d"  # can be read on white and on dark
+KINDS = ("lattice", "resampled", "photometric", "representation", "mixing", "random", "combinator")
+PAGE = Path(__file__).parents[1] / "docs" / "transforms.md"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=record.DATA)
     parser.add_argument("--images", nargs=2, default=["kodim23.png", "kodim07.png"])
-    parser.add_argument("--output", type=Path, default=Path("docs/images/transforms.png"))
+    parser.add_argument("--output_dir", type=Path, default=PAGE.parent / "images")
     options = parser.parse_args()
     from taef2 import load_taef2
 
     vae = equivae.Autoencoder(load_taef2(options.data / "taef2"))
     folder = options.data / "kodak"
     x = torch.stack([photograph(folder / name) for name in options.images])
-    rows = [row for row in transform_table() if row.group in COLOURS and row.source == "equivae"]
-    rows.sort(key=lambda row: list(COLOURS).index(row.group))
-    draw(vae, x, [(equivae.get_transform(row.name), row.group) for row in rows], options.output)
+    page = PAGE.read_text(encoding="utf-8")
+    rows = [row for row in transform_table() if row.source == "equivae"]
+    for kind in KINDS:
+        names = sorted(
+            (row.name for row in rows if row.group == kind), key=lambda n: place(page, n)
+        )
+        found = [equivae.get_transform(name) for name in names if name != "identity"]
+        draw(vae, x, found, options.output_dir / f"transforms-{kind}.webp")
+
+
+def place(page: str, name: str) -> int:
+    """Where the page names a transform first."""
+    return min(found if (found := page.find(f"`{name}{end}")) >= 0 else len(page) for end in "`(")
 
 
 def photograph(path: Path) -> Tensor:
@@ -61,57 +70,45 @@ def photograph(path: Path) -> Tensor:
 
 
 @torch.no_grad()
-def draw(
-    vae: equivae.Autoencoder, x: Tensor, chosen: list[tuple[Transform, str]], path: Path
-) -> None:
+def draw(vae: equivae.Autoencoder, x: Tensor, chosen: list[Transform], path: Path) -> None:
     z = vae.encode(x)
-    bands = math.ceil(len(chosen) / COLUMNS)
-    figure = Figure(
-        figsize=(COLUMNS * TILE, bands * (2 * TILE + 0.5) + 0.35), dpi=100, facecolor="white"
-    )
-    figure.text(
-        0.006,
-        1 - 0.12 / figure.get_figheight(),
-        "upper: T(x), pixels moved     lower: D(ρ(E(x))), the latent moved and decoded by TAEF2, untouched "
-        "(PSNR inside the mask; outside it, faded)",
-        fontsize=8.5,
-        color=INK,
-        va="top",
-    )
-    tall = figure.get_figheight()
-    for place, (transform, group) in enumerate(chosen):
-        band, column = divmod(place, COLUMNS)
-        fixed = transform.at_factor(vae.factor).draw(len(x), torch.Generator().manual_seed(0))
-        target, decoded = fixed.pixel(x), vae.decode(fixed.latent(z))
-        mask = fixed.mask(x)
-        inside = torch.ones_like(target[:, :1], dtype=torch.bool) if mask is None else mask
-        inside = inside.expand(len(x), 1, *target.shape[-2:])
-        top = tall - 0.35 - band * (2 * TILE + 0.5)
-        error = (unit(target) - unit(decoded))[0][inside[0].expand(3, -1, -1)].square().mean()
-        for row, picture in enumerate((target, decoded)):
-            bottom = top - 0.2 - (row + 1) * TILE
-            box = (column / COLUMNS, bottom / tall, 1 / COLUMNS, TILE / tall)
-            axis = figure.add_axes((box[0] + 0.003, box[1], box[2] - 0.006, box[3] * 0.97))
-            show(axis, unit(picture)[0], inside[0])
-            if row == 0:
-                axis.set_title(fixed_name(transform), fontsize=7.5, color=COLOURS[group], pad=2)
-            else:
-                axis.set_xlabel(
-                    f"{psnr(float(error)):.1f} dB", fontsize=7.5, color=MUTED, labelpad=1
-                )
+    pair = 2 * TILE + 2 * WORDS
+    wide, tall = COLUMNS * TILE, math.ceil(len(chosen) / COLUMNS) * pair
+    figure = Figure(figsize=(wide, tall), dpi=120, facecolor="none")
+    for number, transform in enumerate(chosen):
+        band, column = divmod(number, COLUMNS)
+        left, top = column * TILE, tall - band * pair - WORDS
+        size = ((TILE - 0.04) / wide, (TILE - 0.04) / tall)
+        corners = [((left + 0.02) / wide, (top - (row + 1) * TILE) / tall) for row in range(2)]
+        axes = [figure.add_axes((*corner, *size)) for corner in corners]
+        draw_pair(axes, vae, transform, x, z)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     path.parent.mkdir(parents=True, exist_ok=True)
     with Image.open(buffer) as image:
-        image.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(
-            path, optimize=True
-        )
+        image.save(path, quality=84, method=6)
     print(f"{path}: {len(chosen)} transforms, {path.stat().st_size / 1e6:.2f} MB")
+
+
+def draw_pair(
+    axes: list[Axes], vae: equivae.Autoencoder, transform: Transform, x: Tensor, z: Tensor
+) -> None:
+    """T(x) above, the decode of ρ(z) below."""
+    fixed = transform.at_factor(vae.factor).draw(len(x), torch.Generator().manual_seed(0))
+    target, decoded = fixed.pixel(x), vae.decode(fixed.latent(z))
+    mask = fixed.mask(x)
+    inside = torch.ones_like(target[:, :1], dtype=torch.bool) if mask is None else mask
+    inside = inside.expand(len(x), 1, *target.shape[-2:])
+    error = (unit(target) - unit(decoded))[0][inside[0].expand(3, -1, -1)].square().mean()
+    for axis, picture in zip(axes, (target, decoded), strict=True):
+        show(axis, unit(picture)[0], inside[0])
+    axes[0].set_title(fixed_name(transform), fontsize=9, color=GREY, pad=3)
+    axes[1].set_xlabel(f"{psnr(float(error)):.1f} dB", fontsize=9, color=GREY, labelpad=2)
 
 
 def fixed_name(transform: Transform) -> str:
     name = transform.name
-    return name if len(name) <= 27 else name.partition("(")[0]
+    return name if len(name) <= 22 else name.partition("(")[0]
 
 
 def unit(images: Tensor) -> Tensor:
@@ -119,9 +116,10 @@ def unit(images: Tensor) -> Tensor:
 
 
 def show(axis: Axes, picture: Tensor, inside: Tensor) -> None:
-    faded = torch.where(inside, picture, 0.3 * picture + 0.7)
+    seen = torch.cat([picture, torch.where(inside, 1.0, 0.3).expand_as(picture[:1])])
     side = picture.shape[-1] / SIZE
-    axis.imshow(faded.permute(1, 2, 0).numpy(), interpolation="antialiased")
+    axis.imshow(seen.permute(1, 2, 0).numpy(), interpolation="antialiased")
+    axis.patch.set_visible(False)
     # A smaller picture is shown smaller.
     margin = (1 / side - 1) / 2 * picture.shape[-1] if side < 1 else 0
     axis.set_xlim(-0.5 - margin, picture.shape[-1] - 0.5 + margin)

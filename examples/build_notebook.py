@@ -77,12 +77,11 @@ def execute(book: NotebookNode) -> NotebookNode:
 
 
 def _smaller(png: str) -> str:
-    """The same picture in 256 colours, a third of the bytes."""
+    """The same picture in 65 levels of each colour, half of the bytes; a palette dulls photographs."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(base64.b64decode(png))) as image:
-        image.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(
-            buffer, "PNG", optimize=True
-        )
+        levels = image.convert("RGB").point(lambda value: min(255, (value + 2) // 4 * 4))
+        levels.save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 

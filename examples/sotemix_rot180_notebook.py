@@ -5,29 +5,30 @@
 # python examples/build_notebook.py
 
 # %% [markdown]
-# # The SoteMix experiment: a VAE learns to turn by 180°
+# # The SoteMix experiment
 #
-# **In short.** Turn the latent of an image by 180° and decode it: a Stable Diffusion VAE gives a scrambled picture. A
-# published experiment fine-tuned the VAE of `Disty0/SoteMix` until it gave the turned picture, "without forgetting 0
-# degree reconstruction". Here it is again, whole: objective, data, training, check and pictures. This page runs it in
-# minutes on a small VAE of the same class and without a network; one command runs it on SoteMix itself.
+# If you rotate the latent of an image by 180° and decode it with a Stable Diffusion VAE, you get a scrambled image. A
+# published experiment ([Rotational-Equivariant-VAE](https://github.com/alfredchleong/Rotational-Equivariant-VAE)) fine-tuned
+# the VAE of `Disty0/SoteMix` until it decoded the rotated image, "without forgetting 0 degree reconstruction". This page
+# repeats the complete experiment, with its objective, data, training, check and pictures. It takes minutes, on a small VAE of
+# the same class and without a network. One command runs it on SoteMix itself.
 
 # %% [markdown]
 # ## Setup
 #
 # | part | as published | on this page |
 # |---|---|---|
-# | VAE | that of `Disty0/SoteMix`: `AutoencoderKL`, 83.7 M parameters, f8, 4 channels | the one in the package: `AutoencoderKL`, 0.92 M parameters, f4, 4 channels |
+# | VAE | the VAE of `Disty0/SoteMix`: `AutoencoderKL`, 83.7 M parameters, f8, 4 channels | the embedded VAE: `AutoencoderKL`, 0.92 M parameters, f4, 4 channels |
 # | data | 1,000 images that SoteMix generated (prompt "1girl", 50 steps), 256 px | 100 procedural dead-leaves images, 64 px |
-# | tested on | a validation split | six photographs, 128 px, that it did not train on |
+# | tested on | a validation split | six photographs, 128 px, not used for training |
 # | objective | reconstruction plus equivariance, MSE | the same |
-# | training | 5 epochs, batch size 3, AdamW, learning rate 5e-5 | the same, learning rate 1e-3, since the VAE is 90 times smaller |
+# | training | 5 epochs, batch size 3, AdamW, learning rate 5e-5 | the same, but learning rate 1e-3, because the VAE is 90 times smaller |
 # | check | round-trip MSE, about 0.0023 on one image, units not stated | round-trip MSE in [0, 1] units, mean of six images |
 #
-# The objective asks for both at once: that the VAE still reconstructs, and that a turned latent decodes to the turned
-# image,
+# The objective has two terms: the VAE still has to reconstruct the image, and the rotated latent has to decode to the
+# rotated image. With $T$ for rot180,
 #
-# $$L = \mathrm{MSE}(D(E(x)), x) + \mathrm{MSE}(D(\mathrm{rot180}(E(x))), \mathrm{rot180}(x)).$$
+# $$L = \mathrm{MSE}(D(E(x)), x) + \mathrm{MSE}(D(T E(x)), T x).$$
 
 # %%
 import os
@@ -52,10 +53,10 @@ def table(*rows):
 
 
 # %% [markdown]
-# ## Before: how bad it is
+# ## Before training
 #
-# The *round trip* encodes an image, turns the latent, decodes it, and turns the result back. Its error is compared with
-# that of a plain reconstruction; the difference of the two in dB is the *equivariance gap*.
+# The *round trip* encodes an image, rotates the latent, decodes it, and rotates the result back. The *equivariance gap* is
+# the PSNR of the reconstruction minus the PSNR of the round trip, in dB.
 
 # %%
 before = equivae.evaluate(vae, photographs, "rot180", progress=False)
@@ -64,7 +65,7 @@ table(("untouched VAE", ""), *((label, value) for label, _, value in before.rows
 # %% [markdown]
 # ## Training
 #
-# The recipe `published` is the experiment's: two decodes per image, all weights, five epochs at batch size 3.
+# The recipe `published` has the settings of the experiment: two decodes per image, all weights, five epochs, batch size 3.
 
 # %%
 folder = Path(tempfile.mkdtemp()) / "sotemix"
@@ -90,10 +91,10 @@ Image(folder / "loss_per_epoch.png", width=640)
 # %% [markdown]
 # ## Result
 #
-# From left to right: the original, its reconstruction, the decode of the turned latent, and that decode turned back; the
-# untouched VAE above, the fine-tuned one below.
+# From left to right: the original, its reconstruction, the decode of the rotated latent, and that decode rotated back. The
+# untouched VAE is above, the fine-tuned one below.
 
-# %% alt="Two photographs, each before and after: before, the turned latent decodes to a scrambled picture; after, to the turned photograph"
+# %% alt="Two photographs, each before and after: before, the rotated latent decodes to a scrambled image; after, to the rotated photograph"
 from equivae.reporting.figures import draw_panels
 
 figure = draw_panels(result.report.panels[:2], result.report.panels_before[:2])
@@ -109,17 +110,17 @@ print(f"round-trip MSE {error:.5f} in [0, 1] units, {4 * error:.5f} in [-1, 1] u
 print("published: about 0.0023, on one image, its units not stated")
 
 # %% [markdown]
-# The gap closes, and reconstruction pays for it: under the plain rotation a patch and the same patch upside down have to
-# share one latent vector, so the VAE has to forget which way up things were.
+# The gap closes at the expense of the reconstruction. Under the plain latent op, a patch and the same patch upside down
+# share one latent vector, so the VAE cannot store which way up a patch was.
 
 # %% [markdown] tags=["docs"]
-# [Concepts](concepts.md#why-the-plain-grid-move-costs-so-much) has a picture of why, and of two ways around it.
+# [Concepts](concepts.md#why-the-plain-latent-op-costs-so-much) has a drawing of the reason and two ways around it.
 
 # %% [markdown]
 # ## The same without training
 #
-# A latent op need not be the rotation of the grid alone. Fitted by least squares, it leaves the VAE as it is. Or the
-# plain rotation becomes exact, in a wrapper that encodes and decodes half of the image turned:
+# There are two ways without training. A fitted latent op, found by least squares, leaves the VAE as it is. A symmetrized VAE
+# makes the plain latent op exact, in a wrapper that encodes and decodes half of the image rotated:
 
 # %%
 fitted = equivae.fit_latent_op(vae, "rot180", images, kernel_size=5, progress=False)
@@ -140,20 +141,21 @@ table(*rows)
 # %% [markdown] tags=["docs"]
 # ## On a real pretrained autoencoder
 #
-# TAEF2 (f8, 32 channels), on 300 photographs, crops of 128 px, tested on the 24 Kodak images at 256 px:
+# These results are for TAEF2 (f8, 32 channels), trained on crops of 128 px from 300 photographs and tested on the 24 Kodak
+# images at 256 px:
 #
 # <!-- generated: taef2 -->
 #
-# *`benchmarks/sotemix_rot180.py --vae taef2`; every objective of the field beside it in [Benchmarks](benchmarks.md).*
+# *`benchmarks/sotemix_rot180.py --vae taef2`. [Benchmarks](benchmarks.md) compares it with other published objectives.*
 
 # %% [markdown]
 # ## On SoteMix itself
 #
-# `examples/sotemix_rot180.py` generates the 1,000 images, fine-tunes, checks and draws every figure. It needs a network
-# and a GPU, and goes on where it stopped when it is given again.
+# `examples/sotemix_rot180.py` generates the 1,000 images, fine-tunes, checks, and draws every figure. It needs a network and a
+# GPU. If it is interrupted, run the same command again and it continues.
 #
 # ```bash
 # python examples/sotemix_rot180.py --recipe published --output_dir sotemix
 # ```
 #
-# `--embedded` runs the same script offline, `--images FOLDER` takes pictures that you have.
+# `--embedded` runs the script offline on the embedded VAE; `--images FOLDER` uses your own images.

@@ -123,6 +123,8 @@ def commands(code: str) -> Iterator[list[str]]:
 def check_command(words: list[str]) -> None:
     """Parse a command with the parser of the program that it names, without running it."""
     program, *arguments = words
+    if program == "srun":
+        program, *arguments = arguments
     if program == "python" and arguments[:1] == ["-m"]:
         program, *arguments = arguments[1:]
     if program == "accelerate":
@@ -147,7 +149,7 @@ def check_command(words: list[str]) -> None:
     elif program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(arguments) <= set(targets), f"no such target: {arguments}"
-    else:
+    elif program not in ("export", "mkdir", "tar"):
         raise AssertionError(f"the docs show {program!r}, which no test checks")
 
 

@@ -68,7 +68,7 @@ ENTRIES: dict[str, Entry] = {
     "AsymmetricAutoencoderKL": Entry(
         {**_KL_BLOCKS, "down_block_out_channels": (8, 8), "up_block_out_channels": (8, 16)},
         _IMAGE,
-        note="plain decodes; the branch for an image and a mask takes no part",
+        note="only plain decodes; the branch for an image and a mask is not used",
     ),
     "AutoencoderTiny": Entry(
         {
@@ -97,7 +97,7 @@ ENTRIES: dict[str, Entry] = {
     "VQModel": Entry(
         {**_KL_BLOCKS, "block_out_channels": (8, 8), "num_vq_embeddings": 16},
         _IMAGE,
-        note="latents before quantisation, which `decode` does; the codebook gets no gradient",
+        note="latents are those before quantisation, and `decode` quantises; the codebook gets no gradient",
     ),
     "ConsistencyDecoderVAE": Entry(
         {
@@ -112,7 +112,7 @@ ENTRIES: dict[str, Entry] = {
             "decoder_layers_per_block": 1,
         },
         _IMAGE,
-        note="every decode draws the same noise",
+        note="every decode uses the same noise",
     ),
     "AutoencoderKLFlux2": Entry(
         {
@@ -156,7 +156,7 @@ ENTRIES: dict[str, Entry] = {
             **_FLAT4,
         },
         (2, 4, 32, 32),
-        note="its calls take videos of one frame; the time convolutions take no part",
+        note="its calls take videos of one frame; the time convolutions are not used",
     ),
     "AutoencoderRAE": Entry(
         {
@@ -173,7 +173,7 @@ ENTRIES: dict[str, Entry] = {
             "image_size": 32,
         },
         _IMAGE,
-        note="one size of image only, so no crop",
+        note="accepts only one image size, so no crop",
         without=("crop",),
     ),
     # videos
@@ -253,8 +253,8 @@ ENTRIES: dict[str, Entry] = {
         },
         (1, 3, 24, 124, 124),
         prepare=lambda model: (model.enable_tiling(), model.enable_slicing()),
-        note="call `enable_tiling()`, and for batches `enable_slicing()`, first: it works in tiles alone, of "
-        "24 frames and `sample_size` pixels, and returns zeros for less, so no crop",
+        note="call `enable_tiling()` first, and for batches `enable_slicing()`: it works only in tiles of 24 "
+        "frames and `sample_size` pixels, and returns zeros for smaller inputs, so no crop",
         without=("crop",),
     ),
     "AutoencoderKLCosmos": Entry(
@@ -278,7 +278,7 @@ ENTRIES: dict[str, Entry] = {
         _HUNYUAN,
         _VIDEO,
         prepare=lambda model: model.enable_slicing(),
-        note="for batches call `enable_slicing()` first: its attention mask is made for one video",
+        note="for batches call `enable_slicing()` first: its attention mask is for one video",
     ),
     "AutoencoderKLHunyuanImageRefiner": Entry(_HUNYUAN, _VIDEO),
     "AutoencoderKLMiniMaxH3": Entry(
@@ -296,7 +296,8 @@ ENTRIES: dict[str, Entry] = {
             "latents_std": (1.0,) * 4,
         },
         (2, 3, 22, 32, 32),
-        note="`17 k + 5` frames in overlapping clips: their `5 k + 2` latent steps are no regular tiling",
+        note="encodes `17 k + 5` frames in overlapping clips; the `5 k + 2` latent steps do not tile the "
+        "time axis regularly",
     ),
     "AutoencoderKLKVAEVideo": Entry(
         {
@@ -311,7 +312,7 @@ ENTRIES: dict[str, Entry] = {
     "AutoencoderVidTok": Entry(
         {"ch": 4, "ch_mult": [1, 1, 1, 1], "z_channels": 4, "num_res_blocks": 1},
         _VIDEO,
-        note="the first frame is repeated in front before `encode`, as its `forward` does",
+        note="equivae repeats the first frame before `encode`, as its `forward` does",
     ),
     "Kandinsky6SRVAE": Entry(
         {
@@ -329,7 +330,7 @@ ENTRIES: dict[str, Entry] = {
             "latent_channels": 4,
         },
         (2, 3, 3, 16, 16),
-        note="frames go into the batch, and `decode` gets `num_frames`",
+        note="equivae puts frames into the batch and passes `num_frames` to `decode`",
     ),
     # audio
     "AutoencoderOobleck": Entry(
@@ -396,7 +397,7 @@ ENTRIES: dict[str, Entry] = {
             "hop_size": 16,
         },
         _WAVE,
-        note="with `normalize_volume` the decode is louder than what `encode` took",
+        note="with `normalize_volume` the decode is louder than the input",
     ),
     "LongCatAudioDiTVae": Entry(
         {
@@ -408,7 +409,7 @@ ENTRIES: dict[str, Entry] = {
             "downsampling_ratio": 8,
         },
         (2, 1, 64),
-        note="the mean, not a draw: `sample_posterior` is passed on",
+        note="encodes to the mean: equivae passes on `sample_posterior`",
     ),
     "MMAudioVAE": Entry(
         {
@@ -421,7 +422,7 @@ ENTRIES: dict[str, Entry] = {
             "sample_rate": 8000,
         },
         (2, 16, 32),
-        note="of mel spectrograms `(B, mel_bins, T)`: `encode` takes a wave, `decode` gives one of those",
+        note="for mel spectrograms `(B, mel_bins, T)`",
     ),
     "AutoencoderKLLTX2Audio": Entry(
         {
@@ -433,7 +434,7 @@ ENTRIES: dict[str, Entry] = {
             "mel_bins": 16,
         },
         (2, 2, 17, 16),
-        note="of mel spectrograms `(B, C, T, mel_bins)`; time, its height, is causal",
+        note="for mel spectrograms `(B, C, T, mel_bins)`; time is the height, and it is causal",
     ),
     # configurations of diffusers' own tests that take another way
     "AutoencoderKLLTXVideo(timestep_conditioning=True)": Entry(
@@ -452,7 +453,7 @@ ENTRIES: dict[str, Entry] = {
             "patch_size": 1,
         },
         (2, 3, 9, 16, 16),
-        note="decoded at timestep 0.05, with the same noise every time",
+        note="decodes at timestep 0.05, always with the same noise",
     ),
     'AutoencoderKLLTX2Audio(causality_axis="none")': Entry(
         {
@@ -464,8 +465,8 @@ ENTRIES: dict[str, Entry] = {
             "mel_bins": 16,
         },
         (2, 2, 16, 16),
-        note="of mel spectrograms `(B, C, T, mel_bins)`; what `decode` cuts off, as if time was causal, is "
-        "kept; one number of bins only, so no crop",
+        note="for mel spectrograms `(B, C, T, mel_bins)`; equivae keeps the samples that `decode` cuts off "
+        "as if time were causal; accepts only one number of bins, so no crop",
         without=("crop",),
     ),
     # those that cannot
@@ -481,7 +482,7 @@ ENTRIES: dict[str, Entry] = {
             "pair_repr_dim": 8,
         },
         cannot="`encode` of RFD4ProteinaAutoencoder needs padding_mask",
-        note="the atoms of a protein: no grid",
+        note="encodes the atoms of a protein, which have no grid",
     ),
     "LTX2VideoDiffusionDecoderModel": Entry(
         {
@@ -491,18 +492,18 @@ ENTRIES: dict[str, Entry] = {
             "decoder_stage_channels": (64, 32, 16, 16, 8),
             "decoder_stage_depths": (1, 1, 1, 1, 1),
         },
-        cannot="LTX2VideoDiffusionDecoderModel is no autoencoder: it has no `encode` call",
-        note="a decoder alone",
+        cannot="LTX2VideoDiffusionDecoderModel is not an autoencoder: it has no `encode` call",
+        note="only a decoder",
     ),
     "MMAudioVocoder": Entry(
         {"num_mels": 16, "upsample_initial_channel": 64},
-        cannot="MMAudioVocoder is no autoencoder: it has no `encode` call",
-        note="a vocoder, from mel spectrograms to waves",
+        cannot="MMAudioVocoder is not an autoencoder: it has no `encode` call",
+        note="a vocoder: mel spectrograms to waves",
     ),
     "MiniMaxMusic3Vocoder": Entry(
         {"latent_channels": 8, "decoder_input_dim": 16, "decoder_hidden_dim": 32},
-        cannot="MiniMaxMusic3Vocoder is no autoencoder: it has no `encode` call",
-        note="a vocoder, from latents to waves",
+        cannot="MiniMaxMusic3Vocoder is not an autoencoder: it has no `encode` call",
+        note="a vocoder: latents to waves",
     ),
 }
 
@@ -571,15 +572,18 @@ class Row:
     def cells(self) -> list[str]:
         mark = "✓" if self.works else "no"
         shapes = ["×".join(map(str, shape[1:])) for shape in (self.input_shape, self.latent_shape)]
+        small = [
+            " → ".join(shapes) if self.works else "",
+            f"factor {self.factor}" if self.factor else "",
+            f"time factor {self.time_factor}" if self.time_factor else "",
+        ]
         return [
             f"`{self.name}`",
-            self.layout + (", image" if self.images_too else ""),
-            " → ".join(shapes) if self.works else "",
-            self.factor,
-            self.time_factor,
-            ", ".join(self.transforms),
             mark,
+            self.layout + (", image" if self.images_too else ""),
+            ", ".join(self.transforms),
             self.note,
+            "; ".join(part for part in small if part),
         ]
 
     def markdown(self) -> str:
@@ -588,13 +592,11 @@ class Row:
 
 HEADER = [
     "class",
-    "layout",
-    "input → latent",
-    "factor",
-    "time factor",
-    "lattice transforms",
     "works",
+    "layout",
+    "lattice transforms",
     "note",
+    "the tests' small model: input → latent",
 ]
 
 

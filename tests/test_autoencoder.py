@@ -278,7 +278,7 @@ def test_half_precision_is_kept():
 
 
 def test_a_module_without_the_calls_is_refused():
-    with pytest.raises(InputError, match="Conv2d is no autoencoder: it has no `encode`"):
+    with pytest.raises(InputError, match="Conv2d is not an autoencoder: it has no `encode`"):
         equivae.Autoencoder(nn.Conv2d(3, 3, 1))
     half = ConvAE()
     half.decode = None
@@ -312,7 +312,7 @@ def test_factors_that_are_not_whole_are_refused():
         def encode(self, images):
             return super().encode(images)[..., 1:, 1:]
 
-    with pytest.raises(InputError, match="no whole factor"):
+    with pytest.raises(InputError, match="not a whole factor"):
         _ = equivae.Autoencoder(Crop()).factor
 
 
@@ -383,7 +383,7 @@ def test_load_the_vae_of_a_pipeline_folder(tmp_path):
     ).save_pretrained(tmp_path / "unet")
     assert same_weights(equivae.load_vae(tmp_path), module)
     assert same_weights(equivae.load_vae(tmp_path, subfolder="vae"), module)
-    with pytest.raises(InputError, match="is no autoencoder: its config names 'UNet2DModel'"):
+    with pytest.raises(InputError, match="is not an autoencoder: its config names 'UNet2DModel'"):
         equivae.load_vae(tmp_path, subfolder="unet")
     with pytest.raises(InputError, match="holds no autoencoder"):
         equivae.load_vae(tmp_path, subfolder="text_encoder")

@@ -11,7 +11,10 @@ import equivae
 import matrix_models
 from equivae.autoencoder import Autoencoder, NoBottleneckError, find_bottleneck
 from equivae.training import BottleneckOptions, train_bottleneck
+from equivae.training import pace as pace_module
 from equivae.training.bottleneck import _look
+from equivae.training.checkpoints import check_settings, read_state
+from equivae.training.pace import Pace, decline
 from models import tiny_kl
 
 ROT180 = equivae.get_transform("rot180")
@@ -250,8 +253,9 @@ def test_any_transform_can_be_taught(transforms: list[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "steps"),
     [
-        ({"max_train_steps": 2}, 4),
-        ({"max_train_steps": 2, "bottleneck_steps": 3}, 3),
+        ({"max_train_steps": 2}, 1),  # each costs 1.25 times a whole step of this VAE
+        ({"max_train_steps": 2, "bottleneck_share": 2.6}, 4),
+        ({"max_train_steps": 2, "bottleneck_share": 9.0, "bottleneck_steps": 3}, 3),
         ({"max_train_steps": 2, "bottleneck_steps": 0}, 0),
         ({"max_train_steps": 2, "train": "decoder"}, 0),
         ({"max_train_steps": 2, "recipe": "published", "resolution": None}, 0),
@@ -280,6 +284,7 @@ def test_a_fine_tune_without_such_layers_trains_as_a_whole(tmp_path) -> None:
 
 def test_a_resumed_run_does_not_begin_again(tmp_path) -> None:
     options = {"max_train_steps": 3, "checkpointing_steps": 2, "progress": False, "seed": 3}
+    options["bottleneck_share"] = 3.0
     images, out = noise(6, 3, 32, 32), tmp_path / "out"
     whole = equivae.finetune(tiny_kl(), images, "rot180", out, **options)
     again = tmp_path / "again"
@@ -293,4 +298,61 @@ def test_a_resumed_run_does_not_begin_again(tmp_path) -> None:
     )
     for a, b in zip(whole.vae.parameters(), resumed.vae.parameters(), strict=True):
         assert a.equal(b)
-    assert resumed.report.settings["bottleneck_steps"] == 6
+    assert resumed.report.settings["bottleneck_steps"] == 7
+
+
+def test_a_loss_that_rests_ends_it_and_one_that_falls_does_not() -> None:
+    levels = [1.0, 3.0, 0.4]  # batches differ by far more than their losses change
+    generator = torch.Generator().manual_seed(0)
+    batches = torch.randint(3, (400,), generator=generator).tolist()
+
+    def losses(change: float, steps: int) -> list[float]:
+        return [levels[b] * (1 - change) ** (i / 100) for i, b in enumerate(batches[:steps])]
+
+    assert decline(losses(0.05, 199), batches) is None
+    for change in (0.05, 0.02, 0.0, -0.03):
+        assert decline(losses(change, 400), batches) == pytest.approx(change, abs=1e-6)
+
+
+def test_an_early_end_takes_the_rate_to_zero() -> None:
+    pace = Pace(1000, 20)
+    assert (pace(0), pace(20), pace(1000)) == (0.0, 1.0, 0.0)
+    usual = [pace(step) for step in range(1001)]
+    pace.end(950)
+    assert (pace.last, pace(999)) == (1000, usual[999])  # no sooner than planned
+    pace.end(300)
+    assert [pace(step) for step in range(301)] == usual[:301]
+    assert pace.last == 330
+    assert usual[300] > pace(301) > pace(329) > pace(330) == 0.0
+    pace.end(310)
+    assert pace.last == 330
+
+
+def test_the_steps_end_with_their_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace_module, "_WINDOW", 10)
+    images = equivae.data.load_images(noise(4, 3, 16, 16))
+
+    def trained(tolerance: float) -> tuple[int, list[torch.Tensor]]:
+        module = tiny_kl()
+        options = BottleneckOptions(
+            steps=120, tolerance=tolerance, learning_rate=1e-9, progress=False
+        )
+        result = train_bottleneck(module, "rot180", images, options)
+        return len(result.losses), list(module.parameters())
+
+    assert trained(0.0)[0] == 120
+    (steps, one), (again, other) = trained(0.01), trained(0.01)
+    assert steps == again == 22  # looked at every ten steps; a tenth more for the rate to fall
+    assert all(a.equal(b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_run_that_is_lengthened_is_told_of_other_steps_before_it(tmp_path, caplog) -> None:
+    images, out = noise(6, 3, 16, 16), tmp_path / "out"
+    options = {"lr_scheduler": "constant", "lr_warmup_steps": 0, "progress": False}
+    equivae.finetune(tiny_kl(), images, "rot180", out, max_train_steps=2, **options)
+    state = read_state(out / "checkpoint-2")
+    assert state.bottleneck_cost == pytest.approx(1.25, abs=0.05)
+    assert state.bottleneck_planned == 1
+    check_settings(out / "checkpoint-2", state, state.settings | {"max_train_steps": 8})
+    assert "began with 1 steps" in caplog.text
+    assert "begins with 6" in caplog.text

@@ -357,7 +357,7 @@ def test_an_unknown_format_says_what_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no latents")
     np.savez(tmp_path / "dog_te_outputs.npz", latents=np.zeros(3))
     refuse(tmp_path, "looked for: kohya's .*LightningDiT's .*ai-toolkit's .*SimpleTuner's ")
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         caches.detect(tmp_path / "nowhere")
     refuse(tmp_path, "Did you mean 'kohya'", format="kohja")
 
@@ -468,7 +468,7 @@ def test_a_cache_that_is_being_written(tmp_path: Path) -> None:
     unfinished.unlink()
     whole = path.read_bytes()
     path.write_bytes(whole[:-200])
-    refuse(tmp_path, "no whole .npz file .* being written")
+    refuse(tmp_path, "not a whole .npz file .* being written")
     path.write_bytes(whole)
     lock = tmp_path / ".equivae-lock"
     lock.write_text("1")
@@ -672,7 +672,7 @@ BAD = {
         "cat.npz.tmp is there", spoil=lambda path, _: (path.parent / "cat.npz.tmp").touch()
     ),
     "being written, by its end": Bad(
-        "no whole .npz file", spoil=lambda path, _: path.write_bytes(path.read_bytes()[:-200])
+        "not a whole .npz file", spoil=lambda path, _: path.write_bytes(path.read_bytes()[:-200])
     ),
     "being written, by another run": Bad(
         "another run", spoil=lambda path, _: (path.parent / ".equivae-lock").write_text("1")

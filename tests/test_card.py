@@ -399,7 +399,7 @@ def test_nothing_is_asked_of_the_hub_unasked(tmp_path: Path, hub: FakeHub) -> No
     ("options", "message"),
     [
         ({"hub_model_id": "a/b"}, "does nothing without push_to_hub"),
-        ({"hub_model_id": "a/b/c", "push_to_hub": True}, "is no name of a repository"),
+        ({"hub_model_id": "a/b/c", "push_to_hub": True}, "is not the name of a repository"),
         ({"padding_mode": "reflct"}, r"padding_mode='reflct' .* 'reflect'"),
     ],
 )

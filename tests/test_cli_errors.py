@@ -179,7 +179,7 @@ REFUSED = {
     "evaluate --max_samples 0": "--max_samples must be at least 1, got 0.",
     "evaluate --features resnet": "--features must be 'inception' or a callable",
     "evaluate --data_dir nowhere": "--data_dir nowhere does not exist; pass a folder of images.",
-    "evaluate --background blu": "--background blu is no colour",
+    "evaluate --background blu": "--background blu is not a colour",
     "evaluate --model_config_name_or_path sdxl": "--model_config_name_or_path sdxl is for a single",
     "fit --name ../../evil": "--name '../../evil' cannot be used",
     "fit --ridge inf": "--ridge must be a finite number, got inf.",

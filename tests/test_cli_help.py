@@ -38,6 +38,11 @@ def test_brackets_in_a_help_text_are_shown(monkeypatch, capsys):
     assert "equivae[metrics]" in out
 
 
+def test_a_flag_shows_the_name_of_its_opposite(monkeypatch, capsys):
+    _, out, _ = shown(monkeypatch, capsys, "flip-cache", "--help")
+    assert "--scaled/--unscaled" in out
+
+
 def test_the_options_of_a_fine_tune_stand_under_headings(monkeypatch, capsys):
     _, out, _ = shown(monkeypatch, capsys, "finetune", "--help")
     places = [out.index(f"─ {heading} ─") for heading in ("Model", "Images", "Objective", "Run")]

@@ -22,6 +22,7 @@ CALLS: dict[str, tuple[Callable[..., Any], set[str]]] = {
     "symmetrize": (equivae.symmetrize, IMAGES | {"vae"}),
     "evaluate": (equivae.evaluate, IMAGES | {"vae"}),
     "compare": (equivae.compare, IMAGES | {"vaes"}),
+    "playground": (equivae.playground, IMAGES | {"vae"}),
     "finetune": (
         equivae.finetune,
         IMAGES | {"vae", "validation_images", "options"},  # validation_data_dir, and all options

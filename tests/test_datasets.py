@@ -135,10 +135,11 @@ def test_local_parquet(tmp_path, monkeypatch):
         load_images(folder / "test-00000-of-00001.parquet")
 
 
-def test_streams_are_refused():
-    rows = table(image=[0]).to_iterable_dataset()
-    with pytest.raises(InputError, match="cannot be read by position"):
+def test_streams_need_to_know_how_many_are_wanted():
+    rows = table(image=[0, 1]).to_iterable_dataset()
+    with pytest.raises(InputError, match="say with max_samples how many"):
         load_images(rows)
+    assert same(load_images(rows, max_samples=2), 0, 1)
 
 
 # Rows are checked by what reads them --------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from diffusers import AutoencoderKL
 
 import equivae
 from equivae.data import load_images
-from equivae.demo import SUBFOLDERS, demo, finetune_plain
+from equivae.demo import SUBFOLDERS, Ways, demo, finetune_plain
 from equivae.evaluation.metrics import MeasureOptions, measure
 
 
@@ -89,19 +90,29 @@ def test_the_demo_shows_every_way(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     result = demo(out, max_train_steps=2, progress=False)
     names = [one.name for one in result.choices]
-    assert names == ["untouched", "fitted", "symmetrized", "fitted, fine-tuned", "fine-tuned"]
-    untouched, fitted, symmetrized = (result[name] for name in names[:3])
+    made = ["fitted", "symmetrized", "fitted, fine-tuned", "fine-tuned"]
+    assert names == ["untouched", "re-encoded", *made]
+    untouched, reencoded, fitted, symmetrized = (result[name] for name in names[:4])
     assert untouched.gap_db > 8
     # The numbers that make these two worth having, on photographs that nothing was fitted on.
     assert fitted.reconstruction_psnr == untouched.reconstruction_psnr
     assert fitted.gap_db < 1.3
     assert symmetrized.gap_db < 1e-4
     assert symmetrized.reconstruction_psnr > untouched.reconstruction_psnr - 0.1
-    assert [one.latents_stay_valid for one in result.choices] == [True, True, False, True, False]
+    assert [result[name].latents_stay_valid for name in made] == [True, False, True, False]
+    assert reencoded.folder is None
+    assert reencoded.latents_stay_valid
+    assert 20 < reencoded.round_trip_psnr < untouched.reconstruction_psnr
     assert {path.name for path in out.iterdir()} == {
         *SUBFOLDERS,
-        *("choices.json", "choices.md", "choices.png"),
+        *("choices.json", "choices.md", "choices.png", "demo.html"),
     }
+    page = (out / "demo.html").read_text(encoding="utf-8")
+    assert page.count("<img src=") == 1 + len(names)
+    assert all(f"{one.round_trip_psnr:.2f} dB</td>" in page for one in result.choices)
+    links = [link for link in re.findall('href="([^"]+)"', page) if not link.startswith("#")]
+    assert [link.split("/")[0] for link in links] == list(SUBFOLDERS)
+    assert all((out / link).exists() for link in links)
     rows = json.loads((out / "choices.json").read_text())
     assert [row["name"] for row in rows] == names
     assert result.to_markdown().count("\n") == 2 + len(names)
@@ -113,3 +124,16 @@ def test_the_demo_shows_every_way(tmp_path: Path) -> None:
     with torch.no_grad():
         error = view.encode(turned.pixel(x)) - turned.latent(view.encode(x))
     assert error.abs().max() < 1e-4
+
+
+def test_re_encoding_is_what_evaluate_measures() -> None:
+    photographs, turned = equivae.zoo.photographs(64), equivae.get_transform("rot180")
+    tested = Ways(photographs, turned)
+    tested.add("untouched", equivae.zoo.load(), turned)
+    tested.add_reencoded(equivae.zoo.load())
+    options = MeasureOptions(ceiling=False, reencode=True, progress=False)
+    view = equivae.Autoencoder(equivae.zoo.load())
+    expected = measure(view, load_images(photographs), [turned], options).transforms["rot180"]
+    (_, found) = tested.choices
+    assert found.round_trip_psnr == pytest.approx(expected.reencoded_psnr, abs=1e-4)
+    assert tested.pictures["re-encoded"].shape == (3, 64, 64)

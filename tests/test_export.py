@@ -185,7 +185,7 @@ def test_published_shapes_are_known() -> None:
     ("change", "said"),
     [
         ({"num_res_blocks": 10**9}, "num_res_blocks=1000000000"),
-        ({"dim_mult": "many"}, "no list of widths"),
+        ({"dim_mult": "many"}, "not a list of widths"),
         ({"base_dim": -3}, "base_dim=-3"),
         ({"dim_mult": [1, 10**9]}, r"dim_mult\[1\]=1000000000"),
         ({"num_res_blocks": 1}, "does not fit|no place"),
@@ -224,9 +224,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_an_op_that_it_was_trained_for_goes_beside(tmp_path: Path, fitted: Any) -> None:
     path = tmp_path / "vae.safetensors"
-    with pytest.warns(
-        UserWarning, match=r"hflip_fitted\): the plain move of its latents is not what"
-    ):
+    with pytest.warns(UserWarning, match=r"hflip_fitted\): it has not learned the plain latent op"):
         equivae.export_single_file(fitted.vae, path)
     op = equivae.load_latent_op(tmp_path / "vae-latent_ops" / "hflip_fitted")
     z = torch.rand(1, 4, 8, 8)
@@ -242,14 +240,14 @@ def test_an_op_that_it_was_trained_for_goes_beside(tmp_path: Path, fitted: Any) 
         assert (again.parent / "new-latent_ops/hflip_fitted/latent_op.safetensors").is_file()
     # Without its ops the file still says what it is for.
     alone = path.rename(tmp_path / "alone.safetensors")
-    with pytest.warns(UserWarning, match="files are not beside it any more"):
+    with pytest.warns(UserWarning, match="files are no longer beside it"):
         equivae.export_single_file(equivae.load_vae(alone), tmp_path / "b.safetensors")
 
 
 def test_an_op_that_is_there_is_not_overwritten(tmp_path: Path, fitted: Any) -> None:
     old = tmp_path / "vae-latent_ops" / "mine"
     old.mkdir(parents=True)
-    with pytest.raises(InputError, match="vae-latent_ops is there already"):
+    with pytest.raises(InputError, match="vae-latent_ops already exists"):
         equivae.export_single_file(fitted.vae, tmp_path / "vae.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == ["vae-latent_ops"]
     with pytest.warns(UserWarning, match="they are in"):

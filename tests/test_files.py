@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 import equivae
 from equivae import InputError
 from equivae.errors import WriteError
-from equivae.files import save_vae
+from equivae.files import save_vae, writing
 from equivae.files.writing import (
     claim_folder,
     write_beside,
@@ -69,6 +70,46 @@ def test_write_folder_beside_replaces_in_one_step(tmp_path):
         write_folder_beside(folder, lambda f, t=text: (f / t).write_text(t))
         assert [p.name for p in folder.iterdir()] == [text]
         assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_is_there_at_every_moment_while_it_is_replaced(tmp_path, monkeypatch):
+    folder, seen = tmp_path / "folder", []
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    if not writing._exchanged(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this system does not exchange two names in one step")
+    write_folder_beside(folder, lambda f: (f / "old").touch())
+
+    def watched(step):
+        def run(*given, **options):
+            found = step(*given, **options)
+            seen.append(folder.is_dir())
+            return found
+
+        return run
+
+    monkeypatch.setattr(Path, "replace", watched(Path.replace))
+    monkeypatch.setattr(shutil, "rmtree", watched(shutil.rmtree))
+    write_folder_beside(folder, lambda f: (f / "new").touch())
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert seen
+    assert all(seen)
+
+
+def test_an_interrupt_between_two_renames_puts_the_folder_back(tmp_path, monkeypatch):
+    folder, rename = tmp_path / "folder", Path.replace
+    write_folder_beside(folder, lambda f: (f / "old").touch())
+
+    def interrupted(path, target):
+        if path.name.endswith(".partial"):
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(writing, "_exchanged", lambda a, b: False)
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder_beside(folder, lambda f: (f / "new").touch())
+    assert [path.name for path in folder.iterdir()] == ["old"]
 
 
 def _fail(path):

@@ -453,9 +453,9 @@ def test_foreign_files_are_refused_and_untouched(tmp_path):
         ({"resolution": 15}, "resolution 15 does not divide by the VAE's factor 2"),
         ({"images": IMAGES[..., :15]}, "16x15 pixels do not divide"),
         ({"images": "no-such-images"}, "neither a folder here"),
-        ({"vae": nn.Identity()}, "Identity is no autoencoder"),
+        ({"vae": nn.Identity()}, "Identity is not an autoencoder"),
         ({"resume_from_checkpoint": "checkpoint-7"}, "no checkpoint 'checkpoint-7' to resume from"),
-        ({"transforms": "rot90", "images": IMAGES[..., :8]}, "non-square"),
+        ({"transforms": "random_rot90", "images": IMAGES[..., :8]}, "samples of different sizes"),
     ],
 )
 def test_bad_options_are_refused_before_any_work(tmp_path, options, message):

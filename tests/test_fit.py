@@ -270,7 +270,7 @@ def test_a_masked_transform_is_fitted_inside_its_mask():
         ({"involution": True}, "kernel_size=1"),
         ({"method": "network", "max_train_steps": 0}, "max_train_steps"),
         ({"transform": "d4"}, "fit_latent_group"),
-        ({"transform": "rot90", "kernel_size": 1, "involution": True}, "no involution"),
+        ({"transform": "rot90", "kernel_size": 1, "involution": True}, "not an involution"),
         ({"transform": "rot18"}, "rot180"),
         ({"images": noise(1, 3, 16, 16)}, "two images"),
         ({"images": noise(2, 3, 15, 16)}, "factor"),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import equivae
 from equivae.operators import FittedFamily, operators_of
+from equivae.operators.transform import default_name
 from equivae.transforms import ComposedTransform
 from models import ConvAE, PoolAE, noise
 
@@ -132,6 +133,12 @@ def test_losses_and_measures_take_it():
     fitted = equivae.fit_latent_op(vae, "random_flip", x, 1, progress=False)
     terms = equivae.EquivarianceLoss([fitted])(vae, x).terms
     assert "equivariance/random_flip_fitted" in terms
+
+
+def test_a_sign_is_part_of_a_default_name():
+    names = [default_name(get("shift", y=y, x=0)) for y in (1, -1)]
+    assert names == ["shift_y_1_x_0_fitted", "shift_y_minus1_x_0_fitted"]
+    assert default_name(get("rot180")) == "rot180_fitted"
 
 
 def test_what_the_letters_of_a_name_do_not_tell_apart_is_kept_apart(tmp_path):

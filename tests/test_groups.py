@@ -78,5 +78,5 @@ def test_unknown_names_get_the_nearest(word):
 
 
 def test_what_is_no_transform_is_refused():
-    with pytest.raises(InputError, match="no transform"):
+    with pytest.raises(InputError, match="not a transform"):
         equivae.resolve_transforms(["hflip", 90])

@@ -231,7 +231,7 @@ def test_the_code_in_the_docs_runs():
     blocks = re.findall(
         r"```python\n(.*?)```", matrix_models.DOCS.read_text(encoding="utf-8"), re.S
     )
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, matrix_models.DOCS.name, "exec"), {})
 

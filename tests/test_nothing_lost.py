@@ -7,6 +7,8 @@ import resource
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -277,18 +279,29 @@ class Counting(Hook):
 
 
 class Scaled(LocalEngine):
-    """fp16's scaling, as accelerate has it around an optimiser."""
+    """fp16's scaling, as accelerate has it around optimisers."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
-        self.optimizer = optimizer
+    def __init__(self, scale: float = 2.0**120) -> None:
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=3)
+        self.optimizers: list[Prepared] = []
+
+    def prepare(self, optimizer: torch.optim.Optimizer) -> Prepared:
+        self.optimizers.append(Prepared(optimizer, self.scaler))
+        return self.optimizers[-1]
 
     def backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss).backward()
 
     def clip_grad_norm_(self, parameters: Any, max_norm: float) -> Any:
-        self.scaler.unscale_(self.optimizer)
+        for one in self.optimizers:
+            self.scaler.unscale_(one.optimizer)
         return super().clip_grad_norm_(parameters, max_norm)
+
+
+@dataclass
+class Prepared:
+    optimizer: torch.optim.Optimizer
+    scaler: Any
 
     def step(self) -> None:
         self.scaler.step(self.optimizer)
@@ -308,13 +321,73 @@ def test_a_step_that_overflows_does_not_count(fused: bool) -> None:
     weight = nn.Parameter(torch.full((4,), 1e3))
     optimizer = torch.optim.AdamW([weight], lr=0.1, fused=fused)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
-    engine, counting, state = Scaled(optimizer), Counting(), RunState()
-    player = Player(lambda: (weight.square().sum(), {}), [weight], engine, scheduler)
+    engine, counting, state = Scaled(), Counting(), RunState()
+    prepared = engine.prepare(optimizer)
+    player = Player(lambda: (weight.square().sum(), {}), [weight], prepared, scheduler)
     Trainer(engine, [player], max_grad_norm=1.0).fit(Ten(), state, 7, [counting])
     assert counting.skips > 0
     assert counting.steps == state.step == 7
     assert scheduler.last_epoch == 7
     assert weight.isfinite().all()
+
+
+class Refusing(Hook):
+    def refuses(self, state: RunState) -> bool:
+        return state.step == 4 and not self.told
+
+    told = False
+
+    def on_skip(self, state: RunState) -> None:
+        self.told = True
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_two_players_under_fp16_step_as_without_it(clip: float) -> None:
+    """A VAE and its discriminator: each one's gradient has the scale taken out, once and the same."""
+
+    def run(engine: Any) -> tuple[list[Tensor], RunState, list[int]]:
+        both = [nn.Parameter(torch.full((4,), value)) for value in (1.0, 2.0)]
+        players, counts = [], []
+        for weight, loss in zip(both, (torch.square, torch.exp), strict=True):
+            adam = torch.optim.AdamW([weight], lr=0.1)
+            scheduler = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1.0)
+            prepared = engine.prepare(adam) if isinstance(engine, Scaled) else adam
+            lowered = partial(lambda w, f: (f(w).sum(), {}), weight, loss)
+            late = len(players)  # the second begins with the third step
+            plays = (lambda: state.step >= 2) if late else (lambda: True)
+            players.append(Player(lowered, [weight], prepared, scheduler, plays=plays))
+            counts.append(scheduler)
+        state = RunState()
+        Trainer(engine, players, max_grad_norm=clip).fit(Ten(), state, 7, [Refusing()])
+        return both, state, [one.last_epoch for one in counts]
+
+    plain, _, expected = run(LocalEngine())
+    assert expected == [7, 5]
+    for scale in (2.0**10, 2.0**126):  # the second overflows for a while
+        scaled, state, found = run(Scaled(scale))
+        assert found == expected or scale > 2.0**100
+        assert state.step == 7
+        if scale < 2.0**100:
+            for one, other in zip(scaled, plain, strict=True):
+                assert torch.allclose(one, other, rtol=1e-6)
+        assert all(one.isfinite().all() for one in scaled)
+
+
+def test_only_the_player_that_overflows_waits() -> None:
+    engine, state = Scaled(1.0), RunState()
+    calm, wild = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    players = []
+    for weight, factor in ((calm, 1.0), (wild, float("inf"))):
+        adam = torch.optim.AdamW([weight], lr=0.1)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1.0)
+        lowered = partial(lambda w, f: (w.sum() * f, {}), weight, factor)
+        players.append(Player(lowered, [weight], engine.prepare(adam), scheduler))
+    counting = Counting()
+    Trainer(engine, players, max_grad_norm=1.0).fit(Ten(), state, 3, [counting])
+    assert (counting.steps, counting.skips) == (3, 0)
+    assert (calm < 1).all()
+    assert wild.equal(torch.ones(2))
+    assert engine.scaler.get_scale() < 1
 
 
 def test_a_run_that_overflows_at_every_step_ends(tmp_path: Path) -> None:

@@ -220,8 +220,8 @@ def test_what_is_no_latent_op_is_refused_in_one_sentence(tmp_path, turned):
     with pytest.raises(equivae.InputError, match="no header"):
         load_latent_op(tmp_path)
     for text, word in (
-        ("{", "no JSON"),
-        ("[]", "no JSON object"),
+        ("{", "not JSON"),
+        ("[]", "not a JSON object"),
         ('{"version": 99}', "99"),
         ('{"version": 2}', "incomplete"),
         (json.dumps(turned.header() | {"operators": {"forward_operator": {}}}), "unknown kind"),

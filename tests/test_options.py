@@ -87,11 +87,11 @@ REFUSED = [
     ({"lr_scheduler": "cosin"}, "Did you mean 'cosine'"),
     ({"lr_scheduler": "polynomial", "learning_rate": 1e-8}, "learning_rate must be above that"),
     ({"resume_from_checkpoint": LONG}, "resume_from_checkpoint is too long a path"),
-    ({"background": "blu"}, "background='blu' is no colour"),
+    ({"background": "blu"}, "background='blu' is not a colour"),
     ({"resolution": 10**9}, "resolution must be at most 65536"),
-    ({"license": "mit: yes"}, "license='mit: yes' is no licence"),
+    ({"license": "mit: yes"}, "license='mit: yes' is not a licence"),
     ({"hub_private": True}, "hub_private=True does nothing without push_to_hub"),
-    ({"hub_model_id": LONG, "push_to_hub": True}, "is no name of a repository"),
+    ({"hub_model_id": LONG, "push_to_hub": True}, "is not the name of a repository"),
     ({"report_to": "tensorbord"}, "Did you mean 'tensorboard'"),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import equivae
 from equivae import InputError
 from equivae.losses import PerceptualLoss, make_terms
 from models import noise, tiny_kl
-from test_terms import compared, term
+from test_finetune import finetune
+from test_terms import compared, decoding, term
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,42 @@ def test_features_of_transformers_convnext(convnext: Path) -> None:
     assert decoded.grad is not None
     assert decoded.grad.any()
     assert not any(p.requires_grad for p in made.network.parameters())
+
+
+def test_style_by_hand() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Conv2d(5, 4, 3, stride=2))
+    made = term("style", backbone=network, layers=("1", "2"))
+    decoded, target = noise(2, 3, 12, 16), noise(2, 3, 12, 16, seed=1)
+    mean, std = (
+        torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+    values = []
+    for depth in (2, 3):
+        f, g = (network[:depth]((one / 2 + 0.5 - mean) / std) for one in (decoded, target))
+        f, g = f.detach().double(), g.detach().double()
+        power = (g**2).mean((0, 2, 3))
+        strength = (power + 0.01 * power.mean()).sqrt()
+        total = 0.0
+        for a, b in zip(f, g, strict=True):
+            for i, j in itertools.product(range(len(a)), repeat=2):
+                apart = (a[i] * a[j]).mean() - (b[i] * b[j]).mean()
+                total += float(apart / strength[i] / strength[j]) ** 2
+        values.append(total / len(f[0]) ** 2 / 2)
+    (one,) = made(compared(decoded.requires_grad_(True), target))
+    assert one.value.item() == pytest.approx(sum(values) / 2, rel=1e-4)
+    assert one.name == "style/part"
+    one.value.backward()
+    assert decoded.grad is not None
+    # A texture that lies elsewhere is the same.
+    wide = noise(1, 3, 64, 64)
+    made = term("style", backbone=network, layers=("1",))
+    assert made.compare(wide.roll(7, -1), wide) < 0.01 * made.compare(wide / 2, wide)
+
+
+def test_style_of_tokens(dinov2: Path) -> None:
+    made = term("style", backbone=str(dinov2), layers=(1, 2))
+    images = noise(1, 3, 28, 28)
+    assert made.compare(images, images) == 0 < made.compare(images, -images)
 
 
 def test_tokens_of_transformers_dinov2_at_sides_that_are_no_multiples(dinov2: Path) -> None:
@@ -220,8 +258,58 @@ def test_a_backbone_that_cannot_be_had_is_refused_before_any_work(
         raise OSError("no route to the hub")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
-    refused("cannot be had (no route to the hub); `hf download a/b`", backbone="a/b")
+    refused("is not available (no route to the hub); `hf download a/b`", backbone="a/b")
     terms = {"perceptual": {"backbone": "a/b"}}
     with pytest.raises(InputError, match="a/b"):  # and so does a run, which writes nothing
         equivae.finetune(tiny_kl(), noise(2, 3, 16, 16), "hflip", tmp_path / "out", terms=terms)
     assert not (tmp_path / "out").exists()
+
+
+def test_alignment_by_hand(dinov2: Path) -> None:
+    """VA-VAE's formula, pair by pair of cells; DINOv2's features without its class token."""
+    from transformers import AutoModel
+
+    vae, images = tiny_kl(), noise(2, 3, 28, 56)
+    margins = {"distance_margin": 0.1, "cosine_margin": 0.2}
+    made = term("alignment", backbone=dinov2, **margins)
+    step = decoding(vae, images)
+    (one,) = made(step)
+    mean, std = (
+        torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+    with torch.no_grad():
+        network = AutoModel.from_pretrained(dinov2).eval()
+        states = network((images / 2 + 0.5 - mean) / std, output_hidden_states=True).hidden_states
+        features = states[-1][:, 1:].reshape(2, 2, 4, 8).permute(0, 3, 1, 2)
+        size = step.latents.shape[-2:]
+        f = torch.nn.functional.interpolate(features, size=size, mode="bilinear").flatten(2)
+        z = torch.einsum("dc,bchw->bdhw", made.projection.weight[..., 0, 0], step.latents)
+        z = z.flatten(2)
+        cosine = torch.nn.functional.cosine_similarity
+        first = [
+            (cosine(z, z[..., [i]]) - cosine(f, f[..., [i]])).abs().sub(0.1).clamp_min(0).mean()
+            for i in range(z.shape[-1])
+        ]
+        second = (1 - 0.2 - cosine(z, f)).clamp_min(0).mean()
+        expected = float(torch.stack(first).mean() + second)
+    assert one.value.item() == pytest.approx(expected, rel=1e-4)
+    assert made.adaptive == "encoder"
+    assert [p.shape for p in made.learning_along()] == [made.projection.weight.shape]
+
+
+def test_alignment_learns_its_map_with_a_run(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1))
+    terms = {"alignment": {"weight": 0.1, "backbone": network, "layers": ["0"]}}
+    options = {"terms": terms, "max_train_steps": 2, "checkpointing_steps": 1}
+    finetune(tmp_path / "run", tiny_kl(), **options)
+    first, second = (
+        load_file(tmp_path / "run" / f"checkpoint-{step}" / "model.safetensors") for step in (1, 2)
+    )
+    (name,) = [name for name in first if name.endswith("projection.weight")]
+    assert not torch.equal(first[name], second[name])
+    saved = load_file(tmp_path / "run" / "diffusion_pytorch_model.safetensors")
+    assert set(saved) == set(tiny_kl().state_dict())
+    with pytest.raises(InputError, match="one layer, got 2"):
+        make_terms({"alignment": {"backbone": network, "layers": ["0", ""]}})
+    with pytest.raises(InputError, match="looks at latents alone"):
+        finetune(tmp_path / "no", tiny_kl(), terms=terms, train="decoder", max_train_steps=1)

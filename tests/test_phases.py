@@ -192,7 +192,7 @@ def test_a_constant_entry_gets_no_weight():
     """Inside the mask of a rotation the channel of ones is 1 everywhere, and tells nothing."""
     images = equivae.data.dead_leaves(12, size=64)
     t = equivae.fit_latent_op(
-        equivae.zoo.load(), "rotate(angle=15)", images, 3, ridge=1e-9, progress=False
+        equivae.zoo.load(), "rotate(angle=15)", images, 3, ridge=1e-9, inverse=False, progress=False
     )
     assert t.operator.weight.abs().max() < 10
 
@@ -211,3 +211,28 @@ def test_it_follows_the_contract():
     for name in ("rotate(angle=15)", "scale(factor=2)"):
         t = equivae.fit_latent_op(UnshuffleAE(), name, images, 3, progress=False)
         equivae.testing.check_transform(t, factor=2, latent_channels=12, laws=laws, max_examples=4)
+
+
+@pytest.mark.parametrize("phases", [True, False])
+def test_cells_outside_the_mask_stay_of_the_size_of_latents(phases):
+    vae = equivae.load_vae("embedded")
+    images = equivae.data.dead_leaves(16, size=64, seed=1)
+    made = equivae.fit_latent_op(
+        vae, "rotate(angle=15)", images, phases=phases, inverse=False, progress=False
+    )
+    larger = equivae.Autoencoder(vae).encode(equivae.data.dead_leaves(1, size=128, seed=2)[0][None])
+    assert made.latent(larger).abs().max() < 2 * larger.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("name", "learns"),
+    [("rot180", True), ("rotate(angle=15)", False), ("translate(cells=(0.5, 0))", False)],
+)
+def test_a_border_is_learned_only_where_the_mask_shows_it(name, learns):
+    made = equivae.fit_latent_op(
+        UnshuffleAE(), name, equivae.data.dead_leaves(8, size=32), kernel_size=3, inverse=False
+    )
+    learned = getattr(made.operator, "border", False) or "border_weight" in dict(
+        made.operator.named_parameters()
+    )
+    assert learned is learns

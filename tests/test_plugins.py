@@ -82,7 +82,7 @@ def test_a_plugin_is_found_by_name(install):
         ("import nothing_of_that_name", ("bad", "x"), "nothing_of_that_name"),
         ("raise SystemError('half installed')", ("bad", "x"), "half installed"),
         ("", ("bad", "Missing"), "Missing"),
-        (PLUGIN, ("bad", "number"), "no transform"),
+        (PLUGIN, ("bad", "number"), "not a transform"),
         ("this is no python", ("bad", "x"), "SyntaxError"),
         (PLUGIN, ("rot180", "Negative"), "belongs to equivae"),
     ],

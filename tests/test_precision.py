@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import equivae
 from equivae import InputError
+from equivae.training.layout import channels_last
 from matrix_models import inputs, make
 from models import ConvAE, noise, tiny_kl
 
@@ -265,3 +266,82 @@ def test_the_configs_of_diffusers_are_read():
     assert not forces_upcast(make("AutoencoderTiny"))
     assert not forces_upcast(ConvAE())
     assert AutoencoderKL(force_upcast=True).config.force_upcast
+
+
+def test_channels_last_is_a_means_of_the_run_and_not_of_its_result(tmp_path):
+    images = noise(6, 3, 16, 16)
+    options = {"max_train_steps": 2, "train_batch_size": 2, "progress": False, "use_ema": True}
+    options |= {"checkpointing_steps": 1, "keep_best": "validation_loss", "bottleneck_steps": 0}
+    options["channels_last"] = True
+    found = equivae.finetune(tiny_kl(), images, "hflip", tmp_path / "last", **options)
+    again = equivae.finetune(
+        tiny_kl(),
+        images,
+        "hflip",
+        tmp_path / "again",
+        resume_from_checkpoint=str(tmp_path / "last" / "checkpoint-1"),
+        **options,
+    )
+    saved = type(found.vae).from_pretrained(tmp_path / "last")
+    for name, ours in found.vae.state_dict().items():
+        assert ours.is_contiguous()
+        assert again.vae.state_dict()[name].equal(ours)
+        assert saved.state_dict()[name].equal(ours)
+    assert (tmp_path / "last" / "best" / "config.json").is_file()
+    module, x = tiny_kl(), noise(2, 3, 16, 16)
+    loss, gradients = _loss(module, x), _gradients(module)
+    with channels_last(module):
+        assert not module.decoder.conv_in.weight.is_contiguous()
+        torch.testing.assert_close(_loss(module, x), loss)
+        for name, gradient in _gradients(module).items():
+            torch.testing.assert_close(gradient, gradients[name], rtol=1e-3, atol=1e-6)
+
+
+def test_channels_last_with_frozen_layers_is_refused_on_a_cpu(tmp_path):
+    with pytest.raises(InputError, match="crashes torch on a CPU"):
+        equivae.finetune(
+            tiny_kl(),
+            noise(4, 3, 16, 16),
+            "hflip",
+            tmp_path / "out",
+            channels_last=True,
+            freeze="encoder.conv_in*",
+            progress=False,
+        )
+
+
+def test_a_call_holds_as_many_images_as_the_processor_runs_fastest(monkeypatch):
+    module, x = tiny_kl().train(), noise(5, 3, 32, 32)
+    sizes = []
+    module.decoder.register_forward_pre_hook(lambda part, given: sizes.append(len(given[0])))
+    loss_fn = equivae.EquivarianceLoss("hflip")
+    whole = loss_fn(module, x).loss
+    assert sizes == [10]  # small images need no look
+    largest = 8 * 32 * 32 * 4  # bytes of eight channels of one image
+    monkeypatch.setattr("equivae.autoencoder.at_once._CPU_BYTES", 3 * largest + 1)
+    random = torch.get_rng_state()
+    split = loss_fn(module, x).loss
+    assert torch.get_rng_state().equal(random)
+    assert sizes == [10, 1, 3, 3, 3, 1]  # one to look at, then at most three in a call
+    assert module.training
+    torch.testing.assert_close(split, whole)
+    split.backward()
+    loss_fn(module, x)
+    assert sizes[6:] == [3, 3, 3, 1]  # looked at once
+
+
+def test_layers_that_normalise_over_the_batch_get_all_of_it(monkeypatch):
+    class Batched(ConvAE):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.Sequential(self.encoder, nn.BatchNorm2d(4))
+
+    monkeypatch.setattr("equivae.autoencoder.at_once._CPU_BYTES", 1)
+    sizes = []
+    module = Batched().train()
+    module.encoder.register_forward_pre_hook(lambda part, given: sizes.append(len(given[0])))
+    loss_fn, x = equivae.EquivarianceLoss("hflip"), noise(4, 3, 16, 16)
+    loss_fn(module, x)
+    assert sizes == [4]
+    loss_fn(module.eval(), x)
+    assert sizes == [4, 1, 1, 1, 1, 1]

@@ -66,6 +66,16 @@ def test_accumulation_is_not_read_from_the_environment(
     assert changed(weights(plain.vae), weights(same.vae)) == set()
 
 
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
+def test_what_splits_weights_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(InputError, match=r"splits weights over processes, .* accelerate launch"):
+        finetune(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_every_tensor_keeps_its_dtype(tmp_path: Path) -> None:
     vae = tiny_kl()
     vae.encoder.bfloat16()
@@ -330,9 +340,14 @@ def test_trackers_get_pictures_after_every_validation(
     monkeypatch.setattr(session, "_accelerator", accelerator)
     plain = finetune(tmp_path / "out", transforms=["rot180", "hflip"], validation_steps=2)
     assert [step for step, _ in shown] == [2, 3]
-    (name, row), _ = shown[0][1].items()
+    (name, row), _, (latents, coloured), _ = shown[0][1].items()
     assert name.startswith("rot180/")
     assert (row.shape, row.dtype) == ((1, 16, 64, 3), np.uint8)
+    assert latents == f"latents/{name}"
+    assert (coloured.shape, coloured.dtype) == ((1, 16, 48, 3), np.uint8)
+    own, moved = coloured[0, ::2, :16:2], coloured[0, ::2, 16:32:2]  # a cell is two pixels wide
+    assert (own[::-1, ::-1] == moved).all()
+    assert own.std() > 10
     assert not (shown[0][1][name] == shown[1][1][name]).all()  # the run went on in between
     monkeypatch.setattr(session, "_accelerator", real)
     same = finetune(tmp_path / "same", transforms=["rot180", "hflip"], validation_steps=2)

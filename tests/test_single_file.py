@@ -279,7 +279,7 @@ def test_a_config_of_ones_own(tmp_path: Path, place: str) -> None:
     assert same(loaded, vae)
     assert loaded.config.scaling_factor == 0.7
     (tmp_path / "config.txt").write_text("no json")
-    with pytest.raises(InputError, match="is no config of an autoencoder"):
+    with pytest.raises(InputError, match="is not a config of an autoencoder"):
         equivae.load_vae(path, config=tmp_path / "config.txt")
 
 
@@ -392,17 +392,17 @@ def noted(vae: AutoencoderKL, folder: Path, config: Any) -> Path:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ([1, 2], "the config in its metadata is no config but a list"),
-        (3, "no config but a int"),
+        ([1, 2], "the config in its metadata is not a config but of type list"),
+        (3, "not a config but of type int"),
         ({"layers_per_block": -1}, "layers_per_block=-1"),
         ({"layers_per_block": 10**9}, "layers_per_block=1000000000"),
-        ({"block_out_channels": "many"}, "no list of widths"),
-        ({"block_out_channels": []}, "no list of widths"),
+        ({"block_out_channels": "many"}, "not a list of widths"),
+        ({"block_out_channels": []}, "not a list of widths"),
         ({"block_out_channels": [8, 2.5]}, r"block_out_channels\[1\]=2\.5"),
         ({"norm_num_groups": 0}, "norm_num_groups=0"),
         ({"norm_num_groups": 3}, "does not fit the config"),
-        ({"scaling_factor": "big"}, "no number to scale by"),
-        ({"scaling_factor": 0}, "no number to scale by"),
+        ({"scaling_factor": "big"}, "not a number to scale by"),
+        ({"scaling_factor": 0}, "not a number to scale by"),
         ({"down_block_types": ["Nonsense"] * 2}, "does not fit the config"),
         ({"_class_name": "Nonsense"}, "Nonsense has no single-file layout"),
         ({"_class_name": ["AutoencoderKL"]}, "has no single-file layout"),
@@ -485,7 +485,7 @@ def test_classes_without_a_layout(tmp_path: Path) -> None:
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     path = tmp_path / "vae.safetensors"
     path.write_text("mine")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         equivae.export_single_file(tiny_vae(), path)
     assert path.read_text() == "mine"
     equivae.export_single_file(tiny_vae(), path, overwrite=True)
@@ -600,6 +600,6 @@ def test_export_says_what_is_wrong(
     assert command(monkeypatch, *export, path) == 2
     assert command(monkeypatch, *export, tmp_path / "b.safetensors", "--dtype", "fp99") == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "is there already" in said
+    assert "already exists" in said
     assert "--dtype fp99 is unknown" in said
     assert [p.name for p in tmp_path.iterdir()] == ["vae.safetensors"]

@@ -287,7 +287,7 @@ def test_the_order_is_that_of_the_run(folder):
 
 def test_other_images_are_not_taken_for_those_of_the_run(folder):
     record = load_images(folder).record()
-    with pytest.raises(InputError, match="prepared otherwise than in the run"):
+    with pytest.raises(InputError, match="prepared differently from those of the run"):
         load_images(folder, resolution=4).restore(record)
     for name in ("1.png", "2.png"):
         (folder / name).unlink()

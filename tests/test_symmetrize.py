@@ -482,7 +482,7 @@ def test_the_cost_is_that_of_the_cells_that_are_encoded():
     ("arguments", "word"),
     [
         ({"group": "c3"}, "c2"),
-        ({"group": "rot90"}, "no group"),
+        ({"group": "rot90"}, "not a group"),
         ({"group": equivae.Group("own", (object(),))}, "flips or quarter turns"),
         ({"group": own_group("identity", "rot90")}, "rot90 after rot90 is rot180"),
         ({"group": own_group("rot180", "hflip")}, "identity is missing"),

@@ -262,6 +262,8 @@ def test_latent_consistency_by_hand() -> None:
 def test_gradients_reach_what_learns(name: str) -> None:
     options = {
         "perceptual": {"backbone": NETWORK, "layers": ("0",)},
+        "style": {"backbone": NETWORK, "layers": ("0",)},
+        "alignment": {"backbone": NETWORK, "layers": ("0",), "cosine_margin": 0.0},
         "adversarial": {"channels": 4, "depth": 1, "adaptive": False},
         "latent_std": {},
     }
@@ -373,7 +375,6 @@ UNSUITABLE = [
     ("kl", {"vae": Autoencoder(PoolAE())}, "has no posterior with a mean and a variance"),
     ("adversarial", {"train": "encoder"}, "teaches a decoder, which does not learn"),
     ("adversarial", {"batch": 1}, "needs two images in a batch, got one"),
-    ("adversarial", {"mixed_precision": "fp16"}, "cannot scale; use 'bf16'"),
     ("adversarial", {"example": noise(1, 3, 16, 16)}, "needs images of 24 pixels"),
     ("adversarial", {"sizes": [(16, 16)]}, "needs images of 24 pixels under every transform"),
     ("adversarial", {"example": noise(1, 1, 32, 32)}, "judges images of 3 channels"),

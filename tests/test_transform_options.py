@@ -109,7 +109,7 @@ def test_partners_that_are_no_rows_are_refused():
 
 @pytest.mark.parametrize("nonsense", [None, 5, 1.5])
 def test_what_is_no_list_of_transforms_is_refused(nonsense):
-    with pytest.raises(InputError, match="is no transform"):
+    with pytest.raises(InputError, match="is not a transform"):
         equivae.resolve_transforms(nonsense)
 
 

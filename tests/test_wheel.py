@@ -6,12 +6,13 @@ import os
 import re
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from doc_blocks import ROOT, load_script
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +87,18 @@ def test_it_works_without_the_repository(wheel: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_the_page_of_the_package_gets_absolute_links(monkeypatch):
+    names = ["hatchling", "hatchling.metadata", "hatchling.metadata.plugin"]
+    interface = types.ModuleType("hatchling.metadata.plugin.interface")
+    interface.MetadataHookInterface = object
+    for stub in [*map(types.ModuleType, names), interface]:
+        monkeypatch.setitem(sys.modules, stub.__name__, stub)
+    hook = load_script(ROOT / "hatch_build.py")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert hook.absolute(text, "") == text
+    page = hook.absolute(text, "https://host.example/owner/equivae")
+    assert re.findall(r"\]\((?!https?:|#)[^)]*\)", page) == []
+    assert "](https://host.example/owner/equivae/raw/main/docs/images/home.webp)" in page
+    assert "](https://host.example/owner/equivae/blob/main/CONTRIBUTING.md)" in page

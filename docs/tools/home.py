@@ -3,7 +3,7 @@
     python docs/tools/home.py --data DATA
 
 DATA holds `taef2`, a pretrained autoencoder, `photos` for the fit, and `kodak`, whose photographs are free of
-restrictions. Writes docs/images/home.jpg.
+restrictions. Writes docs/images/home.webp.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ TITLES = ("flipped photograph", "its latent, flipped and decoded", "with a fitte
 
 def main(
     data: Annotated[Path, typer.Option("--data", help="a folder with taef2, photos and kodak")],
-    output_file: Annotated[Path, typer.Option("--output_file", help="a JPEG")] = (
-        ROOT / "docs" / "images" / "home.jpg"
+    output_file: Annotated[Path, typer.Option("--output_file", help="a WebP")] = (
+        ROOT / "docs" / "images" / "home.webp"
     ),
     images: Annotated[int, typer.Option("--images", help="photographs for the fit")] = 96,
 ) -> None:
@@ -46,7 +46,7 @@ def main(
     kodak = equivae.data.load_images(data / "kodak", resolution=256)
     names = [Path(name).stem for name in kodak.names]
     view = equivae.Autoencoder(vae)
-    figure = Figure(figsize=(7.68, 7.98), dpi=100, facecolor="white")
+    figure = Figure(figsize=(7.68, 7.98), dpi=100, facecolor="none")
     axes = figure.subplots(len(SHOWN), len(TITLES), gridspec_kw={"wspace": 0.02, "hspace": 0.02})
     for row, name in zip(axes, SHOWN, strict=True):
         x = kodak[names.index(name)][None]
@@ -56,7 +56,7 @@ def main(
         for axis, picture in zip(row, seen, strict=True):
             _show(axis, picture)
     for axis, title in zip(axes[0], TITLES, strict=True):
-        axis.set_title(title, fontsize=10, color="#1f2328")
+        axis.set_title(title, fontsize=10, color="#7d848d")
     figure.subplots_adjust(left=0, right=1, bottom=0, top=0.965)
     figure.savefig(output_file, pil_kwargs={"quality": 88})
 

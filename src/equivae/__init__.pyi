@@ -24,6 +24,7 @@ from .autoencoder.scaling import scale_latents as scale_latents
 from .autoencoder.scaling import transform_latents as transform_latents
 from .autoencoder.scaling import unscale_latents as unscale_latents
 from .errors import InputError as InputError
+from .errors import LostProcessError as LostProcessError
 from .errors import NonFiniteLossError as NonFiniteLossError
 from .errors import RunInterrupted as RunInterrupted
 from .errors import UploadError as UploadError
@@ -41,10 +42,12 @@ from .operators import fit_preview as fit_preview
 from .operators import load_latent_op as load_latent_op
 from .reporting import Comparison as Comparison
 from .reporting import LatentAnalysis as LatentAnalysis
+from .reporting import Playground as Playground
 from .reporting import Report as Report
 from .reporting import analyze_latents as analyze_latents
 from .reporting import compare as compare
 from .reporting import evaluate as evaluate
+from .reporting import playground as playground
 from .symmetry import SymmetrizedVAE as SymmetrizedVAE
 from .symmetry import symmetrize as symmetrize
 from .training import FinetuneConfig as FinetuneConfig

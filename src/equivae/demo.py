@@ -14,21 +14,33 @@ import torch
 from torch import Tensor, nn
 
 from equivae import zoo
-from equivae.autoencoder import Autoencoder
+from equivae.autoencoder import Autoencoder, measuring
 from equivae.data import ImageDataset, dead_leaves, load_images
 from equivae.evaluation.metrics import MeasureOptions, measure
+from equivae.evaluation.roundtrip import reconstruct, reencode
 from equivae.files.writing import claim_folder, write_beside
 from equivae.operators import fit_latent_op
+from equivae.reporting.demo_page import demo_page
 from equivae.reporting.pictures import picture
 from equivae.symmetry import symmetrize
 from equivae.training import FinetuneResult, finetune
 from equivae.training.config import make_config
 from equivae.transforms import Transform, get_transform
+from equivae.units import psnr, unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Choice", "DemoResult", "demo", "finetune_fitted", "finetune_plain", "training_images"]
+__all__ = [
+    "PAGE",
+    "Choice",
+    "DemoResult",
+    "Ways",
+    "demo",
+    "finetune_fitted",
+    "finetune_plain",
+    "training_images",
+]
 
 TRAINING_IMAGES, RESOLUTION = 400, 64
 # The points that benchmarks/demo_frontier.py found best in the time.
@@ -48,7 +60,7 @@ FITTED: dict[str, Any] = {
     "distillation": 1.0,
 }
 SUBFOLDERS = ("fitted", "symmetrized", "fitted-finetuned", "finetuned")
-_CHOICES = "choices"
+PAGE, _CHOICES = "demo.html", "choices"
 
 
 @dataclass(frozen=True)
@@ -56,14 +68,16 @@ class Choice:
     """One way to an equivariant VAE, measured on the demo's photographs.
 
     Attributes:
-        name: `"untouched"`, `"fitted"`, `"symmetrized"`, `"fitted, fine-tuned"` or `"fine-tuned"`.
-        latent_op: what turns a latent: the plain move of the grid, or a fitted operator after it.
-        seconds: what it took, in wall time.
+        name: `"untouched"`, `"re-encoded"`, `"fitted"`, `"symmetrized"`, `"fitted, fine-tuned"` or
+            `"fine-tuned"`.
+        latent_op: what turns a latent: the plain move of the grid, a fitted operator after it, or none, where
+            the latent is decoded, and the turned picture encoded again.
+        seconds: what it took to make, in wall time.
         reconstruction_psnr: in dB.
         round_trip_psnr: under rot180, in dB.
         latents_stay_valid: whether the encoder is the untouched one, so that latents and diffusion
             models of the untouched VAE can still be used.
-        folder: where it lies in the demo's folder; `None` for the untouched one.
+        folder: where it lies in the demo's folder; `None` where nothing was made.
     """
 
     name: str
@@ -101,17 +115,26 @@ class DemoResult:
 
     def to_markdown(self) -> str:
         """The table of the choices."""
-        lines = [
-            "| | reconstruction | rot180 round trip | gap | seconds | latent op | old latents stay valid |",
-            "|---|---|---|---|---|---|---|",
+        head, *rows = self.table()
+        lines = [head, ["---"] * len(head), *rows]
+        return "".join(f"| {' | '.join(cells)} |\n".replace("|  |", "| |") for cells in lines)
+
+    def table(self) -> list[list[str]]:
+        """Its cells, the head first."""
+        head = ["", "reconstruction", "rot180 round trip", "gap", "seconds", "latent op"]
+        rows = [
+            [
+                one.name,
+                f"{one.reconstruction_psnr:.2f} dB",
+                f"{one.round_trip_psnr:.2f} dB",
+                f"{one.gap_db:.2f} dB",
+                f"{one.seconds:.0f}",
+                one.latent_op,
+                "yes" if one.latents_stay_valid else "no",
+            ]
+            for one in self.choices
         ]
-        for one in self.choices:
-            lines.append(
-                f"| {one.name} | {one.reconstruction_psnr:.2f} dB | {one.round_trip_psnr:.2f} dB | "
-                f"{one.gap_db:.2f} dB | {one.seconds:.0f} | {one.latent_op} | "
-                f"{'yes' if one.latents_stay_valid else 'no'} |"
-            )
-        return "\n".join(lines) + "\n"
+        return [[*head, "old latents stay valid"], *rows]
 
     def figure(self) -> Figure:
         """A photograph, and what each choice makes of its turned latent."""
@@ -125,11 +148,11 @@ def demo(
     max_train_steps: int | None = None,
     progress: bool = True,
 ) -> DemoResult:
-    """The embedded VAE under 180° rotation: untouched, fitted, symmetrized, fine-tuned from both starts.
+    """The embedded VAE under 180° rotation: fitted, symmetrized and fine-tuned, beside re-encoding.
 
     It learns from procedural images and is tested on photographs. Everything is written to the output
     folder: a VAE and a report in each of `fitted/`, `symmetrized/`, `fitted-finetuned/` and `finetuned/`,
-    and `choices.md`, `choices.json` and `choices.png` beside them.
+    and `demo.html`, `choices.md`, `choices.json` and `choices.png` beside them.
 
     Args:
         output_dir: a new or empty folder.
@@ -154,57 +177,88 @@ def demo(
         make_config(options.pop("recipe", "equivae"), options)
     steps = {**given, "progress": progress}
     folder = claim_folder(output_dir)
-    photographs, images = zoo.photographs(), training_images(seed)
-    vae, plain = zoo.load(), get_transform("rot180")
-    choices: list[Choice] = []
-    pictures: dict[str, Tensor] = {}
-
-    def add(
-        name: str, model: nn.Module, transform: Transform, seconds: float, valid: bool, where: str
-    ) -> None:
-        view, tested = Autoencoder(model), load_images(photographs)
-        metrics = measure(view, tested, [transform], MeasureOptions(ceiling=False, progress=False))
-        (panel,) = picture(view, tested, [(0, "")], [transform])
-        round_trip = metrics.transforms[transform.name].round_trip_psnr
-        latent_op = "fitted" if transform is not plain else "plain grid move"
-        choices.append(
-            Choice(
-                name,
-                latent_op,
-                seconds,
-                metrics.reconstruction_psnr,
-                round_trip,
-                valid,
-                where or None,
-            )
-        )
-        pictures[name] = panel.moved
-        pictures.setdefault("photograph", panel.original)
-
-    add("untouched", vae, plain, 0.0, True, "")
+    images, vae, plain = training_images(seed), zoo.load(), get_transform("rot180")
+    tested = Ways(zoo.photographs(), plain)
+    tested.add("untouched", vae, plain)
+    tested.add_reencoded(vae)
     fitted, seconds = _timed(
         lambda: fit_latent_op(vae, plain, images, seed=seed, progress=progress)
     )
     fitted.save(folder / "fitted")
-    add("fitted", vae, fitted, seconds, True, "fitted")
+    tested.add("fitted", vae, fitted, seconds, folder="fitted")
     made, seconds = _timed(
         lambda: symmetrize(vae, "c2", images=images, seed=seed, progress=progress)
     )
     made.save_pretrained(folder / "symmetrized")
-    add("symmetrized", made, plain, seconds, False, "symmetrized")
+    tested.add("symmetrized", made, plain, seconds, valid=False, folder="symmetrized")
     result, seconds = _timed(lambda: finetune_fitted(folder / "fitted-finetuned", **steps))
-    add("fitted, fine-tuned", result.vae, result.transforms[0], seconds, True, "fitted-finetuned")
+    trained = result.transforms[0]
+    tested.add("fitted, fine-tuned", result.vae, trained, seconds, folder="fitted-finetuned")
     result, seconds = _timed(lambda: finetune_plain(folder / "finetuned", **steps))
-    add("fine-tuned", result.vae, plain, seconds, False, "finetuned")
+    tested.add("fine-tuned", result.vae, plain, seconds, valid=False, folder="finetuned")
+    found = DemoResult(tested.choices, result, tested.pictures, tested.photograph)
+    _save(found, folder, seed)
+    return found
 
-    photograph = pictures.pop("photograph")
-    found = DemoResult(choices, result, pictures, photograph)
-    rows = [{**asdict(one), "gap_db": one.gap_db} for one in choices]
+
+class Ways:
+    """Every way, measured on the photographs, and what it makes of the first one's turned latent."""
+
+    def __init__(self, photographs: Tensor, plain: Transform) -> None:
+        self.images, self.plain = load_images(photographs), plain
+        self.choices: list[Choice] = []
+        self.pictures: dict[str, Tensor] = {}
+        self.photograph = unit(photographs[0])
+
+    def add(
+        self,
+        name: str,
+        model: nn.Module,
+        transform: Transform,
+        seconds: float = 0.0,
+        valid: bool = True,
+        folder: str | None = None,
+    ) -> None:
+        """Measure a VAE under a transform."""
+        view = Autoencoder(model)
+        metrics = measure(
+            view, self.images, [transform], MeasureOptions(ceiling=False, progress=False)
+        )
+        (panel,) = picture(view, self.images, [(0, "")], [transform])
+        trip = metrics.transforms[transform.name].round_trip_psnr
+        latent_op = "plain grid move" if transform is self.plain else "fitted"
+        reconstruction = metrics.reconstruction_psnr
+        self.choices.append(Choice(name, latent_op, seconds, reconstruction, trip, valid, folder))
+        self.pictures[name] = panel.moved
+
+    def add_reencoded(self, model: nn.Module) -> None:
+        """Measure what can be had without a latent op: decode, turn, encode."""
+        view, errors = Autoencoder(model), []
+        with measuring(model):
+            for i in range(len(self.images)):
+                batch = reconstruct(view, self.images[i][None])
+                decoded = view.decode(reencode(view, batch, self.plain)[0])
+                self.pictures.setdefault("re-encoded", unit(decoded)[0])
+                errors.append(
+                    float((unit(decoded) - self.plain.pixel(batch.plain)).square().mean())
+                )
+        reconstruction = self.choices[0].reconstruction_psnr
+        trip = psnr(sum(errors) / len(errors))
+        self.choices.append(Choice("re-encoded", "none", 0.0, reconstruction, trip, True, None))
+
+
+def _save(found: DemoResult, folder: Path, seed: int) -> None:
+    """The table, the picture and the page, beside the folders."""
+    rows = [{**asdict(one), "gap_db": one.gap_db} for one in found.choices]
     figure = found.figure()
     write_beside(folder / f"{_CHOICES}.png", lambda path: figure.savefig(path))
-    write_beside(folder / f"{_CHOICES}.json", lambda path: _write(path, json.dumps(rows, indent=1)))
-    write_beside(folder / f"{_CHOICES}.md", lambda path: _write(path, found.to_markdown()))
-    return found
+    texts = {
+        PAGE: demo_page(found.table(), _shown(found), SUBFOLDERS, {"seed": seed}),
+        f"{_CHOICES}.json": json.dumps(rows, indent=1),
+        f"{_CHOICES}.md": found.to_markdown(),
+    }
+    for name, text in texts.items():
+        write_beside(folder / name, lambda path, text=text: _write(path, text))  # type: ignore[misc]
 
 
 def training_images(seed: int = 0) -> ImageDataset:
@@ -248,14 +302,20 @@ def _timed(make: Callable[[], _Made]) -> tuple[_Made, float]:
     return made, round(time.perf_counter() - began, 1)
 
 
-def _draw(result: DemoResult) -> Figure:
-    from matplotlib.figure import Figure
-
+def _shown(result: DemoResult) -> list[tuple[str, Tensor, str]]:
+    """Title, picture and number of the photograph and of every way."""
     shown = [("the photograph turned", torch.rot90(result.photograph, 2, (-2, -1)), "")]
     for one in result.choices:
         below = f"{one.round_trip_psnr:.1f} dB"
         below += f" of {one.reconstruction_psnr:.1f} dB" if one.gap_db > 0.005 else ", no gap"
         shown.append((one.name, result.pictures[one.name], below))
+    return shown
+
+
+def _draw(result: DemoResult) -> Figure:
+    from matplotlib.figure import Figure
+
+    shown = _shown(result)
     figure = Figure(figsize=(2.5 * len(shown), 3.2), dpi=130, facecolor="white")
     for axis, (title, shot, below) in zip(figure.subplots(1, len(shown)), shown, strict=True):
         axis.imshow(shot.permute(1, 2, 0).numpy())

@@ -11,6 +11,7 @@ from equivae.secrets import redact
 __all__ = [
     "EmptyMaskError",
     "InputError",
+    "LostProcessError",
     "NonFiniteLossError",
     "RunInterrupted",
     "UnplacedError",
@@ -46,6 +47,10 @@ class NonFiniteLossError(RuntimeError):
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
         self.step = step
+
+
+class LostProcessError(RuntimeError):
+    """Another process of a run ended, so that this one cannot go on; that one says why."""
 
 
 class RunInterrupted(KeyboardInterrupt):

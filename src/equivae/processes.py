@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 
-from equivae.errors import InputError
+from equivae.errors import InputError, LostProcessError
 
-__all__ = ["gathered", "on_main_process", "process_state"]
+__all__ = ["gathered", "on_main_process", "process_state", "telling_of_lost_processes"]
+
+# What gloo and NCCL say where the other end is gone.
+_GONE = ("closed by peer", "reset by peer", "remote process exited", "communicator was aborted")
 
 Result = TypeVar("Result")
 
@@ -53,6 +57,21 @@ def on_main_process(action: Callable[[], Result]) -> Result | None:
 def gathered(value: Any) -> list[Any]:
     """The value of every process, on every process."""
     return list(gather_object([value]))
+
+
+@contextmanager
+def telling_of_lost_processes() -> Iterator[None]:
+    """Within it, `LostProcessError` in the place of a torn connection to a process that ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        several = process_state().num_processes > 1
+        if not (several and any(words in str(error) for words in _GONE)):
+            raise
+        raise LostProcessError(
+            f"another process of the run ended, and process {process_state().process_index} ends with it; "
+            "the error of that one says why. Go on with resume_from_checkpoint='latest'."
+        ) from None
 
 
 def _end_process_group() -> None:

@@ -72,7 +72,7 @@ def calls_of(module: nn.Module) -> Calls:
     for call in ("encode", "decode"):
         if not callable(getattr(module, call, None)):
             raise InputError(
-                f"{type(module).__name__} is no autoencoder: it has no `{call}` call. Pass a "
+                f"{type(module).__name__} is not an autoencoder: it has no `{call}` call. Pass a "
                 "diffusers autoencoder, or a module with `encode(images)` and `decode(latents)`; "
                 "for one whose calls have other names use equivae.register_adapter."
             )

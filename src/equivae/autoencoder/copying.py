@@ -85,7 +85,7 @@ def _require_independent(module: nn.Module, twin: nn.Module, names: list[str]) -
     kind = type(module).__name__
     listed = " and ".join(f"`{name}`" for name in dict.fromkeys(names))
     raise InputError(
-        f"{listed} of this {kind} was replaced on the instance by something that goes on using the "
+        f"{listed} of this {kind} was replaced on the instance by something that keeps using the "
         "instance's own weights, so that a copy of it could not learn; pass the VAE without it "
         f"(del vae.{names[0]}), or a module of your own around it."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ __all__ = [
     "evaluating",
     "measuring",
     "require_differentiable",
+    "whole_batches",
 ]
 
 _AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -116,3 +118,16 @@ def require_differentiable(module: nn.Module) -> None:
                 f"the weight {name} of {kind} was made under torch.inference_mode(), so that no gradient can "
                 "ever pass it; load the VAE outside of that, or pass a deep copy that was made outside."
             )
+
+
+@contextmanager
+def whole_batches(module: nn.Module) -> Iterator[bool]:
+    """Within it nothing slices its batches, which calls the same layers many times; gives whether it did."""
+    slicing: list[Any] = [part for part in module.modules() if getattr(part, "use_slicing", False)]
+    for part in slicing:
+        part.use_slicing = False
+    try:
+        yield bool(slicing)
+    finally:
+        for part in slicing:
+            part.use_slicing = True

@@ -218,7 +218,7 @@ def _at(
     if any(axis.step is None or axis.step != squares[-1].step for axis in squares):
         raise _Unsuitable(
             f"{name} maps {_by(shape[-2:])} pixels to {_by(latent.shape[-2:])} latent cells, "
-            "which is no whole factor."
+            "which is not a whole factor."
         )
     frames_first = layout == "video" and decoded.shape == (
         shape[0], shape[2], shape[1], *shape[3:]

@@ -163,8 +163,8 @@ def scale_latents(latents: Tensor, vae: nn.Module | Autoencoder) -> Tensor:
         vae: holds the numbers. A VAE that has none, or that scales in `encode` already, leaves the latents
             as they are; `register_latent_convention` teaches another convention.
 
-    Raises `InputError` for what is no tensor of floats, for another shape than the numbers are for, and for
-    a VAE from a single file that does not say which numbers are its own.
+    Raises `InputError` if latents are not a tensor of floats or do not fit the numbers, and for a VAE
+    from a single file that does not say which numbers are its own.
     """
     return _changed(latents, vae, "scale")
 

@@ -104,7 +104,7 @@ class AiToolkit(CacheFormat):
             raise InputError(
                 f"the name of {path} is not the hash of its metadata: it was written by a version of "
                 "ai-toolkit that "
-                "hashes something else, and a flipped file would not be found; let ai-toolkit cache anew."
+                "hashes something else, and a flipped file would not be found; let ai-toolkit cache again."
             )
         for flip in _FLIPS[op.move]:
             facts[flip] = True

@@ -97,7 +97,7 @@ def _folder(folder: str | Path) -> Path:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(
-            f"cache_dir {folder} is no folder; pass the folder that holds the cached latents."
+            f"cache_dir {folder} is not a folder; pass the folder that holds the cached latents."
         )
     return folder
 

@@ -153,7 +153,7 @@ def _latents(file: Npz, size: str) -> Tensor:
 def _factor(latents: Any, crop: Any) -> int | None:
     """Pixels per cell, by sd-scripts' crop: the resized image inside the latents' pixels, filling one side.
 
-    `None` for what is no power of two: a crop that another program measured in other pixels.
+    `None` for what is not a power of two: a crop that another program measured in other pixels.
     """
     left, top, right, bottom = crop.flatten().tolist() if crop.size == 4 else (0, 0, 0, 0)
     ratio = max((bottom - top) / latents.shape[-2], (right - left) / latents.shape[-1])

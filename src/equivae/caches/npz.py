@@ -128,7 +128,7 @@ class Npz:
 
     def _damaged(self, error: Exception) -> InputError:
         return InputError(
-            f"{self.path} is damaged ({first_line(error)}); let sd-scripts cache it anew."
+            f"{self.path} is damaged ({first_line(error)}); let sd-scripts cache it again."
         )
 
     def without(self, names: Iterable[str]) -> Npz:
@@ -199,8 +199,8 @@ def _read(path: Path, most: int) -> tuple[bytearray, int]:
 
 def _not_whole(path: Path, error: Exception) -> InputError:
     return InputError(
-        f"{path} is no whole .npz file ({first_line(error)}): it is damaged, or being written; remove it or "
-        "wait for the tool that writes it."
+        f"{path} is not a whole .npz file ({first_line(error)}): it is damaged, or being written; remove it "
+        "or wait for the tool that writes it."
     )
 
 

@@ -89,7 +89,7 @@ def check_statistics(samples: Sequence[Tensor], space: LatentSpace, scaled: bool
     found = powers[len(powers) // 2]
     if not math.isfinite(found):
         raise InputError(
-            "the cache holds values that are not finite (NaN or infinite); make it anew."
+            "the cache holds values that are not finite (NaN or infinite); create it again."
         )
     here, there = space.power(scaled), space.power(not scaled)
     if here is None or there is None:

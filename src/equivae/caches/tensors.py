@@ -56,7 +56,7 @@ class SafeFile:
             return safe_open(self.path, "pt")
         except (SafetensorError, OSError) as error:
             raise InputError(
-                f"{self.path} is no whole safetensors file ({first_line(error)}): it is damaged, or being "
+                f"{self.path} is not a whole safetensors file ({first_line(error)}): it is damaged, or being "
                 "written; "
                 "remove it or wait for the tool that writes it."
             ) from error

@@ -24,11 +24,13 @@ def demo(
     ] = None,
 ) -> None:
     """The embedded VAE under 180° rotation: fitted, symmetrized, fine-tuned; minutes on two CPU cores."""
+    from equivae.demo import PAGE
     from equivae.demo import demo as run
 
     check_claim(output_dir)
     console.print(
-        "The goal: a latent turned by 180° decodes to the image turned by 180°. Four ways to reach it."
+        "The goal: a latent turned by 180° decodes to the image turned by 180°. Four ways to reach it, "
+        "beside re-encoding."
     )
     result = run(output_dir, seed=seed, max_train_steps=max_train_steps)
     # Without lines, so that nothing is cut off in a terminal of 80.
@@ -49,3 +51,4 @@ def demo(
     console.print(table)
     console.print(f"Written to [bold]{plain(output_dir)}[/]: ", end="")
     console.print(", ".join(sorted(p.name for p in output_dir.iterdir())))
+    console.print(f"Open [bold]{plain(output_dir / PAGE)}[/] in a browser.")

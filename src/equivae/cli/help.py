@@ -34,6 +34,7 @@ _MODEL = (
     "baseline",
 )
 _IMAGES = (
+    "image",
     "train_data_dir",
     "data_dir",
     "dataset_name",
@@ -134,9 +135,11 @@ def _heading(name: str, of_a_finetune: bool) -> str:
 
 
 def _names(option: Any) -> str:
-    """`--resolution`, and `--[no_]use_ema` for a flag that can be given both ways."""
+    """`--resolution`; `--[no_]use_ema` or `--scaled/--unscaled` for a flag that can be given both ways."""
     if option.secondary_opts:
-        return f"--[no_]{option.opts[0].removeprefix('--')}"
+        name, opposite = option.opts[0], option.secondary_opts[0]
+        short = opposite.removeprefix("--no_") == name.removeprefix("--")
+        return f"--[no_]{name.removeprefix('--')}" if short else f"{name}/{opposite}"
     return ", ".join(option.opts)
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "images_from",
     "load_model",
     "number_or",
+    "numbers_of",
     "seeds_of",
     "transforms_of",
 ]
@@ -28,6 +29,18 @@ def number_or(name: str, value: str, word: str, number: str = "a whole number") 
     if value != word and not re.fullmatch("[0-9]{1,9}", value):
         raise InputError(f"{name} must be {number} or {word!r}, got {quoted(value)}.")
     return word if value == word else int(value)
+
+
+def numbers_of(name: str, text: str) -> tuple[float, ...]:
+    """Numbers with commas between them; none of them for `none`."""
+    if text == "none":
+        return ()
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"{name} must be numbers with commas between them, or 'none', got {quoted(text)}."
+        ) from None
 
 
 def transforms_of(transforms: str) -> list[str]:
@@ -45,7 +58,7 @@ def images_from(folder: Path | None, dataset: str | None, option: str) -> Path |
         )
     if folder is None:
         return str(dataset)
-    if not folder.exists():
+    if not folder.exists() and not set("*?[{") & set(str(folder)):  # a pattern of shards
         raise InputError(f"{option} {folder} does not exist; pass a folder of images.")
     return folder
 

@@ -55,9 +55,14 @@ def opt(
     *,
     range: Range | None = None,
     check: Callable[[str, Any], None] | None = None,
+    shown: str | bool = True,
 ) -> Any:
-    """`--name`, whose value is checked when it is read, before any work: see `equivae.options`."""
-    return typer.Option(f"--{name}", help=help, callback=_checked(name, range, check))
+    """`--name`, whose value is checked when it is read, before any work: see `equivae.options`.
+
+    `shown` is what the help says of the default where that is too long.
+    """
+    rules = _checked(name, range, check)
+    return typer.Option(f"--{name}", help=help, callback=rules, show_default=shown)
 
 
 def opt_of(options: type[Options], name: str) -> Any:

@@ -27,12 +27,14 @@ from equivae.cli.fit_group import fit_group
 from equivae.cli.fit_map import fit_map, fit_preview
 from equivae.cli.flip_cache import flip_cache
 from equivae.cli.help import Command, Commands
+from equivae.cli.playground import playground
 from equivae.cli.recipes import recipes
 from equivae.cli.symmetrize import symmetrize
 from equivae.cli.transforms import transforms
 from equivae.cli.words import as_options, shortened
 from equivae.errors import (
     InputError,
+    LostProcessError,
     NonFiniteLossError,
     RunInterrupted,
     UploadError,
@@ -74,7 +76,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, finetune, evaluate, compare, fit, symmetrize, export, transforms, recipes):
+for command in (
+    demo,
+    playground,
+    finetune,
+    evaluate,
+    compare,
+    fit,
+    symmetrize,
+    export,
+    transforms,
+    recipes,
+):
     app.command(cls=Command)(_passing_interrupts(command))
 app.command("flip-cache", cls=Command)(_passing_interrupts(flip_cache))
 app.command("fit-group", cls=Command)(_passing_interrupts(fit_group))
@@ -132,7 +145,7 @@ def _run() -> int:
         return _fail(error.format_message(), INPUT)
     except InputError as error:
         return _fail(str(error), INPUT)
-    except (NonFiniteLossError, UploadError, WriteError) as error:
+    except (LostProcessError, NonFiniteLossError, UploadError, WriteError) as error:
         return _fail(str(error), FAILED)
     except OSError as error:
         return _fail(_said_by_the_system(error), INPUT)

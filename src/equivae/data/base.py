@@ -5,8 +5,13 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from copy import copy
+from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
+
+from equivae.errors import InputError
 
 __all__ = ["Source", "digest"]
 
@@ -53,6 +58,17 @@ class Source(ABC):
     def sides(self, index: int) -> tuple[int, int] | None:
         """Height and width of an image, where they can be told without reading its pixels."""
         return None
+
+    def prepared_at(self, resolution: Any) -> Source:
+        """The same images, resized and cropped otherwise; `InputError` for a source that does neither."""
+        preparing = getattr(self, "_preparing", None)
+        if preparing is None:
+            raise InputError(
+                f"{type(self).__name__} does not resize its images; leave buckets out."
+            )
+        other = copy(self)
+        vars(other).update(_preparing=replace(preparing, resolution=resolution), _fingerprint=None)
+        return other
 
     def fingerprint(self) -> str:
         """A short digest of what is read: preparation, and the names and marks of all images, in order."""

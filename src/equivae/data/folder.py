@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import Image
 from torch import Tensor
 
 from equivae.data.base import Source
 from equivae.data.formats import find_plugins, missing_plugin
 from equivae.data.images import ImageDataset
 from equivae.data.names import display_name
-from equivae.data.preparing import Preparing
+from equivae.data.preparing import Preparing, sides_of
 from equivae.data.scan import Found, scan_folder
 from equivae.data.unreadable import UnreadableImage, why
 from equivae.data.verifying import find_unreadable
@@ -49,14 +49,7 @@ class FolderSource(Source):
             raise UnreadableImage.named(name, missing_plugin(name) or why(error)) from error
 
     def sides(self, index: int) -> tuple[int, int] | None:
-        find_plugins()
-        try:
-            with Image.open(self._root / self._files[index].path) as image:
-                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
-                width, height = image.size
-        except Exception:  # what cannot be opened is told of when it is read
-            return None
-        return (width, height) if turned else (height, width)
+        return sides_of(self._root / self._files[index].path)
 
     def size(self, count: int) -> int:
         """Bytes of the first so many files."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -13,8 +15,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from equivae.data.base import Source, digest
+from equivae.data.buckets import Buckets
 from equivae.data.draws import drawing, draws_anything
-from equivae.data.replacing import Losses, shared_zeros
+from equivae.data.replacing import Losses, filled_up, shared_zeros
 from equivae.data.restoring import Restored
 from equivae.data.unreadable import UnreadableImage
 from equivae.errors import InputError
@@ -99,6 +102,46 @@ class ImageDataset(Dataset[Tensor]):
         if not torch.isfinite(image).all():
             raise InputError(f"image {self._source.names[place]} holds NaN or infinite values.")
         return image
+
+    def take_together(self, indices: Sequence[int]) -> list[Tensor]:
+        """Images of one size; one that cannot be read is replaced by another one of these."""
+        found: list[Tensor | None] = []
+        first: UnreadableImage | None = None
+        for index in indices:
+            try:
+                found.append(self.read(index))
+            except UnreadableImage as error:
+                found.append(None)
+                first = first or error
+                if self._losses.note(self._places[index], error.reason):
+                    logger.warning("%s Another one of its batch stands in for it.", error)
+        whole = filled_up(found)
+        if whole is None:
+            raise UnreadableImage(f"{first} Nor can any other image of its batch.")
+        return whole
+
+    def prepared_at(self, resolution: int | Buckets) -> ImageDataset:
+        """The same images, resized and cropped otherwise."""
+        again = copy(self)
+        again._source = self._source.prepared_at(resolution)
+        return again
+
+    def all_sides(self) -> list[tuple[int, int]]:
+        """Height and width of every image before it is prepared, from its header where it has one."""
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(self._sides, range(len(self))))
+
+    def _sides(self, index: int) -> tuple[int, int]:
+        sides = self._source.sides(self._places[index])
+        if sides is not None:
+            return sides
+        place = self._places[index]
+        try:
+            with drawing(0, place):
+                height, width = self._source.prepared_at(None).read(place).shape[-2:]
+        except UnreadableImage:  # told of when it is its turn
+            return 1, 1
+        return int(height), int(width)
 
     def check_one_size(self) -> None:
         """Raise `InputError` if two images are known to have different sizes, before any of them is read."""

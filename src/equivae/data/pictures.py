@@ -11,9 +11,10 @@ from einops import rearrange
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from equivae.data.buckets import Buckets
 from equivae.data.unreadable import UnreadableImage
 
-__all__ = ["picture_to_tensor", "target_size"]
+__all__ = ["picture_to_tensor", "target_of", "target_size"]
 
 Colour = tuple[int, int, int]
 
@@ -32,13 +33,14 @@ _SIXTEEN_BITS = ("PNG", "PPM", "JPEG2000")  # whose mode "I" is 16 bits, not a g
 
 
 def picture_to_tensor(
-    image: Image.Image, resolution: int | None, channels: int, background: Colour
+    image: Image.Image, resolution: int | Buckets | None, channels: int, background: Colour
 ) -> Tensor:
     """A float32 tensor `(channels, H, W)` in [-1, 1]; `UnreadableImage` for a mode that has no shades here.
 
     Args:
         image: of any mode of Pillow's; 16-bit and float ones keep all their shades.
-        resolution: side of the centre crop after the resize, or `None` to keep the size.
+        resolution: side of the centre crop after the resize, or buckets, of which it gets the one nearest to
+            its shape, or `None` to keep the size.
         channels: 3 or 1.
         background: what shows through where the picture is transparent, as 8-bit RGB.
     """
@@ -63,10 +65,19 @@ def picture_to_tensor(
     return rearrange(tensor, "h w c -> c h w").div(127.5).sub(1).contiguous()
 
 
-def target_size(size: Sequence[int], resolution: int) -> tuple[int, int]:
-    """Both sides after the short one became the resolution."""
-    scale = resolution / min(size)
-    first, second = (max(resolution, round(side * scale)) for side in size)
+def target_of(height: int, width: int, resolution: int | Buckets) -> tuple[int, int]:
+    """What a picture is cropped to: height and width."""
+    if isinstance(resolution, Buckets):
+        return resolution.of(height, width)
+    return resolution, resolution
+
+
+def target_size(size: Sequence[int], target: Sequence[int]) -> tuple[int, int]:
+    """Both sides after the resize, just so large that the target can be cut from them."""
+    scale = max(wanted / side for side, wanted in zip(size, target, strict=True))
+    first, second = (
+        max(wanted, round(side * scale)) for side, wanted in zip(size, target, strict=True)
+    )
     return first, second
 
 
@@ -145,18 +156,19 @@ def _luma(colour: Colour) -> float:
     return float(np.dot(colour, (0.299, 0.587, 0.114)))
 
 
-def _fit(image: Image.Image, resolution: int | None) -> Image.Image:
-    """The short side resized to the resolution (bicubic, anti-aliased), the centre cropped."""
+def _fit(image: Image.Image, resolution: int | Buckets | None) -> Image.Image:
+    """Resized to cover the target (bicubic, anti-aliased), the centre cropped."""
     if resolution is None:
         return image
-    width, height = target_size(image.size, resolution)
-    left, top = (width - resolution) // 2, (height - resolution) // 2
+    rows, columns = target_of(image.height, image.width, resolution)
+    width, height = target_size(image.size, (columns, rows))
+    left, top = (width - columns) // 2, (height - rows) // 2
     if width * height > WHOLE_PIXELS:
         across, down = image.width / width, image.height / height
-        right = min(image.width, (left + resolution) * across)
-        bottom = min(image.height, (top + resolution) * down)
+        right = min(image.width, (left + columns) * across)
+        bottom = min(image.height, (top + rows) * down)
         box = (left * across, top * down, right, bottom)
-        return image.resize((resolution, resolution), Image.Resampling.BICUBIC, box=box)
+        return image.resize((columns, rows), Image.Resampling.BICUBIC, box=box)
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return image.crop((left, top, left + resolution, top + resolution))
+    return image.crop((left, top, left + columns, top + rows))

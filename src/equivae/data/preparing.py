@@ -10,16 +10,17 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageColor
+from PIL import ExifTags, Image, ImageColor
 from torch import Tensor
 
+from equivae.data.buckets import Buckets
 from equivae.data.formats import find_plugins, missing_plugin
 from equivae.data.pictures import Colour, picture_to_tensor
 from equivae.data.resizing import imagenet_crop, resize_and_crop
 from equivae.data.unreadable import UnreadableImage, why
 from equivae.errors import InputError
 
-__all__ = ["IMAGE_KEYS", "Preparing", "Resize", "parse_colour"]
+__all__ = ["IMAGE_KEYS", "Preparing", "Resize", "parse_colour", "sides_of"]
 
 Resize = Literal["bicubic", "imagenet"]
 IMAGE_KEYS = ("pixel_values", "image", "images", "img", "jpg", "jpeg", "png", "webp")
@@ -33,7 +34,7 @@ def parse_colour(background: str | tuple[int, int, int]) -> Colour:
         red, green, blue = (int(value) for value in found)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"background={background!r} is no colour; pass a name such as 'white', '#rrggbb' or three "
+            f"background={background!r} is not a colour; pass a name such as 'white', '#rrggbb' or three "
             "numbers from 0 to 255."
         ) from error
     if not all(0 <= value <= 255 for value in (red, green, blue)):
@@ -46,14 +47,14 @@ class Preparing:
     """How items become tensors `(channels, R, R)` in [-1, 1].
 
     Args:
-        resolution: side after the resize and the centre crop, or `None`.
+        resolution: side after the resize and the centre crop, or buckets in its place, or `None`.
         channels: 3 or 1 (tensors may have another number).
         background: what shows through transparent pictures, 8-bit RGB.
         column: the key of the image in items that are dictionaries; found if `None`.
         resize: `"bicubic"`, or `"imagenet"` for `imagenet_crop`.
     """
 
-    resolution: int | None = None
+    resolution: int | Buckets | None = None
     channels: int = 3
     background: Colour = (255, 255, 255)
     column: str | None = None
@@ -112,7 +113,7 @@ class Preparing:
 
     def _picture(self, image: Image.Image, name: str) -> Tensor:
         try:
-            if self.resize == "imagenet" and self.resolution is not None:
+            if self.resize == "imagenet" and isinstance(self.resolution, int):
                 whole = picture_to_tensor(image, None, self.channels, self.background)
                 return imagenet_crop(whole, self.resolution)
             return picture_to_tensor(image, self.resolution, self.channels, self.background)
@@ -149,8 +150,21 @@ class Preparing:
             return image
         if image.ndim == 2:
             raise InputError(f"{name} is audio, which has no resolution; leave resolution out.")
-        fitted = imagenet_crop if self.resize == "imagenet" else resize_and_crop
-        return fitted(image, self.resolution)
+        if self.resize == "imagenet" and isinstance(self.resolution, int):
+            return imagenet_crop(image, self.resolution)
+        return resize_and_crop(image, self.resolution)
+
+
+def sides_of(file: bytes | os.PathLike[str]) -> tuple[int, int] | None:
+    """Height and width of an encoded picture as it is shown, by its header; `None` where it has no such."""
+    find_plugins()
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else Path(file)) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
+            width, height = image.size
+    except Exception:  # what cannot be opened is told of when it is read
+        return None
+    return (width, height) if turned else (height, width)
 
 
 def _of_array(array: np.ndarray, channels: int, planes_first: bool | None = None) -> Any:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 
-__all__ = ["Losses"]
+__all__ = ["Losses", "filled_up", "shared_zeros"]
+
+Item = TypeVar("Item")
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +35,18 @@ class Losses:
 
     def reason(self, place: int) -> str:
         return self._reasons.get(place, "a worker process could not read it")
+
+
+def filled_up(items: Sequence[Item | None]) -> list[Item] | None:
+    """What is missing replaced by what comes next, around the end; `None` where everything is missing."""
+    count, found = len(items), list[Item]()
+    for place in range(count):
+        ahead = (items[(place + step) % count] for step in range(count))
+        item = next((one for one in ahead if one is not None), None)
+        if item is None:
+            return None
+        found.append(item)
+    return found
 
 
 def shared_zeros(count: int, dtype: torch.dtype) -> torch.Tensor:

@@ -6,31 +6,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equivae.data.pictures import WHOLE_PIXELS, target_size
+from equivae.data.buckets import Buckets
+from equivae.data.pictures import WHOLE_PIXELS, target_of, target_size
 
 __all__ = ["imagenet_crop", "resize_and_crop"]
 
 
-def resize_and_crop(image: Tensor, resolution: int) -> Tensor:
+def resize_and_crop(image: Tensor, resolution: int | Buckets) -> Tensor:
     """Resize the short side of `(C, H, W)` to `resolution` (bicubic, anti-aliased), crop the centre.
 
-    Of a video `(C, T, H, W)` every frame.
+    With buckets, to cover the one nearest to its shape. Of a video `(C, T, H, W)` every frame.
     """
     if image.ndim == 4:
         return torch.stack([resize_and_crop(frame, resolution) for frame in image.unbind(1)], 1)
-    sides = tuple(image.shape[-2:])
-    size = target_size(sides, resolution)
-    top, left = ((side - resolution) // 2 for side in size)
+    height, width = sides = tuple(image.shape[-2:])
+    target = target_of(height, width, resolution)
+    size = target_size(sides, target)
+    top, left = ((side - wanted) // 2 for side, wanted in zip(size, target, strict=True))
     if size[0] * size[1] > WHOLE_PIXELS:
-        first_row, rows = _weights(sides[0], size[0], top, resolution)
-        first_column, columns = _weights(sides[1], size[1], left, resolution)
+        first_row, rows = _weights(sides[0], size[0], top, target[0])
+        first_column, columns = _weights(sides[1], size[1], left, target[1])
         image = image[:, first_row : first_row + rows.shape[1]]
         image = image[..., first_column : first_column + columns.shape[1]]
         return (rows.to(image) @ image @ columns.T.to(image)).clamp(-1, 1)
-    if resolution != min(sides):
+    if size != sides:
         image = F.interpolate(image[None], list(size), mode="bicubic", antialias=True)[0]
         image = image.clamp(-1, 1)
-    return image[:, top : top + resolution, left : left + resolution]
+    return image[:, top : top + target[0], left : left + target[1]]
 
 
 def imagenet_crop(image: Tensor, resolution: int) -> Tensor:

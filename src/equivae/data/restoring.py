@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 from torch import Tensor
@@ -25,7 +26,7 @@ class Restored(Source):
         self._source, self.draws, self._about = source, source.draws, str(record["about"])
         if self._about != source.about():
             raise InputError(
-                f"the images are prepared otherwise than in the run ({source.about()!r}, it had "
+                f"the images are prepared differently from those of the run ({source.about()!r}, it had "
                 f"{self._about!r}); give the options of that run."
             )
         self.names = [name for name, _ in record["images"]]
@@ -68,6 +69,15 @@ class Restored(Source):
             why = self._why.get(name, "it is gone since the run began")
             raise UnreadableImage.named(name, why)
         return self._source.read(place)
+
+    def sides(self, index: int) -> tuple[int, int] | None:
+        place = self._places[index]
+        return None if place is None else self._source.sides(place)
+
+    def prepared_at(self, resolution: Any) -> Source:
+        other = copy(self)
+        other._source = self._source.prepared_at(resolution)
+        return other
 
     def about(self) -> str:
         return self._about

@@ -24,6 +24,8 @@ from equivae.data.items import ItemSource, PreparedAgain
 from equivae.data.names import display_name
 from equivae.data.preparing import Preparing, Resize, parse_colour
 from equivae.data.resizing import resize_and_crop
+from equivae.data.shards import open_shards
+from equivae.data.streaming import ImageStream
 from equivae.data.tables import TableSource, choose_split, hub_rows, is_table, rows_of_path
 from equivae.data.tensors import TensorSource
 from equivae.data.verifying import find_unreadable
@@ -32,7 +34,14 @@ from equivae.errors import InputError
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["ImageDataset", "ImagesLike", "collate", "load_images", "resize_and_crop"]
+__all__ = [
+    "ImageDataset",
+    "ImagesLike",
+    "collate",
+    "load_images",
+    "load_stream",
+    "resize_and_crop",
+]
 
 ImagesLike = Union[
     Tensor,
@@ -40,6 +49,7 @@ ImagesLike = Union[
     Path,
     "datasets.Dataset",
     "datasets.DatasetDict",
+    "datasets.IterableDataset",
     Dataset[Any],
     "DataLoader[Any]",
     Sequence[Any],
@@ -59,6 +69,7 @@ def load_images(
     verify: bool | None = None,
     progress: bool = True,
     resize: Resize = "bicubic",
+    streaming: bool = False,
 ) -> ImageDataset:
     """An `ImageDataset` from any source.
 
@@ -68,7 +79,9 @@ def load_images(
             memory, saved to disk, as parquet or arrow files, or the name of one on the hub; a torch
             `Dataset` or `DataLoader` (its dataset is taken) whose items are tensors `(C, H, W)` in [-1, 1]
             (or `(C, T, H, W)`, or `(C, T)`), 8-bit arrays, PIL images, paths, dictionaries with one of those
-            under `pixel_values` or `image`, or tuples that begin with one; a list of those; or a `Source`.
+            under `pixel_values` or `image`, or tuples that begin with one; a list of those; a `Source`; or,
+            with `max_samples`, a stream: a `datasets.IterableDataset` or webdataset shards (`.tar`), by file,
+            folder, pattern or address.
         resolution: side of the images after resizing and the centre crop. `None` keeps every image as
             it is, which needs all of them to have one size.
         channels: 3 for colour, 1 for grey.
@@ -83,6 +96,8 @@ def load_images(
         progress: show a bar when that takes longer than two seconds.
         resize: `"bicubic"`, anti-aliased; or `"imagenet"`, what torchvision's `Resize` and `CenterCrop` make
             of a tensor: bilinear, anti-aliased.
+        streaming: read parquet files or a data set of the hub from the start up to `max_samples`, instead of
+            as a whole; `.tar` shards are always read so.
 
     Raises `InputError` when there is no image, with the reason. Warns when images lie in [0, 1].
 
@@ -101,6 +116,14 @@ def load_images(
     preparing = Preparing(resolution, channels, parse_colour(background), image_column, resize)
     if isinstance(source, DataLoader):
         source = source.dataset
+    shards = open_shards(source, split=split, streaming=streaming, column=image_column)
+    if shards is not None:
+        if max_samples is None:
+            raise InputError(
+                "the images are a stream, whose end is not known; say with max_samples how many of them are "
+                "taken into memory."
+            )
+        return ImageStream(shards, preparing).first(max_samples)
     rows = _rows(source, split)
     if isinstance(rows, Path):
         dataset = open_folder(
@@ -117,6 +140,32 @@ def load_images(
     if max_samples is not None and max_samples < len(dataset):
         dataset = dataset.subset(range(max_samples))
     return dataset
+
+
+def load_stream(
+    source: ImagesLike,
+    *,
+    resolution: int | None = None,
+    channels: int = 3,
+    image_column: str | None = None,
+    split: str = "train",
+    background: str | tuple[int, int, int] = "white",
+    resize: Resize = "bicubic",
+    streaming: bool = False,
+    shuffle_buffer: int = 1000,
+    seed: int = 0,
+) -> ImageStream | None:
+    """An `ImageStream` from what streams, `None` for any other source; arguments as those of `load_images`.
+
+    Args of its own:
+        shuffle_buffer: images that are shuffled together.
+        seed: of the shuffling.
+    """
+    shards = open_shards(source, split=split, streaming=streaming, column=image_column)
+    if shards is None:
+        return None
+    preparing = Preparing(resolution, channels, parse_colour(background), image_column, resize)
+    return ImageStream(shards, preparing, shuffle_buffer=shuffle_buffer, seed=seed)
 
 
 def collate(items: Sequence[Any]) -> Any:
@@ -161,7 +210,8 @@ def _rows(source: Any, split: str) -> Any:
     ):
         raise InputError(
             f"{type(source).__name__} cannot be read by position; pass a map-style dataset (with "
-            "`__len__` and `__getitem__`), a folder or a tensor."
+            "`__len__` and `__getitem__`), a folder or a tensor, or wrap it in a datasets.IterableDataset, "
+            "which streams."
         )
     return source
 

@@ -12,12 +12,20 @@ import numpy as np
 from equivae.data.draws import drawing
 from equivae.data.items import ItemSource
 from equivae.data.names import display_name
-from equivae.data.preparing import IMAGE_KEYS, Preparing
+from equivae.data.preparing import IMAGE_KEYS, Preparing, sides_of
 from equivae.data.rules import split_of
 from equivae.data.unreadable import UnreadableImage, why
 from equivae.errors import InputError, first_line
 
-__all__ = ["TableSource", "choose_split", "hub_rows", "is_table", "rows_of_path"]
+__all__ = [
+    "TableSource",
+    "choose_split",
+    "files_by_split",
+    "hub_rows",
+    "image_column",
+    "is_table",
+    "rows_of_path",
+]
 
 _NAMES = ("image", *(name for name in IMAGE_KEYS if name != "image"))
 
@@ -30,7 +38,7 @@ class TableSource(ItemSource):
         self._column: str | None = None
         self._size = getattr(getattr(rows, "data", None), "nbytes", 0)
         if not self.transformed:
-            self._column = _image_column(rows, preparing.column)
+            self._column = image_column(rows, preparing.column)
             rows = _encoded(rows, self._column)
         elif preparing.column is not None and len(rows):
             _check_key(rows, preparing.column)
@@ -65,6 +73,15 @@ class TableSource(ItemSource):
     def size(self) -> float:
         """Bytes of the table; infinite where reading a row runs a function of the user's."""
         return math.inf if self.transformed else self._size
+
+    def sides(self, index: int) -> tuple[int, int] | None:
+        if self.transformed:
+            return None
+        try:
+            item = self._preparing.find(self.item(index), self.names[index])
+        except UnreadableImage:
+            return None
+        return sides_of(item) if isinstance(item, (bytes, Path)) else None
 
     def about(self) -> str:
         return f"table {self._column} {self._preparing}"
@@ -105,7 +122,7 @@ def hub_rows(name: str, split: str) -> Any:
 
 
 def rows_of_path(path: Path, split: str) -> Any | None:
-    """The rows of a file or folder that is no folder of pictures: saved to disk, parquet or arrow."""
+    """The rows of a file or folder that is not a folder of pictures: saved to disk, parquet or arrow."""
     import datasets
 
     saved = (path / "dataset_dict.json").is_file()
@@ -116,7 +133,7 @@ def rows_of_path(path: Path, split: str) -> Any | None:
         elif path.suffix == ".arrow" and path.is_file():
             rows = datasets.Dataset.from_file(str(path))
         else:
-            files = _parquet_files(path)
+            files = files_by_split(path, ".parquet")
             if not files:
                 return None
             wanted = choose_split(files, "train" if path.is_file() else split)
@@ -130,12 +147,12 @@ def rows_of_path(path: Path, split: str) -> Any | None:
     return choose_split(rows, split) if isinstance(rows, Mapping) else rows
 
 
-def _parquet_files(path: Path) -> dict[str, list[str]]:
-    """Split to files; files that name no split are for training."""
+def files_by_split(path: Path, suffix: str) -> dict[str, list[str]]:
+    """Split to files of a suffix; those that name no split are for training."""
     if path.is_file():
-        return {"train": [str(path)]} if path.suffix == ".parquet" else {}
+        return {"train": [str(path)]} if path.suffix == suffix else {}
     found: dict[str, list[str]] = {}
-    for file in sorted(path.rglob("*.parquet")):
+    for file in sorted(path.rglob(f"*{suffix}")):
         inside = file.relative_to(path)
         if file.name != "metadata.parquet" and not any(p.startswith(".") for p in inside.parts):
             named = PurePath(inside.parent / inside.stem / "x").as_posix()
@@ -143,7 +160,8 @@ def _parquet_files(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def _image_column(rows: Any, wanted: str | None) -> str:
+def image_column(rows: Any, wanted: str | None) -> str:
+    """The column of the images of rows with named columns; `InputError` where it cannot be told."""
     columns: Sequence[str] = rows.column_names
     if wanted is not None:
         if wanted not in columns:
@@ -201,7 +219,7 @@ def _check_key(rows: Any, wanted: str) -> None:
 
 
 def _arrow_marks(rows: Any, column: str) -> list[str] | None:
-    """From the offsets of the arrow table; `None` for what is no column of encoded pictures."""
+    """From the offsets of the arrow table; `None` for what is not a column of encoded pictures."""
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.compute as pc  # type: ignore[import-untyped]
 

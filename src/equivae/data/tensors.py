@@ -36,6 +36,10 @@ class TensorSource(Source):
         """The image before it is prepared."""
         return self._images[index]
 
+    def sides(self, index: int) -> tuple[int, int] | None:
+        height, width = self._images.shape[-2:]
+        return int(height), int(width)
+
     def about(self) -> str:
         return f"tensor {replace(self._preparing, column=None)}"
 

@@ -141,17 +141,17 @@ def recommend(reconstruction: float, grid: float, fitted: float, kernel_size: in
     size = f"{kernel_size}x{kernel_size}"
     if reconstruction - grid <= _CLOSE_DB:
         return (
-            f"the plain grid move decodes within {max(0.0, reconstruction - grid):.1f} dB of a "
+            f"the plain latent op decodes within {max(0.0, reconstruction - grid):.1f} dB of a "
             "reconstruction, nothing is needed."
         )
     gap = f"{max(0.0, reconstruction - fitted):.1f} dB below a reconstruction"
-    plain = f"the plain grid move is {reconstruction - grid:.1f} dB below"
+    plain = f"the plain latent op is {reconstruction - grid:.1f} dB below"
     if reconstruction - fitted <= _CLOSE_DB:
         return f"a fitted {size} operator is enough, {gap} ({plain})."
     if reconstruction - fitted <= _NEAR_DB:
         return (
             f"a fitted {size} operator is {gap} ({plain}); fine-tune decoder and operator from it, or "
-            "symmetrize for exactness under the plain move."
+            "symmetrize for exactness under the plain latent op."
         )
     return (
         f"a fitted {size} operator is {gap} ({plain}), too far to start from; symmetrize, or fine-tune "

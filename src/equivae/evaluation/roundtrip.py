@@ -113,7 +113,7 @@ def fix_draws(
     vae: Autoencoder, transform: Transform, batch: Reconstruction, seed: int
 ) -> tuple[Transform, bool]:
     """The transform at the VAE's factor with its parameters drawn, and whether anything was drawn."""
-    at = vae.place(transform)
+    at = vae.place(transform).at_step(seed)
     drawn = at.draw(batch.x.shape[0], torch.Generator().manual_seed(seed))
     return drawn, drawn is not at
 

@@ -86,7 +86,7 @@ def export_single_file(
     ops = known.op_files()
     beside = ops_beside(path)
     if ops and beside.exists() and not overwrite:
-        raise InputError(f"{beside} is there already; choose another name, or pass overwrite=True.")
+        raise InputError(f"{beside} already exists; choose another name, or pass overwrite=True.")
     with uncompiled(vae) as plain:
         name, layout = _layout(plain)
         config: Any = dict(plain.config)  # type: ignore[arg-type]
@@ -124,7 +124,7 @@ def check_export(
     if path.is_dir():
         raise InputError(f"the exported file {path} is a folder; choose another name.")
     if path.exists() and not overwrite:
-        raise InputError(f"{path} is there already; choose another name, or pass overwrite=True.")
+        raise InputError(f"{path} already exists; choose another name, or pass overwrite=True.")
     _dtype(dtype)
     if family is not None and family not in FAMILIES:
         raise InputError(f"family={family!r} is unknown.{did_you_mean(family, FAMILIES)}")
@@ -235,12 +235,12 @@ def _write_ops(ops: dict[str, Path], beside: Path, names: tuple[str, ...]) -> No
         write_beside(folder / file.name, lambda path, c=content: path.write_bytes(c))  # type: ignore[misc]
     if names:
         lost = sorted({*names} - {*ops})
-        where = f"they are in {beside}" if ops else "their files are not beside it any more"
+        where = f"they are in {beside}" if ops else "their files are no longer beside it"
         if ops and lost:
             where += f", but for {', '.join(lost)}"
         warnings.warn(
-            f"this VAE was fine-tuned for fitted latent ops ({', '.join(names)}): the plain move of its "
-            f"latents is not what it learned; apply these, {where}.",
+            f"this VAE was fine-tuned for fitted latent ops ({', '.join(names)}): it has not "
+            f"learned the plain latent op; apply these, {where}.",
             stacklevel=3,
         )
 

@@ -34,7 +34,7 @@ def check_config(config: Any, shapes: Shapes, what: str) -> dict[str, Any]:
         what: the config, in words.
     """
     if not isinstance(config, dict):
-        raise InputError(f"{what} is no config but a {type(config).__name__}")
+        raise InputError(f"{what} is not a config but of type {type(config).__name__}")
     if not isinstance(config.get("_class_name"), str) or config["_class_name"] not in LAYOUTS:
         return config
     widest = max((side for shape in shapes.values() for side in shape), default=0)
@@ -50,7 +50,7 @@ def check_config(config: Any, shapes: Shapes, what: str) -> dict[str, Any]:
             or not math.isfinite(value)
             or (name == "scaling_factor" and value <= 0)
         ):
-            raise InputError(f"{what} says {name}={value!r}, which is no number to scale by")
+            raise InputError(f"{what} says {name}={value!r}, which is not a number to scale by")
     return config
 
 
@@ -67,5 +67,5 @@ def _numbers(config: dict[str, Any], weights: int, what: str) -> Iterator[tuple[
         if name not in config or widths is None:
             continue
         if not isinstance(widths, (list, tuple)) or not 0 < len(widths) <= max(weights, 1):
-            raise InputError(f"{what} says {name}={widths!r}, which is no list of widths")
+            raise InputError(f"{what} says {name}={widths!r}, which is not a list of widths")
         yield from ((f"{name}[{i}]", width) for i, width in enumerate(widths))

@@ -151,7 +151,7 @@ def _load_pretrained(name: str, is_folder: bool, options: dict[str, Any]) -> nn.
                 cls = getattr(diffusers, str(config.get("_class_name")), None)
                 if cls is None or not (hasattr(cls, "encode") and hasattr(cls, "decode")):
                     raise InputError(
-                        f"{name} is no autoencoder: its config names {config.get('_class_name')!r}."
+                        f"{name} is not an autoencoder: its config names {config.get('_class_name')!r}."
                     )
                 loaded, info = cls.from_pretrained(
                     name, use_safetensors=True, output_loading_info=True, **place, **options

@@ -54,7 +54,9 @@ def load_single_file(path: Path, options: dict[str, Any]) -> nn.Module:
     if not path.is_file():
         raise InputError(f"there is no file {path}.")
     if not is_single_file(path):
-        raise InputError(f"{path} is no .safetensors file, the only kind of weights that is read.")
+        raise InputError(
+            f"{path} is not a .safetensors file, the only kind of weights that is read."
+        )
     given = None if asked is None else _config_asked_for(asked)
     try:
         weights, evidence = _read(path)
@@ -275,5 +277,7 @@ def _json(path: Path) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise InputError(f"{path} is no config of an autoencoder; pass a config.json of diffusers.")
+        raise InputError(
+            f"{path} is not a config of an autoencoder; pass a config.json of diffusers."
+        )
     return content

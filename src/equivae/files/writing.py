@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -37,6 +38,7 @@ __all__ = [
     "write_with_mode",
 ]
 
+_AT_WORKING_FOLDER = -100  # what a relative path is relative to
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # of file systems that cannot
 _TEXTS = frozenset({".csv", ".html", ".json", ".jsonl", ".md", ".svg", ".txt", ".yaml", ".yml"})
 _LONGEST_NAME = (
@@ -88,7 +90,7 @@ def claim_folder(folder: str | Path, *, ours: Collection[str] = ()) -> Path:
 
     What a killed `write_beside` or `write_folder_beside` left behind is ours as well.
 
-    Raises `InputError` if it holds other files, is no folder, or cannot be made or written to.
+    Raises `InputError` if it holds other files, is not a folder, or cannot be made or written to.
     """
     folder = Path(folder)
     check_claim(folder, ours=ours)
@@ -246,20 +248,42 @@ def write_folder_beside(path: Path, write: Callable[[Path], None]) -> None:
     temporary = partial_folder(path)
     with _one_sentence(path):
         _fill(temporary, write)
-        if path.exists():
-            old = path.with_name(f".{path.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            path.replace(old)
-            try:
-                temporary.replace(path)
-            except OSError:
-                old.replace(path)
-                raise
-            _sync(path.parent)
-            shutil.rmtree(old)
-        else:
-            temporary.replace(path)
-            _sync(path.parent)
+        _put(temporary, path)
+
+
+def _put(new: Path, path: Path) -> None:
+    """Rename a folder to a name that another folder may have; that one is removed afterwards.
+
+    Where the system can exchange two names there is a folder under this one at every moment. Elsewhere a
+    kill between two renames leaves it beside, and `clear_leftovers` puts it back.
+    """
+    if not path.exists():
+        new.replace(path)
+        _sync(path.parent)
+    elif _exchanged(new, path):
+        _sync(path.parent)
+        shutil.rmtree(new)
+    else:
+        old = path.with_name(f".{path.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        path.replace(old)
+        try:
+            new.replace(path)
+        except BaseException:
+            old.replace(path)
+            raise
+        _sync(path.parent)
+        shutil.rmtree(old)
+
+
+def _exchanged(a: Path, b: Path) -> bool:
+    """Exchange two names in one step, if the system and the file system can: Linux's `renameat2`."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    done: int = rename(_AT_WORKING_FOLDER, os.fsencode(a), _AT_WORKING_FOLDER, os.fsencode(b), 2)
+    return done == 0
 
 
 def remove_folder(path: Path) -> None:
@@ -283,11 +307,7 @@ def write_files_beside(folder: Path, write: Callable[[Path], None]) -> None:
         for path in sorted(temporary.iterdir()):
             target = folder / path.name
             if target.is_dir() and path.is_dir():  # no folder is renamed over a full one
-                old = target.with_name(f".{target.name}.old")
-                shutil.rmtree(old, ignore_errors=True)
-                target.replace(old)
-                path.replace(target)
-                shutil.rmtree(old)
+                _put(path, target)
             else:
                 path.replace(target)
         temporary.rmdir()

@@ -1,6 +1,7 @@
 """Objectives around any autoencoder: terms that compose by weight."""
 
 from equivae.losses.adversarial import AdversarialLoss
+from equivae.losses.alignment import AlignmentLoss
 from equivae.losses.catalogue import TERMS, make_terms, read_terms
 from equivae.losses.charbonnier import CharbonnierLoss
 from equivae.losses.consistency import LatentConsistencyLoss
@@ -19,12 +20,14 @@ from equivae.losses.objective import Objective
 from equivae.losses.perceptual import PerceptualLoss
 from equivae.losses.spectrum_matching import EncoderSpectrumLoss
 from equivae.losses.ssim import MSSSIMLoss, SSIMLoss
+from equivae.losses.style import StyleLoss
 from equivae.losses.terms import ImageTerm, Term, TermContext
 from equivae.losses.total_variation import TotalVariationLoss
 
 __all__ = [
     "TERMS",
     "AdversarialLoss",
+    "AlignmentLoss",
     "CharbonnierLoss",
     "EncoderSpectrumLoss",
     "EncoderTerm",
@@ -45,6 +48,7 @@ __all__ = [
     "Objective",
     "PerceptualLoss",
     "SSIMLoss",
+    "StyleLoss",
     "Term",
     "TermContext",
     "TotalVariationLoss",

@@ -28,7 +28,8 @@ class AdversarialLoss(Term):
     The discriminator, a PatchGAN, sees the same decodes and their targets `x`, and lowers
 
     .. math:: L_C = \tfrac{1}{2} \overline{\max(0, 1 - C(x))} + \tfrac{1}{2} \overline{\max(0, 1 + C(\hat x))}
-                    + \tfrac{\gamma}{2} \overline{\lVert \nabla_x C(x) \rVert^2}
+
+    .. math:: {} + \tfrac{\gamma}{2} \overline{\lVert \nabla_x C(x) \rVert^2}
 
     (hinge; with `loss="non_saturating"` the VAE lowers the mean of `softplus(-C)` of decodes, the
     discriminator that of images and `softplus(C)` of decodes). In a run it has its own optimiser (Adam) and
@@ -157,10 +158,6 @@ class AdversarialLoss(Term):
         if context.train == "encoder":
             wrong = (
                 "teaches a decoder, which does not learn with train='encoder'; choose train='all'"
-            )
-        elif context.mixed_precision == "fp16":
-            wrong = (
-                "has an optimiser of its own, which mixed_precision='fp16' cannot scale; use 'bf16'"
             )
         elif context.example.ndim != 4 or context.example.shape[1] != self.image_channels:
             kind = "x".join(map(str, context.example.shape[1:]))

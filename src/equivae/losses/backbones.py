@@ -166,7 +166,7 @@ def _folder(source: Any) -> Path:
         return Path(snapshot_download(str(source), allow_patterns=patterns))
     except Exception as error:
         raise InputError(
-            f"backbone {str(source)!r} cannot be had ({first_line(error)}); `hf download {source}` where "
+            f"backbone {str(source)!r} is not available ({first_line(error)}); `hf download {source}` where "
             "there is a network and pass the folder, or pass another."
         ) from error
 

@@ -12,6 +12,7 @@ import torch
 
 from equivae.errors import InputError, did_you_mean
 from equivae.losses.adversarial import AdversarialLoss
+from equivae.losses.alignment import AlignmentLoss
 from equivae.losses.charbonnier import CharbonnierLoss
 from equivae.losses.consistency import LatentConsistencyLoss
 from equivae.losses.kl import KLLoss
@@ -26,6 +27,7 @@ from equivae.losses.multi_scale import MultiScaleMSELoss
 from equivae.losses.perceptual import PerceptualLoss
 from equivae.losses.spectrum_matching import EncoderSpectrumLoss
 from equivae.losses.ssim import MSSSIMLoss, SSIMLoss
+from equivae.losses.style import StyleLoss
 from equivae.losses.terms import Term
 from equivae.losses.total_variation import TotalVariationLoss
 from equivae.options import NOT_NEGATIVE, check_value, quoted
@@ -48,7 +50,9 @@ TERMS: dict[str, type[Term]] = {
         MultiScaleMSELoss,
         LPIPSLoss,
         PerceptualLoss,
+        StyleLoss,
         AdversarialLoss,
+        AlignmentLoss,
         KLLoss,
         LatentStdLoss,
         LocalCorrelationLoss,

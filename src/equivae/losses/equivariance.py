@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from equivae.autoencoder import Autoencoder, check_transforms, layout_of
+from equivae.autoencoder.at_once import at_once, in_calls
 from equivae.autoencoder.modes import differentiable
 from equivae.autoencoder.posteriors import drawn_from
 from equivae.errors import InputError, did_you_mean
@@ -58,7 +59,8 @@ class EquivarianceLoss:
     With `R` the reconstruction loss, `z = E(x)` and `n` transforms,
 
     .. math:: L = w_r\, R(D(z), x) + \frac{w}{n} \sum_t R(D(\rho_t z), T_t x)
-                + \frac{w_e}{n} \sum_t \frac{\lVert E(T_t x) - \rho_t E(x) \rVert^2}{P_0}
+
+    .. math:: {} + \frac{w_e}{n} \sum_t \frac{\lVert E(T_t x) - \rho_t E(x) \rVert^2}{P_0}
 
     With one transform, `w = w_r = 1` and `w_e = 0` this is the published 180° objective.
 
@@ -86,7 +88,8 @@ class EquivarianceLoss:
             own latents where it is not given.
         sample_posterior: encode to a draw from the posterior instead of its mode.
         chunk_size: images per decoder call at most, each call computed again in the backward pass to save
-            memory; `None` decodes all of a step at once.
+            memory; `None` computes nothing again, and takes as many images per call as the device runs
+            fastest: all of them on a GPU, fewer on a CPU.
 
     Raises `InputError` for an unknown name or an option outside its range.
 
@@ -174,12 +177,14 @@ class EquivarianceLoss:
         *,
         latents: Tensor | None = None,
         generator: torch.Generator | None = None,
+        step: int = 0,
         posterior: bool = False,
         hide: Callable[[Tensor, torch.Generator | None], Tensor] | None = None,
     ) -> Decoding:
         """What the terms of a batch look at; arguments as in a call.
 
         Args:
+            step: of the run, for transforms that take turns.
             posterior: whether a term asks for mean and variance.
             hide: what the decoder gets of the latents; see `equivae.losses.masking`.
         """
@@ -202,12 +207,12 @@ class EquivarianceLoss:
         if latents is None and gaussian is not None:
             latents = drawn_from(gaussian, generator) if sampled else gaussian[0]
         elif latents is None:
-            latents = autoencoder.encode(images, sample=self.sample_posterior, generator=generator)
-        transforms = _placed(self.transforms, autoencoder, images, latents)
+            latents = self._encode(autoencoder, images, generator)
+        turned = [t.at_step(step) for t in self.transforms]
+        transforms = _placed(turned, autoencoder, images, latents)
         shown = transforms if self.weight else []  # what has no weight is not decoded
         weights = {"weight": self.weight, "reconstruction_weight": self.reconstruction_weight}
         if self.schedule == "sampled" and shown:
-            self.check_size(images.shape[-2], images.shape[-1])
             parts = sampled_parts(shown, images, generator, probability=probability, **weights)
         elif draws:
             parts = batch_parts(
@@ -226,14 +231,31 @@ class EquivarianceLoss:
             posterior=gaussian,
             hide=hide,
         )
-        decoding.decode(parts, self._decode_with(autoencoder))
+        decoding.decode(parts, self._decode_with(autoencoder, images[0, 0].numel()))
         return decoding
 
-    def _decode_with(self, autoencoder: Autoencoder) -> Callable[[Tensor], Tensor]:
-        """Chunk by chunk, each computed again in the backward pass, so that one at a time is held."""
+    def _encode(
+        self, autoencoder: Autoencoder, images: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        if self.sample_posterior:  # one draw for the batch, whatever the size of a call
+            return autoencoder.encode(images, sample=True, generator=generator)
+        call = autoencoder.encode
+        size = at_once(autoencoder.module, "encode", call, images, images[0, 0].numel())
+        return in_calls(call, images, size)
+
+    def _decode_with(self, autoencoder: Autoencoder, pixels: int) -> Callable[[Tensor], Tensor]:
+        """Chunk by chunk, each computed again in the backward pass, so that one at a time is held.
+
+        Without a size in calls as large as the device runs fastest, and nothing is computed again.
+        """
         size = self.chunk_size
         if size is None:
-            return autoencoder.decode
+            module, call = autoencoder.module, autoencoder.decode
+
+            def decode_all(latents: Tensor) -> Tensor:
+                return in_calls(call, latents, at_once(module, "decode", call, latents, pixels))
+
+            return decode_all
 
         def decode(latents: Tensor) -> Tensor:
             if not torch.is_grad_enabled():
@@ -276,16 +298,6 @@ class EquivarianceLoss:
         """The same loss, its encoder-side term divided by this power of the untouched VAE's latents."""
         self._encoder_term = EncoderTerm(power)
         return self
-
-    def check_size(self, height: int, width: int) -> None:
-        """Raise `InputError` for non-square images whose axes the sampled schedule would mix."""
-        turning = [t.name for t in self.transforms if t.swaps_axes]
-        if self.schedule == "sampled" and height != width and turning:
-            raise InputError(
-                f"the sampled schedule cannot mix {', '.join(turning)} with others in one batch of "
-                f"non-square images ({height}x{width}), since they exchange height and width; crop to "
-                'squares or use schedule="dual".'
-            )
 
 
 def _made_smaller(

@@ -65,6 +65,6 @@ def _network(net: str) -> Any:
     except Exception as error:
         failures.append(f"torchmetrics: {first_line(error)}")
     raise InputError(
-        f"the term 'lpips' needs a network and its weights, which cannot be had ({'; '.join(failures)}); pip "
-        "install 'equivae[perceptual]', or take the term 'perceptual' with a backbone in a folder."
+        f"the term 'lpips' needs a network and its weights, which are not available ({'; '.join(failures)}); "
+        "pip install 'equivae[perceptual]', or take the term 'perceptual' with a backbone in a folder."
     )

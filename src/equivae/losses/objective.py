@@ -106,6 +106,7 @@ class Objective(nn.Module):
             images,
             latents=latents,
             generator=generator,
+            step=self.step,
             posterior=any(term.needs_posterior for term in self._terms),
             hide=self.masking,
         )

@@ -52,7 +52,7 @@ def similarity(
         valid = mask.to(a.dtype).expand(a.shape[0], 1, *a.shape[-2:])
     whole, contrast = _terms(a, b, valid, window, zero)
     ssim = whole.mean(1)
-    if valid is not None:  # nothing to compare is no number, as in `mean_inside`
+    if valid is not None:  # nothing to compare is not a number, as in `mean_inside`
         ssim = ssim.where(valid.flatten(1).any(1), torch.nan)
     if side // 2 ** (len(_SCALES) - 1) < _WINDOW:
         return ssim, None

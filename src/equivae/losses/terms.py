@@ -142,7 +142,7 @@ class Term(nn.Module, ABC):
                 try:
                     vae.posterior(context.example.to(vae.device, vae.dtype))
                 except InputError as error:
-                    raise InputError(f"the term {self.name!r} cannot be had: {error}") from error
+                    raise InputError(f"the term {self.name!r} is not available: {error}") from error
 
     def learning_along(self) -> list[nn.Parameter]:
         """The term's weights that learn with the VAE, by the same optimiser."""

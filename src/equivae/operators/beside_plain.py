@@ -47,7 +47,9 @@ def beside_plain(problem: Problem, judged: Solved, found: Solved, vae: Autoencod
             "more images, or with a smaller kernel_size.",
             stacklevel=2,
         )
-        operator = ConvOperator(vae.latent_channels, (1,) * len(vae.geometry.axes)).to(vae.device)
+        operator = ConvOperator(vae.latent_channels, (1,) * len(judged.operator.kernel)).to(
+            vae.device
+        )
         return replace(
             found,
             operator=operator,

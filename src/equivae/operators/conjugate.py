@@ -96,7 +96,7 @@ def _start(
     operator = ConjugatedOperator(
         plain.elements[first],
         vae.latent_channels,
-        kernels_of(options, learnt[first].transform, vae)[-1],
+        kernels_of(options, learnt[first].transform, parts[first][0].ndim - 2, vae)[-1],
         options.network.width,
         2 * (options.network.layers + 1),
         options.network.seed,

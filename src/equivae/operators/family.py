@@ -74,6 +74,10 @@ class FittedFamily(RandomTransform):
         known: dict[str, Transform] = {one.base.name: one for one in self.members}
         return with_members(self.base.draw(batch_size, generator), known)
 
+    def at_step(self, step: int) -> FittedFamily:
+        base = self.base.at_step(step)
+        return self if base is self.base else FittedFamily(base, self.members, self.name)
+
     def at_factor(self, factor: int, time_factor: int | None = None) -> FittedFamily:
         base = self.base.at_factor(factor, time_factor)
         members = [one.at_factor(factor, time_factor) for one in self.members]
@@ -87,7 +91,7 @@ class FittedFamily(RandomTransform):
     def save(self, folder: str | Path) -> Path:
         """Write every op into a folder of its own, and which they are into `latent_family.json`."""
         folder = Path(folder)
-        # Numbered, since the letters of a name do not tell -1 from 1.
+        # Numbered, since the letters of a name do not tell every transform from every other.
         names = [f"{place:02d}_{one.name}" for place, one in enumerate(self.members)]
         for one, place in zip(self.members, names, strict=True):
             one.save(child(folder, place))

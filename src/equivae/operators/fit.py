@@ -200,7 +200,7 @@ def fit_latent_op(
         )
     if involution and not is_involution(wanted[0]):
         raise InputError(
-            f"transform {wanted[0].name!r} is no involution, so it cannot be fitted as one."
+            f"transform {wanted[0].name!r} is not an involution, so it cannot be fitted as one."
         )
     autoencoder = Autoencoder(load_vae(vae))
     dataset = load_images(

@@ -19,7 +19,7 @@ __all__ = ["FILE", "MAPS", "OLD_HEADER", "VERSION", "metadata_of", "read_op", "u
 VERSION = 2
 FILE, OLD_HEADER = "latent_op.safetensors", "latent_op.json"
 MAPS = {"map": "LatentMap", "preview": "LatentPreview"}
-"""Kinds of files whose op is no transform's, and what stands for them."""
+"""Kinds of files whose op is not a transform's, and what stands for them."""
 
 _KEY, _KIND = "equivae", "latent_op"
 
@@ -35,7 +35,7 @@ def read_op(path: str | Path) -> tuple[dict[str, Any], dict[str, LatentOperator]
     Args:
         path: the file, or the folder that it lies in.
 
-    Raises `InputError`, in one sentence, for what is no latent op, is cut, or is of a later version.
+    Raises `InputError`, in one sentence, for what is not a latent op, is cut, or is of a later version.
     """
     path = Path(path)
     file = path / FILE if path.is_dir() else path
@@ -105,15 +105,17 @@ def _header(file: Path, metadata: dict[str, str]) -> dict[str, Any]:
             raise InputError(f"{old} cannot be read: {first_line(error)}.") from error
     else:
         raise InputError(
-            f"{file} is no latent op: its metadata have no header, and {OLD_HEADER}, which version 0.1 "
+            f"{file} is not a latent op: its metadata have no header, and {OLD_HEADER}, which version 0.1 "
             "wrote, is missing beside it."
         )
     try:
         header = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"the header in {place} is no JSON: {first_line(error)}.") from error
+        raise InputError(f"the header in {place} is not JSON: {first_line(error)}.") from error
     if not isinstance(header, dict):
-        raise InputError(f"the header in {place} is no JSON object; it was not written by equivae.")
+        raise InputError(
+            f"the header in {place} is not a JSON object; it was not written by equivae."
+        )
     key, newest = versions
     if header.get(key) != newest:
         raise InputError(

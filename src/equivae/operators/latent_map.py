@@ -174,7 +174,7 @@ class LatentMap:
 def wrapped(
     kind: str, name: str, operator: LatentOperator, more: dict[str, Any]
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The weights and the header of a file for what is no transform's op."""
+    """The weights and the header of a file for what is not a transform's op."""
     header = {
         "version": VERSION,
         "name": name,

@@ -201,6 +201,13 @@ class PhaseOperator(LatentOperator):
         cut = cut.reshape(*cut.shape[:2], len(phase), tall * wide)
         return cut.transpose(1, 2).flatten(2), phase, size
 
+    def at_border(self, cells: Tensor) -> Tensor:
+        """Which windows on a latent `(B, c, h, w)` reach beyond its border, bool `(h', w')`."""
+        index, phase, size = self._plan(*cells.shape[-2:])
+        tall, wide = self.kernel
+        inside = F.pad(torch.ones(cells.shape[-2:]), [wide, wide, tall, tall]).flatten()
+        return (inside[index].view(len(phase), -1) == 0).any(-1).view(size)
+
     def _beside(self, cells: Tensor) -> Tensor:
         """Everything that windows are cut from, `(B, planes, h, w)`."""
         planes = [cells, *([cells.abs()] if self.magnitude else [])]

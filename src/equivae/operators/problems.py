@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,13 @@ from equivae.operators.modules import Kernel, LatentOperator
 from equivae.operators.options import FitOptions
 from equivae.operators.pairs import Pair, check_crop, check_transform_fits, latent_pairs
 from equivae.operators.phases import Geometry, PhaseOperator
-from equivae.operators.regression import PatchRegression, PhaseRegression, Regression
+from equivae.operators.regression import (
+    PatchRegression,
+    PhaseRegression,
+    Regression,
+    at_border,
+    learns_border,
+)
 from equivae.operators.seam_regression import SeamRegression, seam_operator
 from equivae.operators.seams import SeamOperator
 from equivae.transforms import Transform
@@ -192,12 +199,12 @@ def _problem(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> 
     if operator is not None:
         equations = Equations(PhaseRegression(operator), PhaseRegression(operator))
         return Problem(pair.transform, equations, [None])
-    kernels = kernels_of(options, pair.transform, vae)
+    kernels = kernels_of(options, pair.transform, pair.moved.ndim - 2, vae)
     train = PatchRegression(
         vae.latent_channels,
         kernels[-1],
         options.padding,
-        border=options.border,
+        border=options.border and learns_border(at_border(pair.moved, kernels[-1]), pair.mask),
         magnitude=options.magnitude,
     )
     if train.entries > _MOST_ENTRIES:
@@ -225,16 +232,20 @@ def _phases(pair: Pair, vae: Autoencoder, images: int, options: FitOptions) -> P
     if geometry is None:
         return None
     counted = pair.mask.sum() if pair.mask is not None else pair.target[0, 0].numel()
-    return phase_operator(
+    make = partial(
+        phase_operator,
         geometry,
         vae.latent_channels,
         (pair.latent.shape[-2], pair.latent.shape[-1]),
         int(counted) * images,
         options.kernel_size if options.kernel_size != "auto" else 5,
         _MOST_WINDOW,
-        border=options.border,
         magnitude=bool(options.magnitude),
     )
+    made = make(border=options.border)
+    if made is None or not made.border or learns_border(made.at_border(pair.latent), pair.mask):
+        return made
+    return make(border=False)
 
 
 def _geometry(pair: Pair, options: FitOptions) -> Geometry | None:
@@ -255,7 +266,7 @@ def _low_rank(wide: PatchRegression, kernel: Kernel, options: FitOptions) -> Pat
         channels,
         kernel,
         options.padding,
-        border=options.border,
+        border=wide.border,
         magnitude=min(1, options.magnitude),
         rank=min(rank, channels),
     )
@@ -279,12 +290,14 @@ def _check_enough(problem: Problem, images: int, options: FitOptions) -> None:
         )
 
 
-def kernels_of(options: FitOptions, transform: Transform, vae: Autoencoder) -> list[Kernel]:
+def kernels_of(
+    options: FitOptions, transform: Transform, axes: int, vae: Autoencoder
+) -> list[Kernel]:
     """The kernels to solve for, ascending: as large as asked in space, in time, or in both if both move."""
     auto = options.kernel_size == "auto"
     sizes = AUTO_KERNEL_SIZES if options.kernel_size == "auto" else (options.kernel_size,)
-    moved = [True] * len(vae.geometry.axes)
-    if vae.layout == "video":
+    moved = [True] * axes  # a video autoencoder takes images too
+    if len(moved) == 3:
         moved = [moves_axis(transform, "video", i, vae.geometry.axes) for i in range(3)]
         moved[1:] = [moved[1] or moved[2]] * 2  # space is one
     kernels = [tuple(size if moves else 1 for moves in moved) for size in sizes]

@@ -15,7 +15,14 @@ from equivae.operators.modules import ConvOperator, Kernel, LatentOperator, Padd
 from equivae.operators.moments import RIDGES, LinearMap, Moments
 from equivae.operators.phases import PhaseOperator
 
-__all__ = ["PatchRegression", "PhaseRegression", "Regression", "Solution"]
+__all__ = [
+    "PatchRegression",
+    "PhaseRegression",
+    "Regression",
+    "Solution",
+    "at_border",
+    "learns_border",
+]
 
 Found = TypeVar("Found")
 Own = TypeVar("Own", bound="Regression")  # type: ignore[type-arg]
@@ -351,3 +358,18 @@ def patches_of(cells: Tensor, kernel: Kernel, padding: Padding) -> Tensor:
     axes = len(kernel)
     patches = patches.permute(0, *range(2, 2 + axes), 1, *range(2 + axes, 2 + 2 * axes))
     return patches.flatten(1, axes).flatten(2)
+
+
+def at_border(cells: Tensor, kernel: Kernel) -> Tensor:
+    """Which patches of the grid of `(B, c, *grid)` reach beyond its border, bool `(*grid)`."""
+    inside = torch.ones(1, 1, *cells.shape[2:])
+    return (patches_of(inside, kernel, "zeros") == 0).any(-1).view(cells.shape[2:])
+
+
+def learns_border(at_border: Tensor, mask: Tensor | None) -> bool:
+    """Whether all cells at the border lie inside the mask, so that a fit can learn from them what it is.
+
+    Weights that only cells outside the mask use, or a few inside, may get any value, and layers of the
+    decoder that normalise over the image carry what comes out of them inside.
+    """
+    return mask is None or not bool((at_border & ~mask.to(at_border.device)).any())

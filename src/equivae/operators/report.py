@@ -85,7 +85,7 @@ class FitReport:
         lines = [
             f"{self.transform}: {self.method}, kernel {self.kernel_size}, {self.images} images, "
             f"{self.seconds:.0f} s; latent error {self.latent_error:.3f} "
-            f"(grid move alone {self.grid_error:.3f})."
+            f"(plain latent op {self.grid_error:.3f})."
         ]
         if self.plain_decoded_psnr is not None:
             lines.append(

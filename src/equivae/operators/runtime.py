@@ -54,7 +54,7 @@ class LatentOp:
     ) -> None:
         if move is None and not operator.moves_grid:
             raise InputError(
-                f"the latent op {header.get('name')!r} follows the grid move of transform "
+                f"the latent op {header.get('name')!r} moves cells as transform "
                 f"{header.get('transform')!r}, which its file does not describe; apply it with "
                 "equivae.load_latent_op."
             )
@@ -101,7 +101,7 @@ def load(path: str | Path) -> LatentOp:
     forward = operators["forward_operator"]
     if header.get("version") is None and not forward.moves_grid:
         raise InputError(
-            f"{path} was written by version 0.1, whose files do not describe the grid move; load it with "
+            f"{path} was written by version 0.1, whose files do not describe how cells move; load it with "
             "equivae.load_latent_op and save it again."
         )
     back, inverse = undoing(header, operators), None

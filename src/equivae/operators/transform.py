@@ -47,7 +47,7 @@ _LAYOUTS = {1: "audio", 2: "image", 3: "video"}  # by the axes of the grid that 
 
 
 class FittedTransform(Transform):
-    r"""A transform whose latent op is a grid move and then a fitted map of the channels.
+    r"""A transform whose latent op moves the cells and then maps their channels by a fitted op.
 
     .. math:: \rho(z) = W * S(z) + b
 
@@ -289,8 +289,9 @@ def load_latent_op(
 
 
 def default_name(base: Transform) -> str:
-    """`rot180_fitted`, in the letters that the registry allows."""
-    return bounded_name(re.sub(r"[^a-z0-9_]+", "_", base.name.lower()).strip("_")) + "_fitted"
+    """`rot180_fitted`, in the letters that the registry allows; -1 is `minus1`, since 1 is another."""
+    signed = re.sub(r"(?<![\w.])-(?=[\d.])", "minus", base.name.lower())
+    return bounded_name(re.sub(r"[^a-z0-9_]+", "_", signed).strip("_")) + "_fitted"
 
 
 def is_involution(transform: Transform) -> bool:

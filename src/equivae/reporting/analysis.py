@@ -48,7 +48,7 @@ class LatentAnalysis(LatentResponses):
     def to_markdown(self) -> str:
         """A table of errors and decoded PSNR, and the recommendations."""
         sizes = list(next(iter(self.transforms.values())).fitted_errors)
-        head = ["transform", "grid move", *(f"{k}x{k}" for k in sizes), "signs"]
+        head = ["transform", "plain", *(f"{k}x{k}" for k in sizes), "signs"]
         rows = []
         for name, found in self.transforms.items():
             cells = [_cell(found.grid_error, found.grid_psnr)]
@@ -103,7 +103,7 @@ def analyze_latents(
     seed: int = 0,
     progress: bool = True,
 ) -> LatentAnalysis:
-    """How the latents of a VAE respond to transforms: to the grid move, and to operators of four sizes.
+    """How the latents of a VAE respond to transforms, plainly and with fitted latent ops of four sizes.
 
     Args:
         vae: a diffusers autoencoder or any module with the same calls, or where to load one from.

@@ -11,7 +11,7 @@ from torch import nn
 
 from equivae.autoencoder import Autoencoder, check_resolution
 from equivae.data.names import display_name
-from equivae.data.sources import ImageDataset, ImagesLike, load_images
+from equivae.data.sources import ImageDataset, ImagesLike, load_images, load_stream
 from equivae.evaluation.latents import Latents
 from equivae.evaluation.metrics import measure
 from equivae.files.pretrained import load_vae
@@ -51,8 +51,9 @@ def evaluate(
             papers measure as well, `"all"` for what takes many decodes, too.
         resolution: resize and centre-crop to this side in pixels; `None` takes images as they are.
         eval_batch_size: images per encoder and decoder call.
-        max_samples: measure so many images, drawn at random with `seed`, instead of all.
-        image_column: as `split` and `background`, see `equivae.data.load_images`.
+        max_samples: measure so many images, drawn at random with `seed`, instead of all; of a stream the
+            first ones.
+        image_column: as `split`, `background` and `streaming`, see `equivae.data.load_images`.
         sweep_samples: images on which angles from 0° to 180° and scales from 0.25 to 1.5 are measured as
             well, 22 decodes for each; by default one in six of the images, at most four; 0 for none.
         reencode: measure re-encoding as well, `D(E(T(D(E(x)))))` against `T(x)`, and its time beside that of
@@ -129,10 +130,17 @@ def choose_samples(
 ) -> ImageDataset:
     """The images to measure on; a source that draws random numbers gives the same ones each time."""
     check_resolution(options.side, vae)
-    dataset = load_images(
-        images, resolution=options.side, channels=vae.image_channels, **options.reading()
-    )
+    reading = {
+        "resolution": options.side,
+        "channels": vae.image_channels,
+        **options.reading(),
+    }
     most, seed = options.max_samples, options.seed
+    stream = None if most is None else load_stream(images, **reading)
+    if stream is not None and most is not None:
+        dataset = stream.first(most)
+    else:
+        dataset = load_images(images, **reading)
     if most is not None and most < len(dataset):
         dataset = dataset.subset(random.Random(seed).sample(range(len(dataset)), most))
     dataset.set_draws(seed)

@@ -35,6 +35,10 @@ class EvaluationOptions(NumberOptions):
         None, "The column of a data set that holds the images; found unless given."
     )
     split: str = option("train", "The split of a data set.")
+    streaming: bool = option(
+        False,
+        "Read parquet shards, or a data set of the hub, only up to max_samples; .tar shards always are.",
+    )
     background: Any = option(
         "white", "The colour behind transparent pixels, as Pillow names it.", check=_check_colour
     )
@@ -52,7 +56,7 @@ class EvaluationOptions(NumberOptions):
 
     def reading(self) -> dict[str, Any]:
         """What `load_images` is told of how images are read."""
-        names = ("image_column", "split", "background")
+        names = ("image_column", "split", "background", "streaming")
         resize = "imagenet" if self.protocol == "imagenet" else "bicubic"
         return {"resize": resize, **{name: getattr(self, name) for name in names}}
 

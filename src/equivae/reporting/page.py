@@ -32,7 +32,7 @@ from equivae.reporting.page_pictures import (
 from equivae.reporting.tables import count_images
 from equivae.reporting.text import readable
 
-__all__ = ["comparison_page", "report_page"]
+__all__ = ["comparison_page", "render", "report_page"]
 
 _NOTES = {
     "sweep_rotate": "Latents rotated by any angle, inside the validity mask. Dashed: what a VAE without a "
@@ -62,7 +62,7 @@ def report_page(report: Findings) -> str:
         colours = [charts.BEFORE, charts.AFTER][-len(there) :]
         labels = there if report.before else {"": report.metrics}
         drawn = {"comparison": charts.draw_comparison(labels, colours), **drawn}
-    return _render(
+    return render(
         "report.html",
         title="Equivariance report",
         verdict=_unbroken(report.verdict),
@@ -95,7 +95,7 @@ def comparison_page(comparison: ComparedFindings) -> str:
     labels, metrics = list(comparison.metrics), list(comparison.metrics.values())
     names = dict.fromkeys(name for one in metrics for name in one.transforms)
     best = {name: best_of([one.transforms.get(name) for one in metrics]) for name in names}
-    return _render(
+    return render(
         "comparison.html",
         title="Comparison of autoencoders",
         verdict=_unbroken(comparison.verdict),
@@ -136,7 +136,8 @@ def comparison_page(comparison: ComparedFindings) -> str:
     )
 
 
-def _render(template: str, **content: Any) -> str:
+def render(template: str, **content: Any) -> str:
+    """A page from its template and what stands in it."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

@@ -18,7 +18,14 @@ from equivae.reporting.findings import ComparedFindings, Findings
 from equivae.reporting.overview import overview_of
 from equivae.reporting.page_numbers import db
 
-__all__ = ["compared_blocks", "latent_blocks", "picture_blocks", "probe_blocks", "slider_of"]
+__all__ = [
+    "compared_blocks",
+    "data_uri",
+    "latent_blocks",
+    "picture_blocks",
+    "probe_blocks",
+    "slider_of",
+]
 
 _LARGEST = 512  # side of a picture in the page, in pixels
 _SMALL = 96  # below it, pictures are kept exactly
@@ -131,7 +138,7 @@ def slider_of(report: Findings) -> dict[str, Any] | None:
         {
             "label": tile.label,
             "error": tile.error,
-            "source": _data_uri(tile.picture),
+            "source": data_uri(tile.picture),
         }
         for tile in overview.pair
     ]
@@ -140,13 +147,19 @@ def slider_of(report: Findings) -> dict[str, Any] | None:
 
 def _tiles(pictures: Iterable[tuple[str, str, Tensor]]) -> list[dict[str, str]]:
     return [
-        {"caption": caption, "error": error, "source": _data_uri(picture)}
+        {"caption": caption, "error": error, "source": data_uri(picture)}
         for caption, error, picture in pictures
     ]
 
 
-def _data_uri(picture: Tensor) -> str:
-    """A picture `(C, H, W)` in [0, 1] as a data URI: PNG if it is small, else JPEG of high quality."""
+def data_uri(picture: Tensor, largest: int = _LARGEST, quality: int = 92) -> str:
+    """A picture `(C, H, W)` in [0, 1] as a data URI: PNG if it is small, else JPEG.
+
+    Args:
+        picture: the picture.
+        largest: its longer side at most, in pixels.
+        quality: of the JPEG; below 90 with colours at half the resolution.
+    """
     shown = rearrange(picture, "c h w -> h w c").nan_to_num(0.0)  # where there is no colour, black
     array = shown.mul(255).round().clamp(0, 255).byte().numpy()
     image = Image.fromarray(array if array.shape[-1] == 3 else np.ascontiguousarray(array[..., 0]))
@@ -155,7 +168,8 @@ def _data_uri(picture: Tensor) -> str:
         image.save(target, "PNG", optimize=True)
         kind = "png"
     else:
-        image.thumbnail((_LARGEST, _LARGEST))
-        image.save(target, "JPEG", quality=92, subsampling=0, optimize=True)
+        image.thumbnail((largest, largest))
+        halved = 2 if quality < 90 else 0
+        image.save(target, "JPEG", quality=quality, subsampling=halved, optimize=True)
         kind = "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(target.getvalue()).decode()}"

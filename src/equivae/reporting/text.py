@@ -35,7 +35,7 @@ class Markdown(str):
 
 
 def readable(text: object) -> str:
-    r"""One line that every encoding of Unicode takes: what is no character is spelled as an escape.
+    r"""One line that every encoding of Unicode takes: what is not a character is spelled as an escape.
 
     ```python
     from equivae.reporting.text import readable

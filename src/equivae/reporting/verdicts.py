@@ -15,7 +15,7 @@ __all__ = ["verdict_of", "verdict_of_several", "worst_transform"]
 
 
 def worst_transform(metrics: Metrics) -> tuple[str, TransformMetrics]:
-    """That with the largest gap, or the first whose gap is no number."""
+    """That with the largest gap, or the first whose gap is not a number."""
     return max(
         metrics.transforms.items(),
         key=lambda item: rank(item[1].equivariance_gap_db, larger_is_better=False),

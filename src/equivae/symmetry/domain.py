@@ -80,7 +80,7 @@ def lattice_group(group: str | Group) -> Group:
                 "identity"
             ):
                 raise InputError(
-                    f"{group!r} is no group: symmetrize takes the groups {', '.join(list_groups())} and "
+                    f"{group!r} is not a group: symmetrize takes the groups {', '.join(list_groups())} and "
                     "flips and turns of the grid that undo themselves, such as 'hflip'."
                 )
             group = Group(group, (get_transform("identity"), element))

@@ -19,7 +19,7 @@ __all__ = ["read_parts", "write_parts"]
 _CONFIG, _VAE = "symmetrize.json", "wrapped"
 _SCHEMA = 1
 _NEEDS = (
-    "A symmetrized VAE is no class of diffusers: loading it needs `pip install equivae` and `import "
+    "A symmetrized VAE is not a class of diffusers: loading it needs `pip install equivae` and `import "
     "equivae.symmetry` before the pipeline's from_pretrained, or equivae.load_vae(folder)."
 )
 
@@ -33,7 +33,7 @@ def write_parts(
     for name, transform in transforms.items():
         if not isinstance(transform, FittedTransform):
             raise InputError(
-                f"the context's transform {name!r} is no fitted one and cannot be saved."
+                f"the context's transform {name!r} is not a fitted one and cannot be saved."
             )
         transform.save(child(folder, f"context_{name}"))
     content = {"schema": _SCHEMA, "needs": _NEEDS, **settings, "context": list(transforms)}
@@ -79,7 +79,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is no JSON: {first_line(error)}.") from error
+        raise InputError(f"{path} is not JSON: {first_line(error)}.") from error
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != _SCHEMA:
         raise InputError(f"{path} has schema {schema!r}, this version reads {_SCHEMA}.")

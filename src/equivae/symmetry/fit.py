@@ -1,4 +1,4 @@
-"""`symmetrize`: exact equivariance under the plain grid move, for any VAE, without training."""
+"""`symmetrize`: exact equivariance under the plain latent op, for any VAE, without training."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def symmetrize(
         method: `"fundamental-domain"`, or `"average"`: the mean over the group, exact too but far worse in
             reconstruction, since the averaged latents disagree.
         images: what the latent ops for the context are fitted on and the margin is measured on, anything
-            that `equivae.data.load_images` takes. Without them the context is the plain grid move.
+            that `equivae.data.load_images` takes. Without them the context is the plain latent op.
         kernel_size: of these latent ops, as `magnitude`, see `fit_latent_op`.
         margin: cells around the domain that are encoded and decoded with it. `"auto"` measures which of
             3, 4 and 6 is enough (within 0.15 dB) on four of the images, and takes the whole grid when

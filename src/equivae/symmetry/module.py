@@ -24,14 +24,15 @@ __all__ = ["SymmetrizedVAE", "load_symmetrized"]
 
 
 class SymmetrizedVAE(ModelMixin):  # type: ignore[misc]
-    r"""An autoencoder that is exactly equivariant under plain moves of the latent grid.
+    r"""An autoencoder that is exactly equivariant under plain latent ops.
 
     With weights `m` on the latent grid, `Σ_g S_g m = 1` (see `domain_weights`),
 
-    .. math:: E'(x) = \sum_g S_g (m \odot E(T_g^{-1} x)), \qquad
-              D'(z) = \sum_g T_g (m \odot D(C(S_g^{-1} z)))
+    .. math:: E'(x) = \sum_g S_g (m \odot E(T_g^{-1} x))
 
-    so that `E'(T x) = S E'(x)` and `D'(S z) = T D'(z)` for every autoencoder `(E, D)` whatever. With
+    .. math:: D'(z) = \sum_g T_g (m \odot D(C(S_g^{-1} z)))
+
+    so that `E'(T x) = S E'(x)` and `D'(S z) = T D'(z)` for every autoencoder `(E, D)`. With
     `m = 1` on a fundamental domain `F`, the part of the image over `gF` is encoded and decoded in the
     orientation that brings it to `F`, and nothing is averaged but the cells that an element fixes. The
     context map `C` keeps the cells of `F` and translates the others, which hold what the encoder says of
@@ -45,7 +46,7 @@ class SymmetrizedVAE(ModelMixin):  # type: ignore[misc]
         vae: the autoencoder inside; it is neither copied nor changed.
         group: a group of grid moves or its name.
         method: `"fundamental-domain"` or `"average"`.
-        transforms: latent ops for the context by the names of the elements; plain grid moves without.
+        transforms: latent ops for the context by the names of the elements; plain latent ops without.
         margin: cells around the domain that are encoded and decoded with it; `None` takes all.
         passes: how often the context is translated; each pass carries it further across the borders.
         seam: pixels over which the decoded parts fade into one another, as far as the margin has room: the

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from equivae.data.sources import collate
 from equivae.training.config import FinetuneConfig
-from equivae.training.crops import random_crop
+from equivae.training.crops import random_crops, random_flips
 from equivae.training.latents import WithCached
 from equivae.training.order import Order, draws_of
 from equivae.training.trainer import Batch
@@ -19,7 +20,13 @@ from equivae.training.trainer import Batch
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["ImageBatches"]
+__all__ = ["ImageBatches", "cut"]
+
+
+def cut(images: Tensor, config: FinetuneConfig, draws: torch.Generator) -> Tensor:
+    """Random crops and flips of a batch, as the options ask for them."""
+    crops = random_crops(images, config.crop_size, draws)
+    return random_flips(crops, draws) if config.random_flip else crops
 
 
 class ImageBatches:
@@ -28,7 +35,7 @@ class ImageBatches:
     Args:
         images: items `{"images": (C, H, W)}`, with `"latents"` and `"taught"` where they are cached.
         order: of the images in every pass.
-        config: batch size, accumulation, crops, seed, workers.
+        config: batch size, accumulation, crops, flips, seed, workers.
         accelerator: shares the batches out, and moves them to its device.
     """
 
@@ -67,7 +74,7 @@ class ImageBatches:
             images = batch["images"]
             size = len(images)
             draws = draws_of(config.seed, epoch, samples, self.rank)
-            crops = random_crop(images, config.crop_size, draws)
+            crops = cut(images, config, draws)
             yield Batch(
                 content=(crops, batch.get("latents"), draws, batch.get("taught")),
                 size=size,
@@ -75,6 +82,12 @@ class ImageBatches:
                 closes=(place + 1) % together == 0 or place + 1 == self.batches,
             )
             place, samples = place + 1, samples + size
+
+    def names_of(self, epoch: int, samples: int) -> list[str]:
+        """The names of the images of a batch, by the samples of this process before it."""
+        size = self.config.train_batch_size
+        place = samples // size * self.processes + self.rank
+        return [self.images.names[index] for index in self.order.of_batch(epoch, place, size)]
 
     def _images_of_step(self, step: int) -> int:
         """How many images of a pass its step gets, on this process."""

@@ -1,6 +1,6 @@
 r"""The layers at latent resolution, trained first and by themselves.
 
-Under the plain grid move most of what a VAE has to learn sits in the few layers between encoder and
+Under the plain latent op most of what a VAE has to learn sits in the few layers between encoder and
 decoder, and most of the time of a step is spent everywhere else. So they get steps of their own: with
 `E_0 = tail_0 ∘ front`, `D_0 = back ∘ head_0` the untouched VAE, `z = tail(front(x))` and `T` a transform
 with latent op `ρ`,
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,11 +33,23 @@ from equivae.autoencoder import (
     find_bottleneck,
 )
 from equivae.autoencoder.bottleneck import Bottleneck
+from equivae.autoencoder.modes import whole_batches
 from equivae.data.sources import ImageDataset, ImagesLike, load_images
 from equivae.errors import InputError, NonFiniteLossError
-from equivae.options import BATCH, NOT_NEGATIVE, SEED, SIDE, Options, above, at_least, option
+from equivae.options import (
+    BATCH,
+    NOT_NEGATIVE,
+    SEED,
+    SIDE,
+    Options,
+    above,
+    at_least,
+    option,
+    within,
+)
 from equivae.training.crops import random_crop
 from equivae.training.options import Precision
+from equivae.training.pace import Pace, decline
 from equivae.training.state import RunState
 from equivae.training.trainer import Batch, Hook, LocalEngine, Player, Trainer
 from equivae.transforms import Transform, resolve_transforms
@@ -55,7 +67,9 @@ class BottleneckOptions(Options):
     """How the layers at latent resolution are trained.
 
     Attributes:
-        steps: optimiser steps.
+        steps: optimiser steps at most.
+        tolerance: they end early once the loss falls by less than this part in 100 steps, after a fall of the
+            rate to zero; 0 takes all of them.
         learning_rate: peak of AdamW's, with a warm-up of 20 steps and a cosine to zero.
         train_batch_size: images per step.
         eval_batch_size: images per encoder call before that.
@@ -68,7 +82,10 @@ class BottleneckOptions(Options):
         progress: show a progress bar.
     """
 
-    steps: int = option(500, "Optimiser steps.", range=at_least(1))
+    steps: int = option(500, "Optimiser steps at most.", range=at_least(1))
+    tolerance: float = option(
+        0.0, "End once the loss falls by less than this part in 100 steps.", range=within(0, 1)
+    )
     learning_rate: float = option(1e-3, "Peak of AdamW's.", range=above(0))
     train_batch_size: int = option(8, "Images per step.", range=at_least(1))
     eval_batch_size: int = option(4, "Images per encoder call before that.", range=BATCH)
@@ -88,7 +105,7 @@ class BottleneckResult:
     Attributes:
         images: how many were used.
         parameters: how many weights learned.
-        losses: of every step, relative to the power of the features.
+        losses: of every step that was taken, relative to the power of the features.
     """
 
     images: int
@@ -145,7 +162,7 @@ def train_bottleneck(
     example = images[0][None, ..., :size, :size] if size else images[0][None]
     if vae.dtype != torch.float32:
         raise InputError(f"the weights have to be in float32 to learn, these are {vae.dtype}.")
-    with _whole_batches(vae.module) as sliced:
+    with whole_batches(vae.module) as sliced:
         if sliced:  # its images go one by one through the encoder all the same
             options = replace(options, eval_batch_size=1)
         bottleneck = find_bottleneck(vae, example.to(vae.device))
@@ -167,7 +184,6 @@ def _fit(
     options: BottleneckOptions,
     generator: torch.Generator,
 ) -> BottleneckResult:
-    from diffusers.optimization import get_cosine_schedule_with_warmup
     from tqdm.auto import tqdm
 
     vae, steps = bottleneck.vae, options.steps
@@ -176,19 +192,21 @@ def _fit(
     optimizer = torch.optim.AdamW(
         learned, options.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
     )
-    warmup = min(20, max(1, steps // 4))
-    schedule: Any = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
+    pace = Pace(steps, min(20, max(1, steps // 4)))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, pace)
 
     def loss(batch: _Batch) -> tuple[Tensor, dict[str, Tensor]]:
         # Not around the loop: autocast keeps the weights that it cast.
         with _lowered(vae, options):
             return _loss(bottleneck, taught, batch, options.weight), {}
 
-    losses = _Losses(tqdm(total=steps, desc="bottleneck", disable=not options.progress), steps)
+    bar = tqdm(total=steps, desc="bottleneck", disable=not options.progress)
+    draws = _Draws(batches, generator)
+    losses = _Losses(bar, pace, draws, options.tolerance)
     trainer = Trainer(
         LocalEngine(), [Player(loss, learned, optimizer, schedule)], max_grad_norm=1.0
     )
-    trainer.fit(_Draws(batches, generator), RunState(), steps, [losses])
+    trainer.fit(draws, RunState(), steps, [losses])
     used = sum(len(batch.latents) for batch in batches)
     return BottleneckResult(used, sum(p.numel() for p in learned), losses.values)
 
@@ -198,20 +216,20 @@ class _Draws:
 
     def __init__(self, batches: Sequence[_Batch], generator: torch.Generator) -> None:
         self.batches, self.generator = batches, generator
+        self.drawn: list[int] = []
 
     def epoch(self, epoch: int, samples: int) -> Iterator[Batch]:
         while True:
-            batch = self.batches[
-                int(torch.randint(len(self.batches), (), generator=self.generator))
-            ]
+            self.drawn.append(int(torch.randint(len(self.batches), (), generator=self.generator)))
+            batch = self.batches[self.drawn[-1]]
             yield Batch((batch,), len(batch.latents))
 
 
 class _Losses(Hook):
-    """The loss of every step, read now and then, so that no step waits for the device."""
+    """The loss of every step, read now and then, so that no step waits for the device; its rest ends them."""
 
-    def __init__(self, bar: Any, steps: int) -> None:
-        self.bar, self.steps = bar, steps
+    def __init__(self, bar: Any, pace: Pace, draws: _Draws, tolerance: float) -> None:
+        self.bar, self.pace, self.draws, self.tolerance = bar, pace, draws, tolerance
         self.values: list[float] = []
         self.unread: list[Tensor] = []
 
@@ -220,7 +238,7 @@ class _Losses(Hook):
 
     def on_step(self, state: RunState) -> None:
         self.bar.update()
-        if len(self.unread) < _READ_EVERY and state.step < self.steps:
+        if len(self.unread) < _READ_EVERY and state.step < self.pace.last:
             return
         self.values += torch.stack(self.unread).tolist()  # the one place that waits for the device
         self.unread = []
@@ -233,22 +251,15 @@ class _Losses(Hook):
                 bad + 1,
             )
         self.bar.set_postfix(loss=f"{self.values[-1]:.3f}")
+        fell = decline(self.values, self.draws.drawn) if self.tolerance else None
+        if fell is not None and fell < self.tolerance:
+            self.pace.end(state.step)
+
+    def stops(self, state: RunState) -> bool:
+        return state.step >= self.pace.last
 
     def on_end(self, state: RunState) -> None:
         self.bar.close()
-
-
-@contextmanager
-def _whole_batches(module: nn.Module) -> Iterator[bool]:
-    """Within it nothing slices its batches, which calls the same layers many times; gives whether it did."""
-    slicing: list[Any] = [part for part in module.modules() if getattr(part, "use_slicing", False)]
-    for part in slicing:
-        part.use_slicing = False
-    try:
-        yield bool(slicing)
-    finally:
-        for part in slicing:
-            part.use_slicing = True
 
 
 def _lowered(vae: Autoencoder, options: BottleneckOptions) -> Any:
@@ -295,8 +306,8 @@ def _look(
         batch = _Batch(kept, each(taught.tail, features), None, None, None)
         taken += features.numel() * features.element_size()
         if transforms:
-            transform = transforms[len(batches) % len(transforms)]
-            drawn = vae.place(transform).draw(len(x), generator)
+            round_, place = divmod(len(batches), len(transforms))
+            drawn = vae.place(transforms[place].at_step(round_)).draw(len(x), generator)
             moved, mask = each(vae.encode, drawn.pixel(x)), drawn.mask(x)
             if moved.shape != drawn.latent(batch.latents).shape:
                 raise NoBottleneckError(

@@ -30,6 +30,7 @@ from equivae.files.writing import (
     write_folder_beside,
 )
 from equivae.training.config import FinetuneConfig
+from equivae.training.pace import affordable
 from equivae.training.state import RunState
 
 __all__ = [
@@ -143,8 +144,8 @@ def check_settings(path: Path, state: RunState, settings: dict[str, Any]) -> Non
         elif name == "processes":
             if before is not None:
                 logger.warning(
-                    "%s is of a run on %s processes, this one has %s: it goes on from the same weights, but "
-                    "the place in the data and the draws are not those of that run.",
+                    "%s is of a run on %s processes, this one has %s: weights, optimiser, schedule and "
+                    "average are exactly those of that run, but its place in the data and its draws are not.",
                     path.name,
                     before,
                     value,
@@ -178,13 +179,14 @@ def _say_how_it_is_lengthened(
     path: Path, state: RunState, settings: dict[str, Any], before: int
 ) -> None:
     steps = settings["max_train_steps"]
-    early = min(settings["bottleneck_steps"], 2 * steps)
-    if state.bottleneck_steps and state.bottleneck_steps != early:
+    wanted, share = settings["bottleneck_steps"], settings["bottleneck_share"]
+    early = affordable(wanted, share, steps, state.bottleneck_cost)
+    if state.bottleneck_cost and state.bottleneck_planned != early:
         logger.warning(
             "%s began with %d steps of the layers at latent resolution alone, a run of %d steps begins with "
             "%d: the result is not that of a run planned so from its start.",
             path.name,
-            state.bottleneck_steps,
+            state.bottleneck_planned,
             steps,
             early,
         )

@@ -1,4 +1,4 @@
-"""Random crops of a batch, repeatable by the batch's draws."""
+"""Random crops and flips of a batch, repeatable by the batch's draws."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from equivae.autoencoder import Autoencoder
 from equivae.errors import InputError
 
-__all__ = ["check_crop", "random_crop"]
+__all__ = ["check_crop", "random_crop", "random_crops", "random_flips"]
 
 
 def check_crop(crop_size: int | None, image: Tensor, vae: Autoencoder) -> None:
@@ -32,7 +32,7 @@ def check_crop(crop_size: int | None, image: Tensor, vae: Autoencoder) -> None:
 
 
 def random_crop(images: Tensor, crop_size: int | None, generator: torch.Generator) -> Tensor:
-    """Crops `(..., S, S)` of images `(..., H, W)`, at one random place for all of the batch."""
+    """Crops `(..., S, S)` of images `(..., H, W)`, at one random place for all of them."""
     if crop_size is None:
         return images
     top, left = (
@@ -40,3 +40,17 @@ def random_crop(images: Tensor, crop_size: int | None, generator: torch.Generato
         for side in images.shape[-2:]
     )
     return images[..., top : top + crop_size, left : left + crop_size]
+
+
+def random_crops(images: Tensor, crop_size: int | None, generator: torch.Generator) -> Tensor:
+    """Crops `(B, ..., S, S)` of a batch `(B, ..., H, W)`, each image at a random place of its own."""
+    if crop_size is None:
+        return images
+    return torch.stack([random_crop(image, crop_size, generator) for image in images])
+
+
+def random_flips(images: Tensor, generator: torch.Generator) -> Tensor:
+    """A batch `(B, C, ..., W)` of which each image is mirrored, left to right, with probability one half."""
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    shape = [-1] + [1] * (images.ndim - 1)
+    return torch.where(mirrored.to(images.device).view(shape), images.flip(-1), images)

@@ -9,6 +9,7 @@ from torch import nn
 
 from equivae.autoencoder import at_top_level
 from equivae.data.sources import ImagesLike
+from equivae.processes import telling_of_lost_processes
 from equivae.training.outcome import FinetuneResult, conclude
 from equivae.training.plan import make_plan
 from equivae.training.recipes import Recipe
@@ -87,7 +88,7 @@ def finetune(
         options=options,
         progress=progress,
     )
-    with Session(plan) as session:
+    with telling_of_lost_processes(), Session(plan) as session:
         student = make_student(plan, session)
         state = train(plan, session, student)
         return conclude(plan, session, student, state)

@@ -1,4 +1,4 @@
-"""What keeps a bad batch from spoiling a run: steps that are left out, and when that is no help."""
+"""What keeps a bad batch from spoiling a run: steps that are left out, and when that does not help."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from equivae.processes import gathered
-from equivae.training.plan import Plan, order_of
 from equivae.training.state import RunState
 from equivae.training.trainer import Hook
 from equivae.training.watch import diverged
@@ -26,12 +25,14 @@ _MEMORY = 0.95  # of the usual loss, per step
 
 
 class Names(Hook):
-    """Remembers which images the steps since the last record had, on this process."""
+    """Remembers which images the steps since the last record had, on this process.
 
-    def __init__(self, plan: Plan, processes: int, rank: int) -> None:
-        self.images, self.batch = plan.training, plan.config.train_batch_size
-        self.order = order_of(plan.config, plan.training)
-        self.processes, self.rank = processes, rank
+    Args:
+        names_of: the names of a batch, by its pass and the samples before it.
+    """
+
+    def __init__(self, names_of: Callable[[int, int], list[str]]) -> None:
+        self.names_of = names_of
         self._places: dict[int, list[tuple[int, int]]] = {}
         self._at = (0, 0)
 
@@ -52,9 +53,7 @@ class Names(Hook):
         """The names of a step's images."""
         found: list[str] = []
         for epoch, samples in self._places.get(step, []):
-            place = samples // self.batch * self.processes + self.rank
-            some = self.order.of_batch(epoch, place, self.batch)
-            found += [self.images.names[index] for index in some]
+            found += self.names_of(epoch, samples)
         return found
 
 

@@ -183,6 +183,7 @@ class Checkpointing(Hook):
         limit: how many checkpoints are kept at most.
         agree_every: steps between two looks at clock and signals where several processes have to agree.
         stops: says whether the run ends here.
+        place: where this process stands in a stream, in JSON types.
     """
 
     def __init__(
@@ -201,7 +202,9 @@ class Checkpointing(Hook):
         limit: int | None,
         agree_every: int,
         stops: Callable[[RunState], bool],
+        place: Callable[[], Any] | None = None,
     ) -> None:
+        self.place = place
         self.accelerator, self.parameters, self.ema = accelerator, parameters, ema
         self.output_dir, self.stop, self.images = output_dir, stop, images
         self.check_folder = check_folder
@@ -242,6 +245,8 @@ class Checkpointing(Hook):
         check_weights(self.parameters, state.step, self.output_dir)
         if self.recording is not None:
             state.pending = self.recording.watch.pending(self.output_dir)
+        if self.place is not None:
+            state.places = gathered(self.place())
         on_main_process(self.check_folder)
         path = save_checkpoint(
             self.accelerator, self.output_dir, state, self.ema, self.images, limit=self.limit

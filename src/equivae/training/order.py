@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-__all__ = ["Order", "draws_of"]
+__all__ = ["Order", "draws_of", "epoch_generator"]
 
 
 class Order(Sampler[int]):
@@ -33,7 +33,7 @@ class Order(Sampler[int]):
         return islice(cycle(self._shuffled(self.epoch)), self.skip, self.length)
 
     def _shuffled(self, epoch: int) -> list[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        generator = epoch_generator(self.seed, epoch)
         order: list[int] = torch.randperm(self.images, generator=generator).tolist()
         return order
 
@@ -41,6 +41,11 @@ class Order(Sampler[int]):
         """The images of one batch of an epoch, those of all processes counted through."""
         start, end = place * size, min((place + 1) * size, self.length)
         return list(islice(cycle(self._shuffled(epoch)), start, end))
+
+
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    """What an epoch is shuffled with."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
 
 
 def draws_of(seed: int, epoch: int, sample: int, rank: int) -> torch.Generator:

@@ -90,6 +90,7 @@ def _report(
 ) -> Report:
     config, measured, transforms = plan.config, plan.measured, student.transforms
     pictured = choose_images(after, 3)
+    lost = [] if plan.feed.stream is None else plan.feed.stream.replaced
     untouched = Autoencoder(copy_module(plan.original).to(session.accelerator.device))
     settings: dict[str, Any] = {
         "vae": str(plan.given)
@@ -103,7 +104,7 @@ def _report(
         **config.to_dict(),
         "max_train_steps": plan.max_steps,
         "bottleneck_steps": state.bottleneck_steps,
-        "training_images": len(plan.training),
+        "training_images": len(plan.training) if plan.feed.stream is None else "a stream",
         "trained_parameters": student.trained,
         "vae_parameters": sum(p.numel() for p in student.vae.module.parameters()),
         "measured_on": "training images"
@@ -118,7 +119,7 @@ def _report(
         panels_before=picture(untouched, measured, pictured, transforms, config.seed),
         history=state.history,
         settings=settings,
-        skipped=[*plan.training.skipped, *plan.training.replaced, *measured.replaced],
+        skipped=[*plan.training.skipped, *plan.training.replaced, *measured.replaced, *lost],
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 
 from equivae.autoencoder import (
@@ -18,9 +19,11 @@ from equivae.autoencoder import (
     check_transforms,
     layout_of,
 )
+from equivae.autoencoder.compiling import check_compiler
 from equivae.autoencoder.doubt import check_scaling_is_known
 from equivae.autoencoder.padding import get_padding_mode
-from equivae.data.sources import ImageDataset, ImagesLike, load_images
+from equivae.data.sources import ImageDataset, ImagesLike, load_images, load_stream
+from equivae.data.streaming import ImageStream
 from equivae.errors import EmptyMaskError, InputError
 from equivae.files.fingerprint import fingerprint_of
 from equivae.files.pretrained import load_vae
@@ -41,6 +44,7 @@ from equivae.training.config import (
     make_config,
 )
 from equivae.training.crops import check_crop
+from equivae.training.feeding import Feed, check_shapes, feed_of
 from equivae.training.learning import learning_names, lora_targets
 from equivae.training.operators import FITTED, check_operators
 from equivae.training.optimisers import check_optimizer
@@ -54,6 +58,13 @@ __all__ = ["Plan", "make_plan"]
 
 WORK_DIR = ".equivae"
 """The hidden folder, in a run's output folder, of what lasts only as long as the run."""
+
+_SPLITTING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+"""What accelerate's launcher says in the environment, and of what."""
 
 OURS = ("logs", OPERATORS, FITTED, BEST, WORK_DIR)
 """What a run may find of its own in its output folder."""
@@ -75,6 +86,7 @@ class Plan:
         validation: the images held out, or the training images where none are.
         record: of all images, to find them again when the run is resumed.
         output_dir: the folder that the run may write to.
+        feed: where batches come from, if not from the images to learn from.
         checkpoint: the checkpoint that the run goes on from.
         resumed: what that checkpoint says of the run so far.
         terms: the further terms of the loss, each with its weight.
@@ -94,6 +106,7 @@ class Plan:
     training: ImageDataset
     validation: ImageDataset
     record: dict[str, Any]
+    feed: Feed
     output_dir: Path
     checkpoint: Path | None
     resumed: RunState | None
@@ -125,7 +138,7 @@ class Plan:
             "images": len(self.training),
             "max_train_steps": self.max_steps,
             "vae_fingerprint": self.vae_fingerprint,
-            "images_fingerprint": self.training.fingerprint(),
+            "images_fingerprint": self.feed.fingerprint(self.training),
             "base_padding_mode": get_padding_mode(self.original),
             "latent_ops": [fingerprint_of(module) for module in operators_of(self.transforms)],
             "loss_fingerprint": _fingerprint_of_loss(self.config.reconstruction),
@@ -156,16 +169,18 @@ def make_plan(
     check_resolution(config.resolution, view)
     folder = Path(output_dir)
     checkpoint = find_checkpoint(folder, config.resume_from_checkpoint)
-    whole = _images(images, config, view, checkpoint)
+    whole, stream = _images(images, config, view, checkpoint)
     training, validation = _shares(whole, validation_images, config, view)
-    _check_together(wanted, training, config, view)
+    apart = validation_images is None and validation is not training
+    feed = feed_of(stream, training, validation if apart else None, config, view)
+    _check_together(wanted, training, feed, config, view)
     check_metric(config.keep_best, _names_when_fitted(wanted, config))
     if checkpoint is None or checkpoint.resolve().parent != folder.resolve():
         check_claim(folder, ours=OURS)
     _check_device(config)
     check_optimizer(config)
     (lora_targets if config.lora_rank else learning_names)(view, config)
-    max_steps = _max_steps(config, training)
+    max_steps = _max_steps(config, training, feed)
     plan = Plan(
         given=vae,
         original=original,
@@ -176,7 +191,8 @@ def make_plan(
         transforms=wanted,
         training=training,
         validation=validation,
-        record=whole.record(),
+        record={**whole.record(), **({} if stream is None else {"shards": stream.shards.record()})},
+        feed=feed,
         output_dir=folder,
         checkpoint=checkpoint,
         resumed=None if checkpoint is None else read_state(checkpoint),
@@ -236,12 +252,12 @@ def order_of(config: FinetuneConfig, images: ImageDataset) -> Order:
     return Order(len(images), config.seed, multiple)
 
 
-def _max_steps(config: FinetuneConfig, images: ImageDataset) -> int:
+def _max_steps(config: FinetuneConfig, images: ImageDataset, feed: Feed) -> int:
     """Optimiser steps in all: as many as asked for, or those of the epochs asked for."""
     if config.max_train_steps:
         return config.max_train_steps
     together = config.train_batch_size * int(process_state().num_processes)
-    batches = math.ceil(len(order_of(config, images)) / together)
+    batches = feed.batches(config) or math.ceil(len(order_of(config, images)) / together)
     return config.num_train_epochs * math.ceil(batches / config.gradient_accumulation_steps)
 
 
@@ -261,16 +277,24 @@ def _warmup_steps(
 
 def _images(
     images: ImagesLike, config: FinetuneConfig, vae: Autoencoder, checkpoint: Path | None
-) -> ImageDataset:
-    """All images; those of the run that is resumed, where some of them vanished in between."""
-    found = load_images(
-        images,
-        channels=vae.image_channels,
-        max_samples=config.max_train_samples,
-        **config.reading(),
-    )
+) -> tuple[ImageDataset, ImageStream | None]:
+    """All images; those of the run that is resumed, where some of them vanished in between.
+
+    Of a stream the first ones, and the stream.
+    """
+    reading = {"channels": vae.image_channels, **config.reading()}
+    stream = None
+    if config.max_train_samples is None:
+        buffer = config.shuffle_buffer
+        stream = load_stream(images, shuffle_buffer=buffer, seed=config.seed, **reading)
+    if stream is None:
+        found = load_images(images, max_samples=config.max_train_samples, **reading)
+    else:
+        found = stream.first(config.stream_head)
     record = None if checkpoint is None else read_images(checkpoint)
-    return found if record is None else found.restore(record)
+    if stream is not None and record is not None:
+        stream.shards.check(record.get("shards", []))
+    return (found if record is None else found.restore(record)), stream
 
 
 def _shares(
@@ -285,7 +309,12 @@ def _shares(
     check_images(dataset[0][None], vae)
     if validation_images is not None:
         training = dataset
-        validation = load_images(validation_images, channels=vae.image_channels, **config.reading())
+        validation = load_images(
+            validation_images,
+            channels=vae.image_channels,
+            max_samples=config.max_eval_samples,
+            **{**config.reading(), "streaming": False},
+        )
         check_images(validation[0][None], vae)
     else:
         training, validation = dataset.split(config.validation_split, config.seed)
@@ -299,6 +328,7 @@ def _shares(
 def _check_together(
     transforms: Sequence[Transform],
     images: ImageDataset,
+    feed: Feed,
     config: FinetuneConfig,
     vae: Autoencoder,
 ) -> None:
@@ -309,10 +339,8 @@ def _check_together(
     _check_masks(transforms, example[None], vae)
     check_crop(config.crop_size, example, vae)
     check_operators(transforms, config)
-    height, width = example.shape[-2:]
-    if config.crop_size:
-        height = width = config.crop_size
-    loss_of(transforms, config).check_size(height, width)
+    if config.crop_size is None:
+        check_shapes(feed, example, transforms, vae, batch_size)
 
 
 @torch.no_grad()
@@ -331,9 +359,22 @@ def _check_masks(transforms: Sequence[Transform], example: Tensor, vae: Autoenco
 
 
 def _check_device(config: FinetuneConfig) -> None:
+    for name, what in _SPLITTING.items():
+        if parse_flag_from_env(name):
+            raise InputError(
+                f"{what} splits weights over processes, which a VAE has no need of; start with accelerate "
+                "launch --multi_gpu, or torchrun, and each process holds the whole VAE."
+            )
     if config.mixed_precision == "fp16" and process_state().device.type == "cpu":
         # accelerate would train in float32 without a word.
         raise InputError("mixed_precision='fp16' needs a GPU; use 'bf16' or 'no' on the CPU.")
+    if config.channels_last and config.freeze and process_state().device.type == "cpu":
+        # torch 2.13's group norm crashes in its backward pass when a channels-last input needs no gradient.
+        raise InputError(
+            "channels_last=True with frozen layers crashes torch on a CPU; leave channels_last or freeze out."
+        )
+    if config.compile:
+        check_compiler(process_state().device)
 
 
 def _fingerprint_of_loss(reconstruction: Any) -> str | None:

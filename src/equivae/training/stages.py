@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,13 +17,20 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from equivae.autoencoder import NoBottleneckError
+from equivae.autoencoder.compiling import compiled
 from equivae.losses import Objective
 from equivae.processes import on_main_process, process_state
 from equivae.training.batches import ImageBatches
 from equivae.training.best import KeepBest
-from equivae.training.bottleneck import BottleneckOptions, train_bottleneck
+from equivae.training.bottleneck import (
+    BottleneckOptions,
+    BottleneckResult,
+    train_bottleneck,
+)
+from equivae.training.bucketed import BucketBatches
 from equivae.training.checkpoints import load_checkpoint, take_up
 from equivae.training.config import FinetuneConfig
+from equivae.training.cost import relative_cost
 from equivae.training.guard import Guard, Names
 from equivae.training.hooks import (
     Averaging,
@@ -32,12 +41,15 @@ from equivae.training.hooks import (
     Validation,
 )
 from equivae.training.latents import WithCached, cache_latents, cache_taught
+from equivae.training.layout import channels_last
 from equivae.training.metering import Metering, Profiling
 from equivae.training.optimisers import optimizer_of
+from equivae.training.pace import affordable
 from equivae.training.plan import Plan, order_of
 from equivae.training.rematerialise import enable_gradient_checkpointing
 from equivae.training.session import Session
 from equivae.training.state import RunState
+from equivae.training.streams import StreamBatches
 from equivae.training.student import Student
 from equivae.training.terms import Following, rivals_of
 from equivae.training.trainer import Hook, Player, Trainer
@@ -52,17 +64,21 @@ _LOOKED_AT = 16  # latent cells
 _AGREE_EVERY = 10  # steps between two looks at clock and signals, where processes have to agree
 
 
-def train(plan: Plan, session: Session, student: Student) -> RunState:
-    """All stages of a run; the student has the trained weights afterwards, averaged if asked for."""
+def train(plan: Plan, session: Session, student: Student, further: Sequence[Hook] = ()) -> RunState:
+    """All stages of a run; the student has the trained weights afterwards, averaged if asked for.
+
+    `further` hooks come last, in the stage that trains everything.
+    """
     state = RunState(plan.settings)
     began = time.perf_counter()
     if plan.checkpoint is None:
-        state.bottleneck_steps = _train_bottleneck(plan, student)
+        _train_bottleneck(plan, student, state)
     state.seconds = time.perf_counter() - began
     if plan.config.gradient_checkpointing:
         some = _few_cells(plan.training[0][None], plan, student)
         enable_gradient_checkpointing(student.vae, some.to(session.accelerator.device))
-    return _train_all(plan, session, student, state)
+    with channels_last(student.vae.module) if plan.config.channels_last else nullcontext():
+        return _train_all(plan, session, student, state, further)
 
 
 def _few_cells(images: Tensor, plan: Plan, student: Student) -> Tensor:
@@ -74,21 +90,32 @@ def _few_cells(images: Tensor, plan: Plan, student: Student) -> Tensor:
     return images[..., :size, :size]
 
 
-def _train_bottleneck(plan: Plan, student: Student) -> int:
-    """Train the layers at latent resolution, where there are some; gives the steps they had."""
+def _train_bottleneck(plan: Plan, student: Student, state: RunState) -> None:
+    """Train the layers at latent resolution, where there are some; the state says how they did."""
     config = plan.config
-    batch = config.train_batch_size * config.gradient_accumulation_steps
-    per_epoch = math.ceil(len(plan.training) / (batch * process_state().num_processes))
-    following = config.max_train_steps or config.num_train_epochs * per_epoch
-    steps = min(config.bottleneck_steps, 2 * following)
     if (
-        not (steps and config.weight and student.transforms)
+        not (config.bottleneck_steps and config.weight and student.transforms)
         or config.half != "all"
         or config.lora_rank
     ):
-        return 0
+        return
+    try:
+        state.bottleneck_cost = _cost_of_bottleneck(plan, student)
+        share, cost = config.bottleneck_share, state.bottleneck_cost
+        steps = affordable(config.bottleneck_steps, share, plan.max_steps, cost)
+        state.bottleneck_planned = steps
+        if steps:
+            state.bottleneck_steps = len(_bottleneck(plan, student, steps).losses)
+    except NoBottleneckError as error:
+        state.bottleneck_planned = 0
+        logger.info("All layers learn from the first step: %s", error)
+
+
+def _bottleneck(plan: Plan, student: Student, steps: int) -> BottleneckResult:
+    config = plan.config
     options = BottleneckOptions(
         steps=steps,
+        tolerance=config.bottleneck_tolerance,
         learning_rate=config.bottleneck_learning_rate,
         train_batch_size=2 * config.train_batch_size,
         eval_batch_size=config.eval_batch_size,
@@ -98,22 +125,22 @@ def _train_bottleneck(plan: Plan, student: Student) -> int:
         seed=config.seed,
         progress=plan.progress,
     )
-    try:
-        train_bottleneck(student.vae, student.transforms, plan.training, options)
-    except NoBottleneckError as error:
-        logger.info("All layers learn from the first step: %s", error)
-        return 0
-    return steps
+    return train_bottleneck(student.vae, student.transforms, plan.training, options)
 
 
-def _train_all(plan: Plan, session: Session, student: Student, state: RunState) -> RunState:
+def _cost_of_bottleneck(plan: Plan, student: Student) -> float:
+    """Of a step at latent resolution, which has twice the images, over that of a step of all layers."""
+    config = plan.config
+    some = _few_cells(plan.training[0][None], plan, student)
+    decodes = 1 + len(student.transforms) if config.schedule == "dual" else 1
+    return 2 * relative_cost(student.vae, some, decodes) / config.gradient_accumulation_steps
+
+
+def _train_all(
+    plan: Plan, session: Session, student: Student, state: RunState, further: Sequence[Hook]
+) -> RunState:
     config, accelerator = plan.config, session.accelerator
-    batches = ImageBatches(
-        WithCached(plan.training, **_cached(plan, session, student)),
-        order_of(config, plan.training),
-        config,
-        accelerator,
-    )
+    batches = _batches(plan, session, student)
     objective = Objective(
         student.vae,
         student.loss(config),
@@ -137,19 +164,47 @@ def _train_all(plan: Plan, session: Session, student: Student, state: RunState) 
         ema.to(accelerator.device)
     if plan.checkpoint is not None:
         load_checkpoint(accelerator, plan.checkpoint, ema, state.step)
+        if isinstance(batches, StreamBatches):
+            batches.go_on(state.places)
     student.learn()
     player = Player(prepared, student.learning, optimizer, scheduler)
     trainer = Trainer(accelerator, [player, *rivals], max_grad_norm=config.max_grad_norm)
     hooks = [
         Following(objective, config.logging_steps),
-        *_hooks(plan, session, student, ema, scheduler, state, rivals),
+        *_hooks(plan, session, student, batches, ema, scheduler, state, rivals),
     ]
-    with Profiling(plan.output_dir / "logs" / "trace.json" if _traces(plan) else None) as profiling:
-        trainer.fit(batches, state, plan.max_steps, [*hooks, profiling])
+    trace = plan.output_dir / "logs" / "trace.json" if _traces(plan) else None
+    with Profiling(trace) as profiling, _compiled(plan, student):
+        trainer.fit(batches, state, plan.max_steps, [*hooks, profiling, *further])
     if ema is not None:
         ema.copy_to(student.learning)
     accelerator.wait_for_everyone()
     return state
+
+
+def _batches(
+    plan: Plan, session: Session, student: Student
+) -> ImageBatches | BucketBatches | StreamBatches:
+    config, accelerator, feed = plan.config, session.accelerator, plan.feed
+    if feed.stream is not None:
+        if accelerator.is_main_process:
+            feed.stream.say_how_it_is_shared(accelerator.num_processes)
+        if _frozen(plan):
+            logger.info(
+                "the latents of a stream are not cached: the frozen encoder runs at every step; "
+                "max_train_samples takes the first images into memory, whose latents are."
+            )
+        return StreamBatches(feed.stream, config, accelerator)
+    if feed.buckets is not None:
+        return BucketBatches(feed.buckets, config, accelerator)
+    images = WithCached(plan.training, **_cached(plan, session, student))
+    return ImageBatches(images, order_of(config, plan.training), config, accelerator)
+
+
+def _compiled(plan: Plan, student: Student) -> AbstractContextManager[None]:
+    if not plan.config.compile:
+        return nullcontext()
+    return compiled(student.vae, _few_cells(plan.training[0][None], plan, student))
 
 
 def _traces(plan: Plan) -> bool:
@@ -160,6 +215,7 @@ def _hooks(
     plan: Plan,
     session: Session,
     student: Student,
+    batches: ImageBatches | BucketBatches | StreamBatches,
     ema: EMAModel | None,
     scheduler: Any,
     state: RunState,
@@ -181,8 +237,9 @@ def _hooks(
         limit=config.checkpoints_total_limit,
         agree_every=min(config.logging_steps, _AGREE_EVERY),
         stops=stopping.stops,
+        place=batches.place if isinstance(batches, StreamBatches) else None,
     )
-    names = Names(plan, accelerator.num_processes, accelerator.process_index)
+    names = Names(batches.names_of)
     meter = Metering(accelerator.num_processes, accelerator.device, scheduler.get_last_lr)
     recording = Recording(
         accelerator,
@@ -230,10 +287,7 @@ def _steps_between_validations(plan: Plan, session: Session, student: Student) -
 def _cached(plan: Plan, session: Session, student: Student) -> dict[str, Any]:
     """What a frozen encoder gives, where it need not be computed anew at every step."""
     config = plan.config
-    # Crops are encoded as they come: a crop of a latent knows of pixels beyond the crop of the image.
-    # Images that are drawn anew have other latents every time.
-    frozen = config.half == "decoder" and not (config.sample_posterior or plan.training.draws)
-    if not frozen or config.encoder_weight or config.crop_size:
+    if not _frozen(plan):
         return {}
     options: dict[str, Any] = {
         "batch_size": config.eval_batch_size,
@@ -244,6 +298,15 @@ def _cached(plan: Plan, session: Session, student: Student) -> dict[str, Any]:
     if student.teacher is not None:
         cached["taught"] = cache_taught(student.teacher, plan.training, session.work_dir, **options)
     return cached
+
+
+def _frozen(plan: Plan) -> bool:
+    """Whether an image has the same latent at every step."""
+    config = plan.config
+    # Crops are encoded as they come: a crop of a latent knows of pixels beyond the crop of the image.
+    # Images that are drawn anew have other latents every time.
+    anew = config.sample_posterior or config.crop_size or config.random_flip or plan.training.draws
+    return config.half == "decoder" and not (anew or config.encoder_weight)
 
 
 def _scheduler(config: FinetuneConfig, optimizer: Any, state: RunState, max_steps: int) -> Any:

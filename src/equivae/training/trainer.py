@@ -183,36 +183,56 @@ class Trainer:
 
     def _steps(self, state: RunState, hooks: Sequence[Hook]) -> bool:
         """Every player's optimiser steps; whether the first one's did."""
-        first, *others = self.players
-        norm = self._clip(first)
-        for hook in hooks:
-            hook.on_gradient(norm, state)
-        taken = False
-        if any(hook.refuses(state) for hook in hooks):
-            for player in self.players:
-                player.optimizer.zero_grad()
-        else:
-            taken = self._step(first)
-            for player in others:
-                if player.plays():
-                    self._clip(player)
-                    self._step(player)
-        if not taken:
+        first = self.players[0]
+        playing = [one for one in self.players if one is first or one.plays()]
+        refuses = False
+        norms = []
+        for player in playing:
+            norms.append(self._clip(player))
+            if player is first:
+                for hook in hooks:
+                    hook.on_gradient(norms[0], state)
+                refuses = any(hook.refuses(state) for hook in hooks)
+        taken = [
+            not refuses and self._step(player, norm)
+            for player, norm in zip(playing, norms, strict=True)
+        ]
+        for player in self.players:
+            player.optimizer.zero_grad()
+        if self._scaler is not None:
+            self._scaler.update()  # once for all, since it forgets who overflowed
+        if not taken[0]:
             for hook in hooks:
                 hook.on_skip(state)
-        return taken
+        return taken[0]
+
+    @property
+    def _scaler(self) -> Any:
+        """Of fp16, whose scale is in every player's gradients."""
+        return getattr(self.engine, "scaler", None)
 
     def _clip(self, player: Player) -> Tensor:
         """The norm of the gradient, before it is clipped."""
         most = self.max_grad_norm or float("inf")
-        return torch.as_tensor(self.engine.clip_grad_norm_(player.parameters, most)).detach()
+        if self._scaler is None:
+            norm = self.engine.clip_grad_norm_(player.parameters, most)
+        else:  # accelerate's would take the scale out of all players' gradients, every time
+            self._scaler.unscale_(_bare(player.optimizer))
+            norm = nn.utils.clip_grad_norm_(player.parameters, most)
+        return torch.as_tensor(norm).detach()
 
-    def _step(self, player: Player) -> bool:
-        scaler = getattr(self.engine, "scaler", None)  # of fp16, which leaves out what overflows
-        scale = None if scaler is None else scaler.get_scale()
-        player.optimizer.step()
-        player.optimizer.zero_grad()
-        if scaler is not None and scaler.get_scale() < scale:
-            return False
+    def _step(self, player: Player, norm: Tensor) -> bool:
+        """Step an optimiser, unless its gradient overflowed under fp16."""
+        if self._scaler is None:
+            player.optimizer.step()
+        else:
+            self._scaler.step(_bare(player.optimizer))
+            if not norm.isfinite():
+                return False
         player.scheduler.step()
         return True
+
+
+def _bare(optimizer: Any) -> Any:
+    """The optimiser of torch inside accelerate's, which would step the scaler too."""
+    return getattr(optimizer, "optimizer", optimizer)

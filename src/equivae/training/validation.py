@@ -12,6 +12,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from equivae.autoencoder import measuring
+from equivae.autoencoder.compiling import eager
 from equivae.data.sources import collate
 from equivae.files.pretrained import save_vae
 from equivae.files.provenance import OPERATORS
@@ -26,7 +27,7 @@ from equivae.training.plan import Plan
 from equivae.training.session import Session
 from equivae.training.state import RunState
 from equivae.training.student import Student
-from equivae.training.watching import in_a_row
+from equivae.training.watching import in_a_row, latents_in_a_row
 
 if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
@@ -53,6 +54,7 @@ def validation_loss(
         process_state().split_between_processes(starts) as mine,
         _saved_weights(student, ema),
         measuring(student.vae.module),
+        eager(student.vae.module),
     ):
         batches = [list(range(s, min(s + config.eval_batch_size, len(images)))) for s in mine]
         loader = DataLoader(images, batch_sampler=batches, collate_fn=collate)  # type: ignore[arg-type]
@@ -89,11 +91,13 @@ def save_best(
 
 
 def pictures_of(plan: Plan, student: Student, ema: EMAModel | None = None) -> dict[str, np.ndarray]:
-    """The first held-out image under every transform, by what the weights that would be saved make of it."""
-    with _saved_weights(student, ema):
+    """The first held-out image and its latents under every transform, by the weights that would be saved."""
+    with _saved_weights(student, ema), eager(student.vae.module):
         seed, transforms = plan.config.seed, student.transforms
         panels = picture(student.vae, plan.measured, [(0, "")], transforms, seed)
-    return {f"{panel.transform}/{panel.image}": in_a_row(panel) for panel in panels}
+    shown = {f"{panel.transform}/{panel.image}": in_a_row(panel) for panel in panels}
+    latents = {f"latents/{p.transform}/{p.image}": latents_in_a_row(p) for p in panels}
+    return shown | {name: row for name, row in latents.items() if row is not None}
 
 
 @contextmanager

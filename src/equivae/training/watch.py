@@ -105,7 +105,7 @@ def check_weights(parameters: Iterable[Tensor], step: int, output_dir: Path) -> 
 
 
 def _earlier(first: Tensor, value: Tensor, step: int) -> Tensor:
-    """The first bad step, which is this one where the value is no number and none was bad before."""
+    """The first bad step, which is this one where the value is not a number and none was bad before."""
     bad = torch.where(torch.isfinite(value), torch.inf, float(step))
     return torch.minimum(first, bad.to(first))
 

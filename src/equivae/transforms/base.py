@@ -142,6 +142,14 @@ class Transform(ABC):
         """
         return self
 
+    def at_step(self, step: int) -> Transform:
+        """This transform as it is in a step of a run, counted from 0: one that takes turns takes that one.
+
+        All others return themselves. The objective of a run calls it, so that a run goes on with the turn
+        that it stopped at.
+        """
+        return self
+
     def at_factor(self, factor: int, time_factor: int | None = None) -> Transform:
         """This transform placed on a VAE whose latent cells span `factor` pixels along an axis.
 
@@ -249,6 +257,12 @@ class ComposedTransform(Transform):
             return self
         return ComposedTransform(outer, inner, self.name)
 
+    def at_step(self, step: int) -> Transform:
+        inner, outer = self.inner.at_step(step), self.outer.at_step(step)
+        if inner is self.inner and outer is self.outer:
+            return self
+        return ComposedTransform(outer, inner, self.name)
+
     def at_factor(self, factor: int, time_factor: int | None = None) -> Transform:
         inner = self.inner.at_factor(factor, time_factor)
         outer = self.outer.at_factor(factor, time_factor)
@@ -300,7 +314,7 @@ class ChannelResponse(ABC):
 
 
 class RepresentedTransform(Transform):
-    """A transform whose latent op is a grid move followed by a channel response.
+    """A transform whose latent op moves the cells, after which the channels respond.
 
     Built by `Transform.with_representation`. Composition applies the pairs in turn; the inverse undoes
     the response first, then the grid move.
@@ -341,6 +355,10 @@ class RepresentedTransform(Transform):
 
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
         grid = self.grid.draw(batch_size, generator)
+        return self if grid is self.grid else RepresentedTransform(grid, self.response, self.name)
+
+    def at_step(self, step: int) -> Transform:
+        grid = self.grid.at_step(step)
         return self if grid is self.grid else RepresentedTransform(grid, self.response, self.name)
 
     def at_factor(self, factor: int, time_factor: int | None = None) -> Transform:

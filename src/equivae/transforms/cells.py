@@ -32,7 +32,7 @@ def whole_cells(side: int, cell: int) -> int:
     """How many cells a side has; `InputError` unless it is a whole number."""
     if side % cell:
         raise InputError(
-            f"a side of {side} pixels is no whole number of latent cells of {cell} pixels; crop the "
+            f"a side of {side} pixels is not a whole number of latent cells of {cell} pixels; crop the "
             "image to whole cells."
         )
     return side // cell

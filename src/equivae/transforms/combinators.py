@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import reduce
 from operator import matmul
-from typing import Union
+from typing import Literal, Union
 
 import torch
 
@@ -14,16 +14,18 @@ from equivae.errors import InputError
 from equivae.transforms.base import ComposedTransform, Transform
 from equivae.transforms.checks import check_flag, is_number
 from equivae.transforms.families import (
+    FIVE_PLACES,
     PerSample,
-    RandomAffine,
     RandomBlend,
     RandomCrop,
+    RandomHakuAffine,
     RandomScale,
     RandomTransform,
     RandomZoom,
 )
 from equivae.transforms.registry import get_transform
 from equivae.transforms.spelling import spell, split_transforms
+from equivae.transforms.warp import check_option
 
 __all__ = [
     "Choice",
@@ -41,12 +43,13 @@ __all__ = [
 
 TransformLike = Union[str, Transform]
 Members = Union[str, Sequence[TransformLike]]
+Method = Literal["random", "round_robin"]
 
 _IDENTITY, _QUARTER_TURNS = "identity", ("rot90", "rot180", "rot270")
 
 
 class Choice(RandomTransform):
-    """One of several transforms, drawn.
+    """One of several transforms, drawn or in turn.
 
     Args:
         members: the transforms.
@@ -54,6 +57,9 @@ class Choice(RandomTransform):
         weights: how likely each is, relative to the others; all alike without them.
         same_on_batch: one draw for the whole batch; else one per sample, for which all members have to
             give the same size.
+        method: `"random"`, or `"round_robin"`: the whole batch gets the member whose turn it is.
+        turn: whose turn it is, counted from 0; `at_step` sets it to the step of a run. Members that take
+            turns themselves take the next one whenever it is their turn.
     """
 
     def __init__(
@@ -62,7 +68,15 @@ class Choice(RandomTransform):
         name: str,
         weights: Sequence[float] | None = None,
         same_on_batch: bool = True,
+        method: Method = "random",
+        turn: int = 0,
     ) -> None:
+        check_option("method", method, Method)
+        if method == "round_robin" and (weights is not None or not same_on_batch):
+            raise InputError(
+                f"{name!r} takes turns with method='round_robin', which knows neither weights nor samples of "
+                "their own; leave weights and same_on_batch out."
+            )
         if not members:
             raise InputError(f"{name!r} has nothing to choose from.")
         weights = list(weights) if weights is not None else [1.0] * len(members)
@@ -75,6 +89,7 @@ class Choice(RandomTransform):
         check_flag("same_on_batch", same_on_batch)
         self.members, self.name = list(members), name
         self.weights, self.same_on_batch = weights, same_on_batch
+        self.method, self.turn = method, turn
         self.exact = all(t.exact for t in members)
         self.swaps_axes = any(t.swaps_axes for t in members)
         self.mixes_samples = any(t.mixes_samples for t in members)
@@ -82,6 +97,8 @@ class Choice(RandomTransform):
         self.layouts = tuple(k for k in members[0].layouts if all(k in t.layouts for t in members))
 
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
+        if self.method == "round_robin":
+            return self.members[self.turn % len(self.members)].draw(batch_size, generator)
         count = 1 if self.same_on_batch else batch_size
         weights = torch.tensor(self.weights, dtype=torch.float64)
         drawn = torch.multinomial(weights, count, replacement=True, generator=generator)
@@ -95,10 +112,20 @@ class Choice(RandomTransform):
         return PerSample(parts, self.name)
 
     def at_factor(self, factor: int, time_factor: int | None = None) -> Transform:
-        members = [member.at_factor(factor, time_factor) for member in self.members]
-        if all(new is old for new, old in zip(members, self.members, strict=True)):
+        return self._of([one.at_factor(factor, time_factor) for one in self.members], self.turn)
+
+    def at_step(self, step: int) -> Transform:
+        in_turn = self.method == "round_robin"
+        own = step // len(self.members) if in_turn else step
+        return self._of([one.at_step(own) for one in self.members], step if in_turn else self.turn)
+
+    def _of(self, members: Sequence[Transform], turn: int) -> Transform:
+        """The same choice of these members; itself where they are its own and it is its turn."""
+        alike = all(new is old for new, old in zip(members, self.members, strict=True))
+        if alike and turn == self.turn:
             return self
-        return Choice(members, self.name, self.weights, self.same_on_batch)
+        weights = None if self.method == "round_robin" else self.weights
+        return Choice(members, self.name, weights, self.same_on_batch, self.method, turn)
 
 
 def choice(
@@ -106,14 +133,17 @@ def choice(
     *,
     weights: Sequence[float] | None = None,
     same_on_batch: bool = True,
+    method: Method = "random",
 ) -> Transform:
-    """One of several transforms, drawn per call or per sample.
+    """One of several transforms, drawn per call or per sample, or in turn.
 
     Args:
         of: transforms or names, as a list or separated by commas.
         weights: how likely each is; all alike without them.
         same_on_batch: one draw for the whole batch; else one per sample, for which all have to give the
             same size.
+        method: `"random"`, or `"round_robin"`: the first in the first step of a run, the second in the
+            second, and so on, as HakuLatent's switch has it.
 
     ```python
     import torch
@@ -123,14 +153,18 @@ def choice(
     t = equivae.get_transform("choice", of="hflip,scale(factor=0.5)")
     drawn = t.draw(4, torch.Generator().manual_seed(0))
     assert drawn.name in ("hflip", "scale(factor=0.5)")
+    t = equivae.get_transform("choice", of="hflip,rot180", method="round_robin")
+    assert [t.at_step(step).draw(4).name for step in range(3)] == ["hflip", "rot180", "hflip"]
     ```
     """
     members = _members(of)
     options = {} if weights is None else {"weights": tuple(weights)}
     if not same_on_batch:
         options["same_on_batch"] = False  # type: ignore[assignment]
+    if method != "random":
+        options["method"] = method  # type: ignore[assignment]
     name = spell("choice", of=",".join(t.name for t in members), **options)
-    return Choice(members, name, weights, same_on_batch)
+    return Choice(members, name, weights, same_on_batch, method)
 
 
 def compose(of: Members = ("scale(factor=0.5)", "rot90")) -> Transform:
@@ -236,15 +270,49 @@ def spectrum_matching(*, k: tuple[int, ...] = (0, 8, 10, 12)) -> Transform:
     return Choice(members, spell("spectrum_matching", **shown))
 
 
-def hakulatent() -> Transform:
+def hakulatent(*, method: Method = "random") -> Transform:
     """A switch between HakuLatent's transforms, with its ranges: quarter turns, scale down, scale up and
-    crop, crop, random affine with reflection padding, blending; one draw for the batch."""
+    crop, crop, random affine with reflection padding, blending; one draw for the batch. Both crops lie in
+    one of five places, the corners and the centre (github.com/KohakuBlueleaf/HakuLatent, `transform/`).
+
+    Args:
+        method: `"random"`, or `"round_robin"`, as its `method="roundrobin"`: the switch takes turns, and so
+            do turns, factors and places within their members. Its affine map does nothing then, and is
+            left out; its crop, whose place stays in the upper left corner there, takes turns here.
+    """
+    check_option("method", method, Method)
+    if method == "round_robin":
+        members: list[Transform] = [
+            *(choice(names, method=method) for names in _HAKU_TURNS),
+            RandomBlend(weight=(0.5, 0.5), same_on_batch=True),
+        ]
+        return Choice(members, spell("hakulatent", method=method), method=method)
     members = [
         random_rot90(same_on_batch=True),
         RandomScale(factors=(0.25, 0.5, 0.75), antialias=False),
-        RandomZoom(factors=(1.25, 1.5, 2.0), interpolation="bicubic", same_on_batch=True),
-        RandomCrop(same_on_batch=True),
-        RandomAffine(same_on_batch=True),
+        RandomZoom(
+            factors=(1.25, 1.5, 2.0), interpolation="bicubic", same_on_batch=True, places="five"
+        ),
+        RandomCrop(same_on_batch=True, places="five"),
+        RandomHakuAffine(degrees=30.0, translate=0.0, shear_y=10.0),
         RandomBlend(same_on_batch=True),
     ]
     return Choice(members, "hakulatent")
+
+
+def _places_in_turn(spelled: str, shares: Sequence[float]) -> list[str]:
+    """Every pair that comes up when shares and places take turns side by side, both from their second."""
+    count = math.lcm(len(shares), len(FIVE_PLACES))
+    pairs = [
+        (shares[(i + 1) % len(shares)], *FIVE_PLACES[(i + 1) % len(FIVE_PLACES)])
+        for i in range(count)
+    ]
+    return [spelled.format(share, y, x) for share, y, x in pairs]
+
+
+_HAKU_TURNS = (
+    ("rot270", "rot180", "rot90", _IDENTITY),
+    tuple(f"scale(factor={one},antialias=False)" for one in (0.5, 0.75, 0.25)),
+    _places_in_turn("zoom(factor={},y={},x={},interpolation='bicubic')", (1.25, 1.5, 2.0)),
+    _places_in_turn("crop(size={},y={},x={})", (0.25, 0.5, 0.75)),
+)

@@ -61,8 +61,8 @@ class CosineCut(Transform):
         height, width = grid.shape[-2:]
         if height % _BLOCK or width % _BLOCK:
             raise InputError(
-                f"transform {self.name!r} works on blocks of 8x8, and {height}x{width} is no whole number of "
-                "them; choose a resolution that is a multiple of 8 cells of the latent."
+                f"transform {self.name!r} works on blocks of 8x8, and {height}x{width} is not a whole number "
+                "of them; choose a resolution that is a multiple of 8 cells of the latent."
             )
         precision = torch.promote_types(grid.dtype, torch.float32)
         index = torch.arange(_BLOCK, device=grid.device)

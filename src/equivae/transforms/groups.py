@@ -126,7 +126,7 @@ def _members(item: str | Transform | Group) -> Iterable[Transform]:
 
 def _no_transform(item: object) -> InputError:
     return InputError(
-        f"{item!r} is no transform: pass names such as 'rot180', groups such as 'd4', or "
+        f"{item!r} is not a transform: pass names such as 'rot180', groups such as 'd4', or "
         "equivae.Transform objects."
     )
 

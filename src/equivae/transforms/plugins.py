@@ -39,7 +39,7 @@ def load_plugins(taken: Collection[str]) -> list[Plugin]:
     for entry in _fresh(entry_points(group=ENTRY_POINT_GROUP)):
         package = entry.dist.name if entry.dist is not None else entry.value.partition(":")[0]
         if not NAME.fullmatch(entry.name):
-            _warn(package, entry, f"that is no name of a transform, {NAME_RULE}")
+            _warn(package, entry, f"that is not a name of a transform, {NAME_RULE}")
             continue
         if entry.name in found or entry.name in taken:
             owner = found[entry.name].package if entry.name in found else "equivae or your own code"
@@ -64,7 +64,7 @@ def _as_factory(loaded: Any) -> Callable[..., Transform]:
     if isinstance(loaded, Transform):
         return lambda: loaded
     if not callable(loaded):
-        raise TypeError(f"{loaded!r} is no transform and builds none")
+        raise TypeError(f"{loaded!r} is not a transform and builds none")
     return loaded  # type: ignore[no-any-return]
 
 

@@ -133,7 +133,7 @@ def parse_spelling(
 def parse_expression(text: str) -> Spelling:
     """What any name says, compositions and responses too; values are Python literals.
 
-    Nothing is evaluated. Raises `InputError` for what is no name.
+    Nothing is evaluated. Raises `InputError` for what is not a name.
 
     ```python
     from equivae.transforms.spelling import Call, Product, parse_expression

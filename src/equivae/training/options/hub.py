@@ -17,7 +17,7 @@ __all__ = ["HubOptions"]
 def _check_license(name: str, value: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", value):
         raise InputError(
-            f"{name}={quoted(value)} is no licence as the hub names it; pass one such as 'mit' or "
+            f"{name}={quoted(value)} is not a licence as the hub names it; pass one such as 'mit' or "
             "'apache-2.0'."
         )
 
@@ -27,7 +27,7 @@ def _check_repo_id(name: str, value: str) -> None:
         validate_repo_id(value)
     except HFValidationError as error:
         raise InputError(
-            f"{name}={quoted(value)} is no name of a repository; pass one such as 'name' or "
+            f"{name}={quoted(value)} is not the name of a repository; pass one such as 'name' or "
             "'owner/name'."
         ) from error
 
@@ -36,7 +36,7 @@ def _check_token(name: str, value: str) -> None:
     # Nothing that JSON, HTML or a shell would write otherwise, so that it is found wherever it turns up.
     if not re.fullmatch(r"[A-Za-z0-9._~+/=-]{8,2048}", value):
         raise InputError(
-            f"{name} is no token: a token has at least 8 letters, digits or signs of ._~+/=- and no others."
+            f"{name} is not a token: it has at least 8 letters, digits or signs of ._~+/=- and no others."
         )
 
 

@@ -19,7 +19,7 @@ def check_colour(name: str, value: str) -> None:
         ImageColor.getrgb(value)
     except ValueError as error:
         raise InputError(
-            f"{name}={quoted(value)} is no colour; pass a name such as 'white' or '#rrggbb'."
+            f"{name}={quoted(value)} is not a colour; pass a name such as 'white' or '#rrggbb'."
         ) from error
 
 
@@ -37,12 +37,42 @@ class ImageOptions(Options):
         "Train on random crops of this side, in pixels, of the images at that resolution.",
         range=SIDE,
     )
+    enable_bucket: bool = option(
+        False,
+        "Train on whole pictures of many shapes, in batches of one shape, instead of on their centre square: "
+        "sides of about resolution squared in all.",
+    )
+    bucket_reso_steps: int = option(
+        64, "The sides of the buckets are multiples of this.", range=at_least(1, 2**16)
+    )
+    min_bucket_reso: int | None = option(
+        None, "The smallest side of a bucket; half of the resolution unless given.", range=SIDE
+    )
+    max_bucket_reso: int | None = option(
+        None, "The largest side of a bucket; twice the resolution unless given.", range=SIDE
+    )
+    random_flip: bool = option(
+        False, "Mirror every second image, left to right, by a draw for each."
+    )
     image_column: str | None = option(
         None, "The column of a data set that holds the images; found unless given."
     )
     split: str = option("train", "The split of a data set.")
     max_train_samples: int | None = option(
         None, "Take the first so many images only.", range=at_least(1)
+    )
+    streaming: bool = option(
+        False,
+        "Read parquet shards, or a data set of the hub, as a stream; .tar shards always are one.",
+    )
+    shuffle_buffer: int = option(
+        1000, "Images of a stream that are shuffled together.", range=at_least(1)
+    )
+    stream_head: int = option(
+        256,
+        "First images of a stream that are kept in memory, for what needs a set: those held out, the "
+        "bottleneck stage, a fit, the scaling factor.",
+        range=at_least(2),
     )
     background: str = option(
         "white", "The colour behind transparent pixels, as Pillow names it.", check=check_colour
@@ -62,7 +92,18 @@ class ImageOptions(Options):
     def reading(self) -> dict[str, Any]:
         """What `load_images` is told of how images are found and read; what was not asked for is left out."""
         usual = ImageOptions()
-        names = ("image_column", "split", "background")
+        names = ("image_column", "split", "background", "streaming")
         asked = {name: getattr(self, name) for name in names}
         asked = {name: value for name, value in asked.items() if value != getattr(usual, name)}
         return {"resolution": self.resolution, **asked}
+
+    def check(self) -> None:
+        if self.enable_bucket and self.resolution is None:
+            raise InputError(
+                "enable_bucket needs a resolution, of whose square the buckets have about the area."
+            )
+        if self.enable_bucket and self.crop_size is not None:
+            raise InputError(
+                "crop_size cuts squares from the images, enable_bucket keeps their shapes; leave one of them "
+                "out."
+            )

@@ -43,9 +43,21 @@ class OptimisationOptions(Options):
 
     bottleneck_steps: int = option(
         500,
-        "Steps that train the layers at latent resolution alone, before all layers learn; for "
-        "train='all', at most two for each of the other steps. 0 leaves them out.",
+        "Steps, at most, that train the layers at latent resolution alone, before all layers learn; for "
+        "train='all'. 0 leaves them out.",
         range=at_least(0),
+    )
+    bottleneck_share: float = option(
+        1.0,
+        "What those steps may cost at most, as a share of the cost of all steps after them, both counted "
+        "in operations.",
+        range=above(0),
+    )
+    bottleneck_tolerance: float = option(
+        0.01,
+        "Those steps end early once their loss falls by less than this part in 100 steps; 0 takes all of "
+        "them.",
+        range=within(0, 1),
     )
     bottleneck_learning_rate: float = option(
         1e-3, "Peak learning rate of those steps.", range=above(0)
@@ -96,6 +108,15 @@ class OptimisationOptions(Options):
         1.0, "Clip gradients to this norm; 0 does not clip.", range=NOT_NEGATIVE
     )
     mixed_precision: Precision = option("no", "no, fp16 or bf16.")
+    channels_last: bool = option(
+        False, "Keep the weights in channels-last order while they learn; faster in bf16."
+    )
+    compile: bool = option(
+        False,
+        "Run the VAE's parts through torch.compile, which takes a minute or more at the first step and needs "
+        "a compiler.",
+        free=True,
+    )
     use_ema: bool = option(False, "Keep an exponential moving average of the weights, and save it.")
     ema_decay: float = option(0.999, "Decay of that average.", range=within(0, 1))
 

@@ -38,7 +38,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """The recipe in a YAML file; `InputError` with file and line for what is no recipe.
+    """The recipe in a YAML file; `InputError` with file and line for what is not a recipe.
 
     ```python
     from pathlib import Path
@@ -62,7 +62,7 @@ def read_recipe(path: str | Path) -> Recipe:
     try:
         return parse_recipe(content.decode("utf-8"), str(path))
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text in UTF-8; pass a YAML file.") from error
+        raise InputError(f"{path} is not UTF-8 text; pass a YAML file.") from error
 
 
 def parse_recipe(text: str, origin: str) -> Recipe:
@@ -78,7 +78,7 @@ def parse_recipe(text: str, origin: str) -> Recipe:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark is not None else 1
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"{origin}, line {line}: this is no YAML ({problem}).") from error
+        raise InputError(f"{origin}, line {line}: this is not YAML ({problem}).") from error
     finally:
         loader.dispose()
     return _checked(found, origin, lines)

@@ -1,7 +1,7 @@
 """Random families: transforms whose parameters are drawn, per call or per sample."""
 
 from equivae.transforms.families.blending import Blend, RandomBlend
-from equivae.transforms.families.drawing import RandomTransform, Sampler
+from equivae.transforms.families.drawing import FIVE_PLACES, RandomTransform, Sampler
 from equivae.transforms.families.grids import (
     RandomCrop,
     RandomFractionalShift,
@@ -19,6 +19,7 @@ from equivae.transforms.families.warps import (
 )
 
 __all__ = [
+    "FIVE_PLACES",
     "Blend",
     "PerSample",
     "RandomAffine",

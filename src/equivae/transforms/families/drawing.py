@@ -6,7 +6,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,13 @@ from equivae.errors import InputError
 from equivae.transforms.base import Transform
 from equivae.transforms.spelling import spell
 
-__all__ = ["Family", "RandomTransform", "Sampler"]
+__all__ = ["FIVE_PLACES", "Family", "Places", "RandomTransform", "Sampler"]
+
+Places = Literal["any", "five"]
+"""Where a window may lie: anywhere, or in a corner or the centre."""
+
+FIVE_PLACES = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
+"""`(y, x)` of HakuLatent's crops, in their order."""
 
 
 class Sampler:
@@ -36,6 +42,13 @@ class Sampler:
         """`B` of the values, each as likely as the others."""
         places = torch.randint(len(values), (self.count,), generator=self.generator)
         return [values[place] for place in places.tolist()]
+
+    def place(self, places: Places) -> tuple[Tensor, Tensor]:
+        """`y` and `x` of windows, `(B,)` each in [0, 1]."""
+        if places == "any":
+            return self.uniform(0, 1), self.uniform(0, 1)
+        y, x = torch.tensor(self.pick(FIVE_PLACES), dtype=torch.float64).unbind(1)
+        return y, x
 
 
 class RandomTransform(Transform):

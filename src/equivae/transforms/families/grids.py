@@ -11,7 +11,7 @@ from equivae.errors import InputError
 from equivae.transforms.base import Transform
 from equivae.transforms.cells import Crop, Shift
 from equivae.transforms.checks import check_between, check_choices, is_whole
-from equivae.transforms.families.drawing import Family, Sampler
+from equivae.transforms.families.drawing import Family, Places, Sampler
 from equivae.transforms.families.per_sample import by_sample
 from equivae.transforms.placing import CellTransform
 from equivae.transforms.resampled.fractional import FractionalShift
@@ -77,21 +77,25 @@ class RandomCrop(Family, CellTransform):
     Args:
         sizes: the shares of the side that it may have; these are HakuLatent's.
         same_on_batch: one place for the whole batch.
+        places: `"any"`, or `"five"`: the corners and the centre, as HakuLatent has them.
         cell: pixels per latent cell, the VAE's factor.
     """
 
     sizes: tuple[float, ...] = (0.25, 0.5, 0.75)
     same_on_batch: bool = False
+    places: Places = "any"
     registered_name = "random_crop"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choices("sizes", self.sizes, 1e-6, 1)
+        check_option("places", self.places, Places)
 
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> Transform:
         size = Sampler(batch_size, generator, same_on_batch=True).pick(self.sizes)[0]
         sampler = Sampler(batch_size, generator, self.same_on_batch)
-        places = zip(sampler.uniform(0, 1).tolist(), sampler.uniform(0, 1).tolist(), strict=True)
+        ys, xs = (one.tolist() for one in sampler.place(self.places))
+        places = zip(ys, xs, strict=True)
         members = [Crop(size=size, y=y, x=x, cell=self.cell) for y, x in places]
         return by_sample(members, self.name)
 

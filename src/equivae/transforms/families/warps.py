@@ -12,7 +12,7 @@ import torch
 from equivae.errors import InputError
 from equivae.transforms.base import Transform
 from equivae.transforms.checks import check_between, check_choices, check_range, is_number
-from equivae.transforms.families.drawing import Family, Sampler
+from equivae.transforms.families.drawing import Family, Places, Sampler
 from equivae.transforms.placing import CellTransform
 from equivae.transforms.resampled.maps import (
     Affine,
@@ -35,7 +35,6 @@ __all__ = [
 ]
 
 Range = Union[float, tuple[float, float]]
-_PLACES = (0.0, 1.0)
 
 
 def _between(limit: Range, what: str) -> tuple[float, float]:
@@ -130,16 +129,19 @@ class RandomZoom(_RandomWarp):
         factors: the values that the factor may have, or `None` for any within `between`.
         between: the range of the factor when `factors` is `None`.
         centred: keep the centre instead of drawing a place.
+        places: `"any"`, or `"five"`: the corners and the centre, as HakuLatent has them.
     """
 
     factors: tuple[float, ...] | None = None
     between: tuple[float, float] = (1.0, 2.0)
     centred: bool = False
+    places: Places = "any"
     registered_name = "random_zoom"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("between", self.between, 0)
+        check_option("places", self.places, Places)
         if self.factors is not None:
             check_choices("factors", self.factors, 1e-6)
 
@@ -148,9 +150,9 @@ class RandomZoom(_RandomWarp):
             factor = sampler.uniform(*self.between)
         else:
             factor = torch.tensor(sampler.pick(self.factors), dtype=torch.float64)
-        place: list[Parameter] = [0.5, 0.5]
+        place: tuple[Parameter, Parameter] = (0.5, 0.5)
         if not self.centred:
-            place = [sampler.uniform(*_PLACES), sampler.uniform(*_PLACES)]
+            place = sampler.place(self.places)
         return Zoom(factor=factor, y=place[0], x=place[1], **self._options)
 
 

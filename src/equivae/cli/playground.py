@@ -1,0 +1,113 @@
+"""`equivae playground`: one page on which a transform is dragged."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import equivae
+from equivae.cli.inputs import given, images_from, load_model, number_or, numbers_of
+from equivae.cli.options import (
+    Background,
+    DatasetName,
+    ImageColumn,
+    Model,
+    ModelConfig,
+    OutputDir,
+    Revision,
+    Split,
+    Subfolder,
+    TrainDataDir,
+    Variant,
+    opt,
+    opt_of,
+)
+from equivae.cli.showing import console, plain
+from equivae.files.writing import check_claim
+from equivae.operators import FitOptions
+from equivae.reporting.playground import PlaygroundOptions
+from equivae.symmetry.domain import lattice_group
+
+__all__ = ["playground"]
+
+
+def _settings_of(name: str) -> Any:
+    """`--name`, numbers with commas between them; the option's own rules are checked with the others."""
+    (one,) = [one for one in dataclasses.fields(PlaygroundOptions) if one.name == name]
+    help = f"{one.metadata['help'].rstrip('.')}; none leaves the slider out."
+    numbers = _default(name).split(",")
+    return opt(name, help, shown=" ".join(numbers) if len(numbers) < 9 else "every 15")
+
+
+def _default(name: str) -> str:
+    return ",".join(f"{value:g}" for value in getattr(PlaygroundOptions, name))
+
+
+def playground(
+    pretrained_model_name_or_path: Model = "embedded",
+    image: Annotated[
+        Optional[Path], opt("image", "A picture; by default a photograph of the package.")
+    ] = None,
+    output_dir: OutputDir = Path("equivae-playground"),
+    train_data_dir: TrainDataDir = None,
+    dataset_name: DatasetName = None,
+    angles: Annotated[str, _settings_of("angles")] = _default("angles"),
+    scales: Annotated[str, _settings_of("scales")] = _default("scales"),
+    exposures: Annotated[str, _settings_of("exposures")] = _default("exposures"),
+    saturations: Annotated[str, _settings_of("saturations")] = _default("saturations"),
+    group: Annotated[str, opt("group", "Of the symmetrized VAE, such as c4 or d4.")] = "c4",
+    kernel_size: Annotated[str, opt("kernel_size", "Odd number of latent cells, or auto.")] = "5",
+    resolution: Annotated[int, opt_of(PlaygroundOptions, "resolution")] = 256,
+    max_samples: Annotated[int, opt_of(PlaygroundOptions, "max_samples")] = 64,
+    eval_batch_size: Annotated[int, opt_of(PlaygroundOptions, "eval_batch_size")] = 4,
+    seed: Annotated[int, opt_of(PlaygroundOptions, "seed")] = 0,
+    subfolder: Subfolder = None,
+    variant: Variant = None,
+    revision: Revision = None,
+    model_config_name_or_path: ModelConfig = None,
+    image_column: ImageColumn = None,
+    split: Split = None,
+    background: Background = None,
+) -> None:
+    """Write one page on which an angle, a scale and colours are dragged on a picture's latent.
+
+    It shows the plain latent op, a fitted one, re-encoding and a symmetrized VAE side by side, and needs no
+    server. Latent ops are fitted on procedural images unless --train_data_dir or --dataset_name is given.
+    """
+    size: Any = number_or("kernel_size", kernel_size, "auto", "an odd number")
+    FitOptions(size)
+    lattice_group(group)
+    options: dict[str, Any] = {
+        name: numbers_of(name, text)
+        for name, text in (
+            ("angles", angles),
+            ("scales", scales),
+            ("exposures", exposures),
+            ("saturations", saturations),
+        )
+    }
+    options |= {
+        "resolution": resolution,
+        "max_samples": max_samples,
+        "eval_batch_size": eval_batch_size,
+        "seed": seed,
+    }
+    PlaygroundOptions(**options)
+    source = None
+    if train_data_dir is not None or dataset_name is not None:
+        source = images_from(train_data_dir, dataset_name, "train_data_dir")
+    check_claim(output_dir)
+    made = equivae.playground(
+        load_model(
+            pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
+        ),
+        image,
+        source,
+        group=group,
+        kernel_size=size,
+        **given(image_column=image_column, split=split, background=background),
+        **options,
+    )
+    page = made.save(output_dir)
+    console.print(f"Open [bold]{plain(page)}[/] in a browser and drag; it needs nothing beside it.")

@@ -1,0 +1,30 @@
+"""The order in which the weights of 2D convolutions lie in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+__all__ = ["channels_last"]
+
+
+@contextmanager
+def channels_last(module: nn.Module) -> Iterator[None]:
+    """Within it kernels of 2D convolutions lie channels-last, afterwards as safetensors wants them.
+
+    They stay the same parameters, so that an optimiser that holds them goes on working.
+    """
+    _order(module, torch.channels_last)
+    try:
+        yield
+    finally:
+        _order(module, torch.contiguous_format)
+
+
+def _order(module: nn.Module, order: torch.memory_format) -> None:
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=order)
