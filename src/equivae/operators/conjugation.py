@@ -20,8 +20,6 @@ from equivae.operators.modules import (
 
 __all__ = ["ConjugatedOperator", "Element", "InvertibleMap"]
 
-_NETWORK_RATE = 3.0  # of the couplings, relative to that of the basis, which was solved for
-
 
 @dataclass(frozen=True)
 class Element:
@@ -226,12 +224,6 @@ class ConjugatedOperator(LatentOperator):
             "order": list(self.element.order),
             "signs": list(self.element.signs),
         }
-
-    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        return [
-            ([*self.map.bases, self.map.origin], 1.0),
-            (list(self.map.couplings.parameters()), _NETWORK_RATE),
-        ]
 
     def apply_batch(self, cells: Tensor) -> Tensor:
         return self.map.undone(self.element(self.map(cells)))
