@@ -275,7 +275,8 @@ def exact_law(content: dict[str, Any]) -> list[str]:
     ]
     head = ["conjugation", "decoded", "off the latent after there and back", "seconds to fit"]
     count = content["rows"][0]
-    start = f"Fitted on {count['photos']} photographs at 128 px, measured on {count['images']} Kodak images at 256 px."
+    start = f"Fitted on {count['photos']} photographs at 128 px, measured on {count['images']} Kodak images "
+    start += "at 256 px."
     return [*rows(head, body), "", start, *origins(content, content["rows"])]
 
 
