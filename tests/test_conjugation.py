@@ -254,3 +254,13 @@ def test_a_broken_description_is_refused(broken):
     assert build_operator(config).config() == one.config()
     with pytest.raises(InputError, match="broken"):
         build_operator(config | broken)
+
+
+@LOSES
+@pytest.mark.parametrize(("rate", "told"), [(1e6, True), (1e-3, False)])
+def test_steps_that_improve_nothing_are_told_of(caplog, rate, told):
+    equivae.fit_latent_op(
+        ConvAE(), "hflip", noise(8, 3, 16, 16), 3, method="conjugation", network="small",
+        max_train_steps=20, learning_rate=rate, progress=False,
+    )  # fmt: skip
+    assert ("no step improved" in caplog.text) is told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -24,10 +25,10 @@ from equivae.transforms import Group
 
 __all__ = ["conjugated"]
 
-_LATENT_STEPS, _LATENT_SECONDS = (
-    4,
-    1 / 3,
-)  # times the steps and the seconds, before those that decode
+logger = logging.getLogger(__name__)
+
+# Times the steps and the seconds, before those that decode.
+_LATENT_STEPS, _LATENT_SECONDS = 4, 1 / 3
 _RIDGE = 1e-6  # of the mean variance of a channel, for the first matrices
 _DECODED_RATE = 0.3  # times the learning rate: the couplings have no closed form to stay near to
 
@@ -63,6 +64,12 @@ def conjugated(
     learning = _Learning(learnt, elements, vae, training, options)
     start = copy.deepcopy(operator)
     operator = learning.trained(operator)
+    if all(a.equal(b) for a, b in zip(start.parameters(), operator.parameters(), strict=True)):
+        logger.warning(
+            "no step improved the latent ops of %s on held-out images, so they are the least-squares start; "
+            "use more images or a lower learning rate.",
+            ", ".join(repr(name) for name in found),
+        )
     return {
         name: learning.chosen(problem, start.of(elements[name]), operator.of(elements[name]))
         for name, problem in found.items()
