@@ -70,7 +70,7 @@ class Choice:
     Attributes:
         name: `"untouched"`, `"re-encoded"`, `"fitted"`, `"symmetrized"`, `"fitted, fine-tuned"` or
             `"fine-tuned"`.
-        latent_op: what turns a latent: the plain move of the grid, a fitted operator after it, or none, where
+        latent_op: what turns a latent: `"plain"`, `"fitted"`, or `"none"`, where
             the latent is decoded, and the turned picture encoded again.
         seconds: what it took to make, in wall time.
         reconstruction_psnr: in dB.
@@ -226,7 +226,7 @@ class Ways:
         )
         (panel,) = picture(view, self.images, [(0, "")], [transform])
         trip = metrics.transforms[transform.name].round_trip_psnr
-        latent_op = "plain grid move" if transform is self.plain else "fitted"
+        latent_op = "plain" if transform is self.plain else "fitted"
         reconstruction = metrics.reconstruction_psnr
         self.choices.append(Choice(name, latent_op, seconds, reconstruction, trip, valid, folder))
         self.pictures[name] = panel.moved
