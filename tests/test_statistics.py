@@ -97,7 +97,11 @@ ERROR = hypothesis.strategies.floats(-12, 0).map(lambda exponent: 10**exponent)
 def test_an_interval_stays_within_what_can_be_attained(pairs):
     """The mean of positive errors is known to no worse than itself, which is 4.34 dB a standard error."""
     first, second = zip(*pairs, strict=True)
-    columns = {"reconstruction_mse": first, "reconstruction_mse/t": first, "round_trip_mse/t": second}
+    columns = {
+        "reconstruction_mse": first,
+        "reconstruction_mse/t": first,
+        "round_trip_mse/t": second,
+    }
     resampling = Resampling(names(len(pairs)), columns, 0)
     t = scipy.stats.t.ppf(0.975, len(pairs) - 1)
     error = 10 / math.log(10)

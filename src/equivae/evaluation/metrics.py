@@ -119,6 +119,7 @@ def measure(
         options,
         _reference(vae, images, options, meter.networks),
         _flat_field(vae, images, options),
+        {t.name: t.base.name for t in transforms if isinstance(t, FittedTransform)},
     )
     return summary.metrics(
         sweeps=sweeps,

@@ -69,6 +69,11 @@ class Report(Findings):
             "metrics": asdict(self.metrics),
             "before": None if self.before is None else asdict(self.before),
             "differences": {key: asdict(one) for key, one in self.differences.items()},
+            "against_plain": {
+                name: asdict(one)
+                for found in self.against_plain.values()
+                for name, one in found.items()
+            },
             "history": self.history,
             "settings": self.settings,
             "skipped": [{"image": name, "reason": reason} for name, reason in self.skipped],
