@@ -25,7 +25,7 @@ from equivae.evaluation.protocols import Networks, conventions
 from equivae.evaluation.references import reference_features
 from equivae.evaluation.results import Metrics, Panel, TransformMetrics
 from equivae.evaluation.summary import Found, Summary
-from equivae.evaluation.sweeps import measure_sweeps, sweep_images
+from equivae.evaluation.sweeps import SWEEPS, asked_for, measure_sweeps, sweep_images
 from equivae.operators.transform import FittedTransform
 from equivae.processes import process_state
 from equivae.transforms import Transform
@@ -102,12 +102,14 @@ def measure(
         found.merge(part)
         drifts |= some
     sweeps = {}
-    if options.sweep_samples and images[0].ndim == 3:
+    ranges = SWEEPS if options.sweep_all else asked_for(transforms)
+    if options.sweep_samples and ranges and images[0].ndim == 3:
         swept = sweep_images(len(images), options.sweep_samples)
         with measuring(vae.module):
             sweeps = measure_sweeps(
                 vae,
                 [images[i][None] for i in swept],
+                ranges,
                 label=f"{label}: sweeps",
                 progress=options.progress,
             )
