@@ -435,7 +435,7 @@ def test_only_what_was_asked_for_is_swept():
         options = {"panels": 0, "progress": False, **options}
         return set(equivae.evaluate(PoolAE(), noise(6, 3, 16, 16), names, **options).metrics.sweeps)
 
-    assert swept("hflip", "mix") == set()
+    assert swept("hflip", "vflip") == set()
     assert swept("hflip", sweep_samples=1) == {"rotate", "scale"}
 
     def names(*transforms):

@@ -6,10 +6,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
+from matplotlib.text import Text
 
 import equivae
 from equivae import InputError, Report
-from equivae.evaluation.results import Metrics, Spread, TransformMetrics
+from equivae.evaluation.results import Metrics, Panel, Spread, TransformMetrics
 from equivae.reporting.comparison import Comparison
 from models import PoolAE, noise
 
@@ -92,7 +94,7 @@ reconstruction PSNR, dB & 23.47 (22.47 to 24.47) & 26.48 (25.48 to 27.48) & +3.0
 PSNR: of the mean squared error.\par
 * difference larger than noise: p below 0.05 in a permutation test paired by image, adjusted for the number of comparisons (Holm); the intervals are not adjusted.\par
 """
-    )  # noqa: E501
+    )
 
 
 def test_names_of_columns():
@@ -164,3 +166,41 @@ def test_drift_is_from_the_first_autoencoder():
     for text in (same.to_markdown(), same.to_csv(), same.to_html()):
         assert "drift from one" in text
         assert "the baseline" not in text
+
+
+LONG = "rotate(angle=30,padding='border')_fitted_on_photographs"
+
+
+@pytest.mark.parametrize("name", ["rot180", LONG])
+def test_figures_have_the_width_of_a_paper(name):
+    generator = torch.Generator().manual_seed(0)
+
+    def panel(rank):
+        x = torch.rand(5, 3, 16, 24, generator=generator)
+        z = torch.rand(3, 4, 4, 6, generator=generator)
+        return Panel(f"{rank}.png", name, *x[:4], rank, *z, x[4])
+
+    found = metrics(1.0)
+    found = dataclasses.replace(found, transforms={name: found.transforms["rot180"]})
+    panels = [panel("best"), panel("worst")]
+    report = Report(found, dataclasses.replace(found), panels=panels, panels_before=panels)
+    for figure in report.figures(width=5.5).values():
+        assert figure.get_figwidth() == 5.5
+        figure.draw_without_rendering()
+        whole = figure.bbox
+        titles = [text.get_window_extent() for text in figure.findobj(Text) if text.get_text()]
+        assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 7
+        for box in titles:
+            assert whole.x0 - 1 <= box.x0
+            assert box.x1 <= whole.x1 + 1
+            assert whole.y0 - 1 <= box.y0
+            assert box.y1 <= whole.y1 + 1
+        for i, one in enumerate(titles):
+            assert not any(one.overlaps(other) for other in titles[i + 1 :])
+        for axis in figure.axes:  # no bands: a picture fills its place
+            box, picture = axis.get_position(original=True), axis.get_position()
+            assert picture.height > 0.93 * box.height
+            assert picture.width > 0.93 * box.width
+    for width in (0, "wide", True, float("nan")):
+        with pytest.raises(InputError, match="width must be a number of inches"):
+            report.figures(width=width)

@@ -17,7 +17,14 @@ from equivae.processes import process_state
 from equivae.transforms import Transform, get_transform
 from equivae.units import psnr
 
-__all__ = ["SWEEPS", "Range", "asked_for", "default_sweep_samples", "measure_sweeps", "sweep_images"]
+__all__ = [
+    "SWEEPS",
+    "Range",
+    "asked_for",
+    "default_sweep_samples",
+    "measure_sweeps",
+    "sweep_images",
+]
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,15 @@ SWEEPS = (
         "angle",
         tuple(float(angle) for angle in range(0, 181, 15)),
         frozenset(
-            {"rotate", "random_rotate", "rot90", "rot180", "rot270", "random_rot90", "signed_rot180"}
+            {
+                "rotate",
+                "random_rotate",
+                "rot90",
+                "rot180",
+                "rot270",
+                "random_rot90",
+                "signed_rot180",
+            }
             | {"affine", "random_affine", "haku_affine", "hakulatent", "eqvae"}
         ),
     ),
@@ -51,9 +66,7 @@ SWEEPS = (
 
 def asked_for(transforms: Iterable[Transform]) -> list[Range]:
     """The sweeps of these transforms, also of those that they are made of."""
-    names = {
-        word for t in transforms for word in re.findall(r"\w+", getattr(t, "base", t).name)
-    }
+    names = {word for t in transforms for word in re.findall(r"\w+", getattr(t, "base", t).name)}
     return [one for one in SWEEPS if one.of & names]
 
 

@@ -9,8 +9,8 @@ from markupsafe import escape
 
 from equivae.evaluation.pairing import Difference
 from equivae.evaluation.results import Metrics
-from equivae.reporting.tables import markdown_table
 from equivae.reporting.paper import Paper, to_latex
+from equivae.reporting.tables import markdown_table
 from equivae.reporting.telling import (
     certainty_of,
     conventions_of,
