@@ -443,7 +443,9 @@ def test_only_what_was_asked_for_is_swept():
 
     assert names("rot180") == names("c4") == names("rotate(angle=30)") == ["rotate"]
     assert names("zoom(factor=2)") == names("scale(factor=0.5)") == ["scale"]
-    assert names("eqvae") == names("choice(of='hflip,rot90,scale(factor=0.5)')") == ["rotate", "scale"]
+    assert (
+        names("eqvae") == names("choice(of='hflip,rot90,scale(factor=0.5)')") == ["rotate", "scale"]
+    )
     op = FittedTransform(equivae.get_transform("rot180"), ConvOperator(4), name="mine")
     assert [one.transform for one in asked_for([op])] == ["rotate"]
 

@@ -30,12 +30,12 @@ def fitted_against_plain(metrics: Metrics, seed: int = 0) -> dict[str, Differenc
     ```
     """
     found: dict[str, Difference] = {}
-    for name, one in metrics.transforms.items():
-        plain = one.plain_transform
+    for name, trip in metrics.transforms.items():
+        plain = trip.plain_transform
         if plain is None or plain not in metrics.transforms:
             continue
         pair = [_round_trip(metrics, which, name) for which in (plain, name)]
-        found |= {name: d for d in differences(*pair, seed=seed).values()}
+        found.update((name, one) for one in differences(*pair, seed=seed).values())
     tested = [name for name, one in found.items() if not one.is_identical]
     return found | dict(zip(tested, holm([found[name] for name in tested]), strict=True))
 

@@ -75,9 +75,9 @@ def differences(
         seed: of the resamples and exchanges.
         keys: which numbers, by default all.
 
-    Numbers that are NaN or infinite for an image are left out, as is everything for a single image. What is the
-    same for every image, as the encoder's error of two VAEs with one encoder, has a p of 1 and does not count
-    in Holm's adjustment of the others. With four images no p is below 1/8, with five none below 1/16.
+    Numbers that are NaN or infinite for an image are left out, as is everything for a single image. What is
+    the same for every image, as the encoder's error of two VAEs with one encoder, has a p of 1 and does not
+    count in Holm's adjustment of the others. With four images no p is below 1/8, with five none below 1/16.
 
     Raises `InputError` for other images.
 

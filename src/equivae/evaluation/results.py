@@ -88,7 +88,7 @@ class TransformMetrics:
         latent_op_seconds: time of the latent op for one image, median over the batches; with re-encoding.
         reencoded_seconds: time of decoding, moving and encoding again for one image, likewise.
         latent_op: which it is: `"plain"`, `"fitted"`, or `"own"` for one that this library did not make.
-        plain_transform: the transform with the same pixel op that a fitted latent op belongs to; `None` for others.
+        plain_transform: the one with the plain latent op that a fitted one belongs to; `None` for others.
         imagenet: the same round trip by the imagenet protocol, `None` under the other.
     """
 

@@ -108,10 +108,10 @@ class Resampling:
         `(number of a resample - value) / its own standard error` is what is resampled, since with few
         images the errors' mean and its uncertainty go together: percentiles alone are too narrow. A resample
         of nearly one image alone has next to no standard error, and its ratio would put an end hundreds of dB
-        away; so no end is farther than 1.5 times that of Student's t, which costs up to three points of coverage over four
-        images and next to nothing over 24.
-        By Student's t itself where there are fewer than four images; by percentiles where nothing varies, the
-        number is infinite, or there are so many images that it makes no difference.
+        away; so no end is farther than 1.5 times that of Student's t, which costs up to three points of
+        coverage over four images and next to nothing over 24. By Student's t itself where there are fewer
+        than four images; by percentiles where nothing varies, the number is infinite, or there are so many
+        images that it makes no difference.
         """
         count, (data, means) = len(self.names), (self._data[:, chosen], self._means[:, chosen])
         values = number(means)

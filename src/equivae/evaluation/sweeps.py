@@ -79,8 +79,8 @@ def sweep_images(count: int, most: int) -> list[int]:
 def default_sweep_samples(count: int) -> int:
     """How many images are swept unless it is said: one in six, at most four.
 
-    Every one costs a decode for every value of the sweeps that are `asked_for`, 22 for both; so the sweeps of a
-    small set cost no more than a few times what the set itself does.
+    Every one costs a decode for every value of the sweeps that are `asked_for`, 22 for both; so the sweeps
+    of a small set cost no more than a few times what the set itself does.
     """
     return min(4, count // 6)
 

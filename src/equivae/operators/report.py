@@ -44,8 +44,8 @@ class FitReport:
             transformed image; 0 for a perfect op, about 1 for one that is no better than zeros.
         latent_error: the same with the operator, `‖ρ E(x) - E(T x)‖ / ‖E(T x)‖`.
         inverse_latent_error: that of the inverse operator; `None` for an involution and without one.
-        inverse_consistency: `‖ρ⁻¹ ρ z - z‖ / ‖z‖`, by how much a latent changes when the op is applied and then
-            its inverse; 0 if they undo each other exactly, `None` without an inverse.
+        inverse_consistency: `‖ρ⁻¹ ρ z - z‖ / ‖z‖`, by how much a latent changes when the op and then its
+            inverse are applied; 0 if they undo each other exactly, `None` without an inverse.
         candidates: the evidence behind the choice of kernel size.
         seconds: what the fit took.
         decoded_psnr: PSNR in dB of what the held-out latents decode to; `None` if not decoded.

@@ -55,8 +55,8 @@ def to_latex(paper: Paper, chosen: Sequence[str] | None = None) -> str:
 
     Args:
         paper: what stands in it.
-        chosen: the rows and their order, each by the name of a metric (for every transform), by the whole label
-            of a row, or by its key; by default every number that has an interval.
+        chosen: the rows and their order, each by the name of a metric (for every transform), by the whole
+            label of a row, or by its key; by default every number that has an interval.
 
     Raises `InputError` for a name that no row has.
     """

@@ -124,11 +124,11 @@ class Quotable:
         """A LaTeX table for `booktabs`, with what the numbers go by below it.
 
         Args:
-            rows: which rows, in this order: names of metrics (`"round-trip PSNR"`, for every transform) or whole
-                labels (`"rot180: equivariance gap"`); by default every number that has an interval.
+            rows: which rows, in this order: names of metrics (`"round-trip PSNR"`, for every transform) or
+                whole labels (`"rot180: equivariance gap"`); by default every number that has an interval.
 
-        Two VAEs have a column for the difference and one for its adjusted p; a star marks a difference that is
-        larger than noise. Raises `InputError` for a name that no row has.
+        Two VAEs have a column for the difference and one for its adjusted p; a star marks a difference that
+        is larger than noise. Raises `InputError` for a name that no row has.
         """
         paper = Paper(
             self.columns,

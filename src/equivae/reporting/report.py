@@ -137,8 +137,8 @@ class Report(Findings):
         """The pictures by file name.
 
         Args:
-            width: of every figure in inches, such as a paper's text width; letters then have at least 7 points,
-                and titles are wrapped to their column. `None` leaves them as they are saved.
+            width: of every figure in inches, such as a paper's text width; letters then have at least 7
+                points, and titles are wrapped to their column. `None` leaves them as they are saved.
 
         `overview.png`, `panels_<transform>.png` and `latents_<transform>.png`, `flat_field.png` and
         `lie.png` of probes, `sweep_<transform>.png` of sweeps, `spectrum.png`, `profile.png`, and

@@ -73,8 +73,8 @@ def verdict_of(now: Metrics, before: Metrics | None, compared: Mapping[str, Diff
     noise = _noise(moved)
     if fixed(old.equivariance_gap_db, 2) == fixed(gap, 2):
         return (
-            f"The equivariance gap {which} stayed at {number(gap, 'dB')}{noise} while reconstruction changed by "
-            f"{signed(change, 'dB')}{_noise(reconstructed)}, over {count}."
+            f"The equivariance gap {which} stayed at {number(gap, 'dB')}{noise} while reconstruction changed "
+            f"by {signed(change, 'dB')}{_noise(reconstructed)}, over {count}."
         )
     return (
         f"The equivariance gap {which} went from {fixed(old.equivariance_gap_db, 2)} to {fixed(gap, 2)} dB"

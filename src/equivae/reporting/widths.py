@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+import re
 from typing import TYPE_CHECKING, Any
 
 from equivae.errors import InputError
@@ -20,6 +20,7 @@ __all__ = ["check_width", "fit_width"]
 SMALLEST = 7.0
 """Points that no letter goes below, as venues ask for."""
 _ROUNDS = 2  # until rows are as high as their pictures
+_PART = r"[^\s_(,=]{1,12}[\s_(,=]?|[\s_(,=]"  # of a title, between which a line may end
 _GAP = 0.94  # of a column's width, for the words above and below it
 
 
@@ -82,14 +83,18 @@ def _lines(text: Text, room: float) -> str:
 
 
 def _wrapped(text: Text, line: str, room: float) -> str:
+    lines = [""]
+    for part in re.findall(_PART, line):
+        if lines[-1] and _points(text, lines[-1] + part) > room:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(one.strip() for one in lines)
+
+
+def _points(text: Text, line: str) -> float:
     assert text.figure is not None
-    for parts in range(1, len(line) + 1):
-        spare = 2 if parts > 1 else 0
-        shown = textwrap.fill(line, max(4, -(-len(line) // parts) + spare))
-        text.set_text(shown)
-        if text.get_window_extent().width * 72 / text.figure.dpi <= room:
-            return shown
-    return line
+    text.set_text(line.strip())
+    return text.get_window_extent().width * 72 / text.figure.dpi
 
 
 def _close_rows(figure: Figure, axes: list[Axes]) -> None:
