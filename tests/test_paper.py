@@ -75,8 +75,8 @@ def test_a_baseline():
     ends = report.differences["round_trip_psnr/rot180"]
     assert (ends.value, ends.adjusted_p) == pytest.approx((3.0103, 3 * 2 / 2**8))
     noise = (
-        "* difference larger than noise: p below 0.05 in a permutation test paired by image, adjusted for the "
-        "number of comparisons (Holm); the intervals are not adjusted."
+        "* difference larger than noise: p below 0.05 in a permutation test paired by image, adjusted for "
+        "the number of comparisons (Holm); the intervals are not adjusted."
     )
     trips = "13.47 (11.47 to 15.47) & 16.48 (14.48 to 18.48)"
     plain = "23.47 (22.47 to 24.47) & 26.48 (25.48 to 27.48)"

@@ -189,8 +189,8 @@ def notes_of(columns: Mapping[str, Metrics]) -> list[str]:
         )
         said.append(
             f"{mark}{'p' if mark else 'Larger than noise: p'} below 0.05 in a permutation test paired by "
-            "image, adjusted for the number of comparisons (Holm); the intervals, by the paired bootstrap, are "
-            "not adjusted."
+            "image, adjusted for the number of comparisons (Holm); the intervals, by the paired bootstrap, "
+            "are not adjusted."
         )
     return said
 
