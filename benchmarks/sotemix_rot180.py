@@ -105,7 +105,7 @@ def reconstruction_only(vae: nn.Module) -> Arm:
 
 
 def plain(vae: nn.Module, setting: Setting, **options: Any) -> Arm:
-    """equivae's default for the plain grid move: the layers at latent resolution first, then all."""
+    """equivae's default for the plain latent op: the layers at latent resolution first, then all."""
     config = FinetuneConfig(**{**RECIPES["equivae"].options, **options})
     began = time.process_time()
     if config.bottleneck_steps:
