@@ -95,7 +95,8 @@ def collect(comparison: Mapping[str, Any], results: Path) -> dict[str, Any]:
             continue
         row = {key: entry[key] for key in ("name", "kind", "leaves_out") if key in entry}
         assert content is not None
-        rows.append({**row, "file": entry["file"], "date": content["date"], "points": found})
+        date = content.get("arms", {}).get(entry.get("arm"), {}).get("date", content["date"])
+        rows.append({**row, "file": entry["file"], "date": date, "points": found})
     kept = ("title", "vae", "transform", "budgets", "about")
     return {**{key: comparison[key] for key in kept}, "rows": rows, "missing": missing}
 
@@ -126,7 +127,9 @@ def main() -> None:
     options.output.parent.mkdir(exist_ok=True)
     options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for name in found["missing"]:
-        known = [command for file in comparison["measure"] for command in commands(comparison, file)]
+        known = [
+            command for file in comparison["measure"] for command in commands(comparison, file)
+        ]
         print(f"no number for {name!r}: run one of", *known, sep="\n  ")
 
 
