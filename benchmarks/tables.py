@@ -418,7 +418,9 @@ def low_rank(content: dict[str, Any]) -> list[str]:
 def training_curves(content: dict[str, Any]) -> list[str]:
     from comparison import table as curves
 
-    return [*curves(content).splitlines(), *origin(content)]
+    later = [arm for arm in content["arms"].values() if "command" in arm]
+    where = origins(content, [content, *later]) if later else origin(content)
+    return [*curves(content).splitlines(), *where]
 
 
 table("rot180-taef2", "sotemix_rot180_taef2.json")(training_curves)
