@@ -113,8 +113,8 @@ def _cells(paper: Paper, row: Row) -> list[str]:
     if tested is None or tested.is_identical:
         return [*cells, "" if tested is None else _bare(number(0.0, row.unit), row.unit), ""]
     ends = _bare(interval(tested, row.unit), row.unit)
-    value = f"{_bare(signed(tested.value, row.unit), row.unit)} ({ends}){_star(tested)}"
-    return [*cells, value, p_value(tested.adjusted_p).removeprefix(" = ").strip()]
+    step = f"{_bare(signed(tested.value, row.unit), row.unit)} ({ends}){_star(tested)}"
+    return [*cells, step, p_value(tested.adjusted_p).removeprefix(" = ").strip()]
 
 
 def _bare(text: str, unit: str) -> str:

@@ -58,7 +58,7 @@ def _set_letters(figure: Figure, scale: float) -> None:
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
-        size = text.get_fontsize()
+        size = float(text.get_fontsize())
         text.set_fontsize(max(min(size, SMALLEST), min(size, size * scale)))
     for axis in figure.axes:
         for kind in ("x", "y"):  # the ticks' labels are made anew when the figure is drawn
