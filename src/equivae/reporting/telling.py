@@ -226,9 +226,10 @@ def to_csv(
     for column, found_there in against_plain.items():
         for name, one in found_there.items():
             trip = columns[column].transforms[name]
-            spread = columns[column].spreads[one.key]
+            spread = columns[column].spreads.get(one.key)
+            ends = ["", ""] if spread is None else [spread.low, spread.high]
             cells = [column, f"{name} against {trip.plain_transform}", "round-trip PSNR", "dB"]
-            cells += [trip.round_trip_psnr, spread.low, spread.high, *_tested(one), _AGAINST_PLAIN]
+            cells += [trip.round_trip_psnr, *ends, *_tested(one), _AGAINST_PLAIN]
             writer.writerow([_plain(cell) for cell in cells])
     return target.getvalue()
 
