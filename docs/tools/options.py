@@ -11,4 +11,6 @@ _OPTION = re.compile(r"(?<![\w-])--[a-z]\w*(?![^<]*>)")
 
 def on_page_content(content: str, **_: Any) -> str:
     """Keep every `--option` of a page's code in one line."""
-    return _CODE.sub(lambda code: _OPTION.sub(r'<span class="option">\g<0></span>', code[0]), content)
+    return _CODE.sub(
+        lambda code: _OPTION.sub(r'<span class="option">\g<0></span>', code[0]), content
+    )
