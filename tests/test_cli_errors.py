@@ -10,6 +10,7 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+from accelerate import PartialState
 from PIL import Image
 
 import equivae
@@ -164,6 +165,21 @@ def test_errors_of_the_system_and_interrupts_are_one_sentence(
     arguments = ["evaluate", "--pretrained_model_name_or_path", "embedded", "--data_dir", photos]
     assert call(monkeypatch, *arguments) == code
     assert sentence(capsys) == said
+
+
+def test_of_several_processes_one_says_which_signal_ended_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photos: Path
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RunInterrupted("the run is saved.", 15)
+
+    monkeypatch.setattr(equivae, "evaluate", broken, raising=False)
+    arguments = ["evaluate", "--pretrained_model_name_or_path", "embedded", "--data_dir", photos]
+    for index, said in ((0, "the run is saved."), (1, "")):
+        monkeypatch.setattr(PartialState, "is_main_process", not index)
+        assert call(monkeypatch, *arguments) == 143
+        assert said in capsys.readouterr().err
+    assert not capsys.readouterr().err
 
 
 REFUSED = {

@@ -41,6 +41,7 @@ from equivae.errors import (
     WriteError,
     first_line,
 )
+from equivae.processes import process_state
 from equivae.secrets import hiding_secrets, register_arguments
 
 __all__ = ["app", "main"]
@@ -53,7 +54,11 @@ class _Interrupted(Exception):
 
     def __init__(self, error: KeyboardInterrupt) -> None:
         super().__init__(str(error) or "interrupted.")
-        self.code = error.exit_code if isinstance(error, RunInterrupted) else INTERRUPTED
+        self.code, self.is_told = INTERRUPTED, True
+        if isinstance(error, RunInterrupted):
+            self.code = error.exit_code
+            # The launcher sends a signal to all processes, and one sentence is enough.
+            self.is_told = process_state().is_main_process
 
 
 def _passing_interrupts(command: Callable[..., None]) -> Callable[..., None]:
@@ -150,7 +155,7 @@ def _run() -> int:
     except OSError as error:
         return _fail(_said_by_the_system(error), INPUT)
     except _Interrupted as error:
-        return _fail(str(error), error.code)
+        return _fail(str(error), error.code) if error.is_told else error.code
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted.", INTERRUPTED)
     except Exception:

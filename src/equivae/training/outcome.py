@@ -64,6 +64,7 @@ def conclude(plan: Plan, session: Session, student: Student, state: RunState) ->
         label="after",
         baseline_latents=student.latents,
     )
+    session.stop.check()
     some = range(min(len(plan.training), config.max_eval_samples))
     space = settle_latent_space(
         Autoencoder(plan.original),
@@ -73,7 +74,9 @@ def conclude(plan: Plan, session: Session, student: Student, state: RunState) ->
         eval_batch_size=config.eval_batch_size,
         seed=config.seed,
     )
+    session.stop.check()
     report = _report(plan, session, student, state, after, space)
+    session.stop.check()
     on_main_process(lambda: _write(plan, session, student, report, space))
     model = student.vae.module
     note_origin(model, plan.output_dir)
