@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
+import typer
 from accelerate import PartialState
 from PIL import Image
 
@@ -17,7 +19,8 @@ import equivae
 from doc_blocks import load_script
 from equivae import RunInterrupted
 from equivae.cli import main
-from equivae.cli.words import as_options, shortened
+from equivae.cli.program import app
+from equivae.cli.words import as_options, options_of, shortened
 from equivae.reporting.report import Report
 from tiny_pipeline import tiny_vae
 
@@ -232,11 +235,13 @@ def test_refused_before_any_work_in_the_words_of_the_command_line(
 
 
 OPTIONS = {
-    "hub_private": True,
-    "push_to_hub": True,
-    "train": False,
-    "seed": False,
-    "max_samples": False,
+    "hub_private": ["--hub_private", "--no_hub_private"],
+    "push_to_hub": ["--push_to_hub", "--no_push_to_hub"],
+    "overwrite": ["--overwrite"],
+    "scaled": ["--scaled", "--unscaled"],
+    "train": [],
+    "seed": [],
+    "max_samples": [],
 }
 
 
@@ -245,6 +250,8 @@ OPTIONS = {
     [
         ("hub_private=True needs push_to_hub.", "--hub_private needs --push_to_hub."),
         ("push_to_hub=False here", "--no_push_to_hub here"),
+        ("say so with scaled=False for", "say so with --unscaled for"),
+        ("overwrite=False keeps", "no --overwrite keeps"),
         ("seed must not be negative", "--seed must not be negative"),
         ("the seed and the train", "the seed and the train"),
         ("use `seed` or train='all'.", "use --seed or --train all."),
@@ -257,6 +264,38 @@ OPTIONS = {
 )
 def test_messages_in_the_words_of_the_command_line(said: str, shown: str) -> None:
     assert as_options(said, OPTIONS) == shown
+
+
+COMMANDS: Any = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_that_a_message_can_name_is_one(command: str) -> None:
+    options = options_of(COMMANDS[command])
+    known = {word for one in COMMANDS[command].params for word in [*one.opts, *one.secondary_opts]}
+    said = [f"pass {name}={value}." for name in options for value in (True, False)]
+    for message in said:
+        typed = re.findall(r"--[\w-]+", as_options(message, options))
+        assert len(typed) == 1
+        assert set(typed) <= known, message
+
+
+# Of the program and of every command; of accelerate, pip and hf.
+FURTHER = {"--version", "--help", "--multi_gpu", "--no-deps", "--exclude", "--no_", "--name", "--no_name"}
+
+
+def test_every_option_in_the_sources_is_one() -> None:
+    """What messages and help write out."""
+    known = {w for one in COMMANDS.values() for p in one.params for w in [*p.opts, *p.secondary_opts]}
+    root = Path(equivae.__file__).parent
+    named = {
+        (word, path.name)
+        for path in root.rglob("*.py")
+        if path.parent.name != "reporting"  # whose pages have style sheets
+        for word in re.findall(r"(?<![\w-])--[a-z]\w[\w-]*\w(?![\w-]*})", path.read_text("utf-8"))
+    }
+    assert len(named) > 30
+    assert sorted(one for one in named if one[0] not in known | FURTHER) == []
 
 
 def test_a_message_is_one_line_of_bounded_length() -> None:

@@ -116,9 +116,8 @@ def check_statistics(
     if contrary:
         raise InputError(
             f"the cached latents were taken for {word} ones, but their root mean square is {found:.2f}, "
-            "and "
-            f"that VAE's are about {here:.2f} {word} and {there:.2f} {other}; say which they are with "
-            f"scaled={not scaled} (--{other}), or pass an op of the VAE that made the cache."
+            f"and that VAE's are about {here:.2f} {word} and {there:.2f} {other}; say which they are with "
+            f"scaled={not scaled}, or pass an op of the VAE that made the cache."
         )
     if _apart(found, here) > _MOST_RATIO:
         raise InputError(

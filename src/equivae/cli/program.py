@@ -31,7 +31,7 @@ from equivae.cli.playground import playground
 from equivae.cli.recipes import recipes
 from equivae.cli.symmetrize import symmetrize
 from equivae.cli.transforms import transforms
-from equivae.cli.words import as_options, shortened
+from equivae.cli.words import as_options, options_of, shortened
 from equivae.errors import (
     InputError,
     LostProcessError,
@@ -219,10 +219,8 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _options() -> dict[str, bool]:
-    """The options of the command that runs, by name: whether it is a flag."""
+def _options() -> dict[str, list[str]]:
+    """The options of the command that runs, by name: how a flag is typed, and its opposite."""
     group: Any = typer.main.get_command(app)
     running = next((group.commands[word] for word in sys.argv[1:] if word in group.commands), None)
-    parameters = [] if running is None else running.params
-    typed = [one for one in parameters if one.opts[0].startswith("--")]
-    return {one.name: bool(one.is_flag) for one in typed}
+    return {} if running is None else options_of(running)
