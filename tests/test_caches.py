@@ -569,6 +569,13 @@ def test_augment_moves_about_half_and_all_of_them_right() -> None:
     assert one.dtype == torch.float16
 
 
+def test_augment_with_the_scaling_of_the_vae_that_the_op_was_fitted_on() -> None:
+    op, z, factor = a_real_op()
+    augment = caches.LatentAugment(op, 1.0, scaled=True)
+    assert close(augment(z * factor), op.latent(z) * factor)
+    assert close(op.latent(z * factor, scaled=True), op.latent(z) * factor)
+
+
 def test_augment_wraps_a_dataset() -> None:
     z = latents(3, 4, 6, 6)
     flip = caches.LatentAugment("hflip", p=1.0)
@@ -586,6 +593,8 @@ def test_augment_wraps_a_dataset() -> None:
         (lambda: caches.LatentAugment(an_op(), 1.5), "probability"),
         (lambda: caches.LatentAugment(an_op("rot90")), "exchanges height and width"),
         (lambda: caches.LatentAugment(an_op(), scaled="sdxl"), "is a LatentScaling"),
+        (lambda: caches.LatentAugment(an_op(), scaled=False), "is a LatentScaling"),
+        (lambda: caches.LatentAugment(an_op(), scaled=True), "does not say how its VAE scales"),
         (lambda: caches.LatentAugment(an_op())(torch.zeros(16, 8, 8)), "fitted on 4 channels"),
         (lambda: caches.LatentAugment(an_op())(torch.zeros(8, 8)), "got shape"),
         (lambda: caches.LatentAugment("no/such/op"), "latent op"),

@@ -281,12 +281,23 @@ def test_every_option_that_a_message_can_name_is_one(command: str) -> None:
 
 
 # Of the program and of every command; of accelerate, pip and hf.
-FURTHER = {"--version", "--help", "--multi_gpu", "--no-deps", "--exclude", "--no_", "--name", "--no_name"}
+FURTHER = {
+    "--version",
+    "--help",
+    "--multi_gpu",
+    "--no-deps",
+    "--exclude",
+    "--no_",
+    "--name",
+    "--no_name",
+}
 
 
 def test_every_option_in_the_sources_is_one() -> None:
     """What messages and help write out."""
-    known = {w for one in COMMANDS.values() for p in one.params for w in [*p.opts, *p.secondary_opts]}
+    known = {
+        w for one in COMMANDS.values() for p in one.params for w in [*p.opts, *p.secondary_opts]
+    }
     root = Path(equivae.__file__).parent
     named = {
         (word, path.name)

@@ -260,7 +260,11 @@ def test_a_signal_in_the_last_step_ends_the_run_with_its_checkpoint(
 ) -> None:
     with pytest.raises(RunInterrupted, match=f"checkpoint-{step}") as caught:
         finetune(
-            tmp_path, ConvAE(), reconstruction=Sending(15, at=step), max_train_steps=2, bottleneck_steps=0
+            tmp_path,
+            ConvAE(),
+            reconstruction=Sending(15, at=step),
+            max_train_steps=2,
+            bottleneck_steps=0,
         )
     assert ("Training is complete" in str(caught.value)) == (step == 2)
     assert caught.value.checkpoint == tmp_path / f"checkpoint-{step}"
