@@ -13,14 +13,16 @@ import huggingface_hub
 import pytest
 import typer
 from accelerate import PartialState
+from huggingface_hub.errors import LocalTokenNotFoundError
 from PIL import Image
 
 import equivae
 from doc_blocks import load_script
-from equivae import RunInterrupted
+from equivae import InputError, RunInterrupted
 from equivae.cli import main
 from equivae.cli.program import app
 from equivae.cli.words import as_options, options_of, shortened
+from equivae.files.hub import open_repo
 from equivae.reporting.report import Report
 from tiny_pipeline import tiny_vae
 
@@ -170,6 +172,41 @@ def test_errors_of_the_system_and_interrupts_are_one_sentence(
     assert sentence(capsys) == said
 
 
+def test_a_missing_token_is_one_short_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def whoami(self: object) -> None:
+        raise LocalTokenNotFoundError(
+            "Token is required to call the /whoami-v2 endpoint. See https://..."
+        )
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "whoami", whoami)
+    with pytest.raises(InputError) as error:
+        open_repo("owner/name")
+    said = as_options(str(error.value), OPTIONS | {"hub_token": []})
+    assert said == "--push_to_hub needs a token: run `hf auth login`, or pass --hub_token."
+
+
+def test_the_folder_of_a_run_may_be_gone_on_with(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    photos: Path,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "run" / "checkpoint-4").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoint-4" / "run.json").write_text("{}")
+    words = ["--pretrained_model_name_or_path", "embedded", "--train_data_dir", str(photos)]
+    assert call(monkeypatch, "finetune", *words, "--output_dir", str(tmp_path / "run")) == 2
+    assert "or go on with its run by --resume_from_checkpoint latest." in sentence(capsys)
+
+
+def test_images_of_several_sizes_ask_for_a_resolution(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photos: Path
+) -> None:
+    Image.new("RGB", (32, 16)).save(photos / "wide.png")
+    words = ["--pretrained_model_name_or_path", "embedded", "--train_data_dir", str(photos)]
+    assert call(monkeypatch, "finetune", *words, "--output_dir", str(photos / "out")) == 2
+    assert "; pass --resolution 256, to which they are resized" in sentence(capsys)
+
+
 def test_of_several_processes_one_says_which_signal_ended_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photos: Path
 ) -> None:
@@ -200,6 +237,10 @@ REFUSED = {
     "evaluate --data_dir nowhere": "--data_dir nowhere does not exist; pass a folder of images.",
     "evaluate --background blu": "--background blu is not a colour",
     "evaluate --model_config_name_or_path sdxl": "--model_config_name_or_path sdxl is for a single",
+    "finetune --mixed_precision fp17": "Invalid value for '--mixed_precision': 'fp17' is not one of",
+    "finetune --max_train_steps x": "Invalid value for '--max_train_steps': it should be a valid int",
+    "finetune --train_data_dir shard/*.tar": "no file matches shard/*.tar; pass shards that are",
+    "finetune --report_to csv": "--report_to csv is unknown.",
     "fit --name ../../evil": "--name '../../evil' cannot be used",
     "fit --ridge inf": "--ridge must be a finite number, got inf.",
     "fit --kernel_size ²": "--kernel_size must be an odd number or 'auto'",

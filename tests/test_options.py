@@ -13,6 +13,7 @@ from diffusers.optimization import SchedulerType
 from equivae import FinetuneConfig, InputError
 from equivae.options import Options, above, at_least, check_path, check_value, within
 from equivae.training import RECIPES, config, options, recipes
+from equivae.training.options.run import trackers_of
 
 GROUPS = (
     options.ImageOptions,
@@ -93,6 +94,8 @@ REFUSED = [
     ({"hub_private": True}, "hub_private=True does nothing without push_to_hub"),
     ({"hub_model_id": LONG, "push_to_hub": True}, "is not the name of a repository"),
     ({"report_to": "tensorbord"}, "Did you mean 'tensorboard'"),
+    ({"report_to": "tensorbord,all"}, "Did you mean 'tensorboard'"),
+    ({"report_to": ","}, "report_to='' is unknown"),
 ]
 
 
@@ -124,6 +127,9 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_package(
     assert (
         FinetuneConfig(report_to="wandb").report_to == FinetuneConfig(report_to="wandb").report_to
     )
+    assert trackers_of("wandb, tensorboard") == ["wandb", "tensorboard"]
+    with pytest.raises(InputError, match="report_to='tensorboard' needs a package"):
+        FinetuneConfig(report_to="wandb,tensorboard")
 
 
 def test_every_schedule_that_needs_no_rules_is_taken() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import traceback
 import warnings
@@ -147,7 +148,7 @@ def _run() -> int:
         if not error.message:  # no command at all: the help
             error.show()
             return INPUT
-        return _fail(error.format_message(), INPUT)
+        return _fail(_without_pydantic(error.format_message()), INPUT)
     except InputError as error:
         return _fail(str(error), INPUT)
     except (LostProcessError, NonFiniteLossError, UploadError, WriteError) as error:
@@ -190,6 +191,12 @@ def _warning_in_words() -> Iterator[list[str]]:
 def _warn(message: str) -> None:
     text = shortened(as_options(message, _options()))
     Console(stderr=True).print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+
+
+def _without_pydantic(message: str) -> str:
+    """What typer says of a wrong value, without the words of the library that found it."""
+    message = message.replace("Value error, ", "")
+    return re.sub(r": Input should be (a valid \w+)\b.*", r": it should be \1.", message)
 
 
 def _left_out(command: str, option: Any) -> str:

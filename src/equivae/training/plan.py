@@ -35,7 +35,13 @@ from equivae.operators.transform import default_name
 from equivae.processes import process_state
 from equivae.symmetry import SymmetrizedVAE
 from equivae.training.best import BEST, check_metric
-from equivae.training.checkpoints import check_settings, find_checkpoint, read_images, read_state
+from equivae.training.checkpoints import (
+    check_settings,
+    find_checkpoint,
+    list_checkpoints,
+    read_images,
+    read_state,
+)
 from equivae.training.config import (
     RECIPES,
     FinetuneConfig,
@@ -176,7 +182,8 @@ def make_plan(
     _check_together(wanted, training, feed, config, view)
     check_metric(config.keep_best, _names_when_fitted(wanted, config))
     if checkpoint is None or checkpoint.resolve().parent != folder.resolve():
-        check_claim(folder, ours=OURS)
+        own = ", or go on with its run by resume_from_checkpoint='latest'"
+        check_claim(folder, ours=OURS, otherwise=own if list_checkpoints(folder) else "")
     _check_device(config)
     check_optimizer(config)
     (lora_targets if config.lora_rank else learning_names)(view, config)

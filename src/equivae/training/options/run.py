@@ -7,9 +7,19 @@ from dataclasses import dataclass
 from equivae.errors import InputError, did_you_mean
 from equivae.options import BATCH, SEED, Options, above, at_least, check_path, option, quoted
 
-__all__ = ["RunOptions"]
+__all__ = ["RunOptions", "trackers_of"]
 
 _PACKAGES = {"comet_ml": "comet-ml"}  # named otherwise than the tracker
+
+
+def _check_trackers(name: str, value: str) -> None:
+    for one in trackers_of(value):
+        _check_tracker(name, one)
+
+
+def trackers_of(report_to: str | None) -> list[str]:
+    """The trackers that are named, with commas between them."""
+    return [] if report_to is None else [one.strip() for one in report_to.split(",")]
 
 
 def _check_tracker(name: str, value: str) -> None:
@@ -86,7 +96,10 @@ class RunOptions(Options):
         512, "Cached latents above this size lie on disk.", range=at_least(0), free=True
     )
     report_to: str | None = option(
-        None, "A tracker of accelerate: tensorboard, wandb, ...", check=_check_tracker, free=True
+        None,
+        "Trackers, with commas between them, such as tensorboard,wandb; or all that are installed: all.",
+        check=_check_trackers,
+        free=True,
     )
     logging_steps: int = option(
         10, "Record the loss every so many steps.", range=at_least(1), free=True
