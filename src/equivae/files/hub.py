@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import huggingface_hub
-
 from huggingface_hub.errors import LocalTokenNotFoundError
 
 from equivae.errors import InputError, UploadError, first_line

@@ -42,10 +42,11 @@ from equivae.training.hooks import (
 )
 from equivae.training.latents import WithCached, cache_latents, cache_taught
 from equivae.training.layout import channels_last
+from equivae.training.length import order_of
 from equivae.training.metering import Metering, Profiling
 from equivae.training.optimisers import optimizer_of
 from equivae.training.pace import affordable
-from equivae.training.plan import Plan, order_of
+from equivae.training.plan import Plan
 from equivae.training.rematerialise import enable_gradient_checkpointing
 from equivae.training.session import Session
 from equivae.training.state import RunState
