@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,13 @@ import pytest
 from diffusers.optimization import SchedulerType
 
 from equivae import FinetuneConfig, InputError
+from equivae.data.sources import load_images
 from equivae.options import Options, above, at_least, check_path, check_value, within
-from equivae.training import RECIPES, config, options, recipes
+from equivae.training import RECIPES, config, length, options, recipes
+from equivae.training.feeding import Feed
+from equivae.training.length import max_steps_of
 from equivae.training.options.run import trackers_of
+from models import noise
 
 GROUPS = (
     options.ImageOptions,
@@ -173,3 +178,15 @@ def test_a_value_of_several_types() -> None:
     check_value("kernel_size", None, int | None)
     with pytest.raises(InputError, match="kernel_size must be a whole number, got None"):
         check_value("kernel_size", None, int)
+
+
+def test_a_step_of_more_images_than_there_are_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, images = FinetuneConfig(train_batch_size=3), load_images(noise(4, 3, 8, 8))
+    assert max_steps_of(config, images, Feed()) == 2 * config.num_train_epochs
+    assert not caplog.records
+    two = SimpleNamespace(num_processes=2, is_main_process=True)
+    monkeypatch.setattr(length, "process_state", lambda: two)
+    assert max_steps_of(config, images, Feed()) == config.num_train_epochs
+    assert "A step of 2 processes takes 6 images and there are 4" in caplog.text

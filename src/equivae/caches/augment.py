@@ -24,8 +24,8 @@ class LatentAugment:
     Args:
         latent_op: a folder of `equivae fit`, its name on the hub, a transform, or a plain transform's name.
         p: probability of the move.
-        scaled: how the latents are scaled: a `LatentScaling`, its factor alone, or `True` for the numbers of the VAE
-            that the op was fitted on; `None` for latents as `encode` returns them.
+        scaled: how the latents are scaled: a `LatentScaling`, its factor alone, or `True` for the numbers of
+            the VAE that the op was fitted on; `None` for latents as `encode` returns them.
         transform: the transform that is wanted; its inverse is taken if that is the one.
 
     It takes a batch `(B, c, h, w)` or one latent `(c, h, w)`, and `wrap` makes a `Dataset` of one. Draws come

@@ -176,7 +176,7 @@ def collate(items: Sequence[Any]) -> Any:
     if len(shapes) > 1:
         raise InputError(
             f"the images have different sizes, {shapes[0]} and {shapes[1]}; pass "
-            "resolution=256, to which they are resized and cropped, or another number."
+            "resolution=256, or another one, to which they are resized and cropped."
         )
     return torch.stack(list(items))
 

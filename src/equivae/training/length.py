@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,8 @@ from equivae.training.order import Order
 
 __all__ = ["max_steps_of", "order_of", "warmup_steps_of"]
 
+logger = logging.getLogger(__name__)
+
 
 def order_of(config: FinetuneConfig, images: ImageDataset) -> Order:
     """The order of the images, filled up so that every process gets as many batches."""
@@ -24,10 +27,23 @@ def order_of(config: FinetuneConfig, images: ImageDataset) -> Order:
 
 
 def max_steps_of(config: FinetuneConfig, images: ImageDataset, feed: Feed) -> int:
-    """Optimiser steps in all: as many as asked for, or those of the epochs asked for."""
+    """Optimiser steps in all: as many as asked for, or those of the epochs asked for.
+
+    Says so where the processes of one step take more images than there are.
+    """
+    state = process_state()
+    together = config.train_batch_size * int(state.num_processes)
+    repeats = feed.stream is None and together > len(images) and state.num_processes > 1
+    if repeats and state.is_main_process:
+        logger.warning(
+            "A step of %d processes takes %d images and there are %d, so every step repeats some of "
+            "them; lower train_batch_size, or start fewer processes.",
+            state.num_processes,
+            together,
+            len(images),
+        )
     if config.max_train_steps:
         return config.max_train_steps
-    together = config.train_batch_size * int(process_state().num_processes)
     batches = feed.batches(config) or math.ceil(len(order_of(config, images)) / together)
     return config.num_train_epochs * math.ceil(batches / config.gradient_accumulation_steps)
 
