@@ -30,6 +30,7 @@ from equivae.training.config import FinetuneConfig
 from equivae.training.options.run import trackers_of
 from equivae.training.plan import OURS, WORK_DIR, Plan
 from equivae.training.signals import StopRequest, stop_on_signals
+from equivae.training.tracking import start_trackers
 
 __all__ = ["Session"]
 
@@ -206,8 +207,9 @@ def _accelerator(config: FinetuneConfig, plan: Plan) -> Accelerator:
             ],
         )
         if config.report_to:
-            plain = {k: v for k, v in config.to_dict().items() if isinstance(v, (int, float, str))}
-            accelerator.init_trackers("equivae", config=plain)
+            here = plan.resumed is not None and not plan.starts_in_folder
+            ids = plan.resumed.trackers if here and plan.resumed is not None else {}
+            start_trackers(accelerator, config, ids)
     except (ValueError, ImportError) as error:
         raise InputError(str(error)) from error
     return accelerator

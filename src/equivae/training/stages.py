@@ -53,6 +53,7 @@ from equivae.training.state import RunState
 from equivae.training.streams import StreamBatches
 from equivae.training.student import Student
 from equivae.training.terms import Following, rivals_of
+from equivae.training.tracking import ids_of
 from equivae.training.trainer import Hook, Player, Trainer
 from equivae.training.validation import pictures_of, save_best, validation_loss
 from equivae.training.watching import Pictures
@@ -157,6 +158,7 @@ def _train_all(
     if plan.checkpoint is not None and plan.resumed is not None:
         state = replace(plan.resumed, settings=plan.settings)
         on_main_process(partial(take_up, plan.output_dir, plan.checkpoint, state))
+    state.trackers = ids_of(accelerator)
     scheduler = accelerator.prepare(_scheduler(config, optimizer, state, plan.max_steps))
     rivals = rivals_of(student.terms, accelerator, plan.max_steps)
     ema = None

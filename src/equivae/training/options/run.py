@@ -101,6 +101,12 @@ class RunOptions(Options):
         check=_check_trackers,
         free=True,
     )
+    tracker_project_name: str = option("equivae", "The project in the trackers.", free=True)
+    tracker_run_name: str | None = option(
+        None,
+        "The name of the run in wandb, mlflow, trackio, swanlab and clearml; by default theirs.",
+        free=True,
+    )
     logging_steps: int = option(
         10, "Record the loss every so many steps.", range=at_least(1), free=True
     )
