@@ -36,8 +36,8 @@ class LearningOptions(Options):
     )
     freeze: Any = option(
         None,
-        "Layers to keep fixed, by name, where * stands for anything: decoder.conv_out*; repeat the option for "
-        "more patterns.",
+        "Layers to keep fixed, by name, where * stands for anything: decoder.conv_out*; repeat the option "
+        "for more patterns.",
         check=_check_names,
         repeated=True,
     )
