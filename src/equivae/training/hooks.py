@@ -167,7 +167,7 @@ class EarlyStopping(Hook):
 
 
 class Checkpointing(Hook):
-    """Saves the run every so many steps and minutes, after the last step, and when a signal or the time limit asks it to end.
+    """Saves the run every so many steps and minutes, after the last step, and when it is asked to end.
 
     Args:
         accelerator: saves what was prepared.
@@ -259,7 +259,7 @@ class Checkpointing(Hook):
         self.stop.can_save = False
 
     def _asked(self, state: RunState) -> tuple[int, bool]:
-        """The signal that stands for the end asked for, or 0, and whether the last checkpoint is too long ago."""
+        """The signal that asked for an end, or stands for the time limit, else 0; whether a save is due."""
         several = self.accelerator.num_processes > 1
         if several and state.step % self.agree_every:
             return 0, False
