@@ -184,6 +184,7 @@ class Scene:
             options["bottleneck_steps"], steps = self.timed(options)
         vae, _, spent = self.finetune(steps, options)
         row = {"options": options, "steps": steps, "seconds": round(spent, 1)}
+        row["whole_steps"] = self.whole_steps
         row |= {"command": record.command(), "date": record.today()}
         return row | self.measure(vae)
 
@@ -215,7 +216,7 @@ def main(
         scene = Scene(vae, photos[held:], held_out, batch, seconds, whole_steps, crop_size or None)
         one = content["vaes"].setdefault(name, {"arms": {}})
         one |= {"untouched": scene.measure(vae), "seconds": seconds, "side": side, "batch": batch}
-        one |= {"whole_steps": whole_steps, "crop_size": crop_size, "test": test or "photos"}
+        one |= {"crop_size": crop_size, "test": test or "photos"}
         print(name, one["untouched"], flush=True)
         for arm in arms.split(";") if arms else ARMS:
             one["arms"][arm] = scene.run(ARMS[arm])
@@ -262,9 +263,10 @@ def draw(vaes: dict[str, Any], path: Path) -> None:
                 fontsize=8,
             )
         axis.set_xlim(0, 2.2)
-        steps = one.get("whole_steps")
-        worth = f"{steps} whole steps" if steps else f"{one['seconds']:g} s of one thread"
-        axis.set_title(f"{name}, {one.get('crop_size') or one['side']} px, {worth}", fontsize=10)
+        side = one.get("crop_size") or one["side"]
+        steps = [row.get("whole_steps") for row in one["arms"].values()]
+        worth = f"{steps[0]} whole steps" if all(steps) else f"{one['seconds']:g} s of one thread"
+        axis.set_title(f"{name}, {side} px, {worth}", fontsize=10)
         axis.set_xlabel("gap that is left, dB")
         axis.set_ylabel("reconstruction, change in dB")
         axis.grid(True, color="#eaeef2", lw=0.7)
