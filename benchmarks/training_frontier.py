@@ -67,9 +67,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "training-frontier.png"
 STEPS, SHARE = 300, 0.4  # of the layers at latent resolution; at most this share of the seconds
-LOOK = (
-    1 / 3
-)  # of an image's whole step: encoding it and its transform before those steps, without gradients
+LOOK = 1 / 3  # of an image's whole step: the two encodes before those steps
 
 
 @dataclass

@@ -47,12 +47,17 @@ class Muon(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """One step. Gradients of the matrices are gone afterwards."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.ndim > 1 and weight.grad is not None:
                     self._turn(weight, group)
                     weight.grad = None  # AdamW leaves out what has none
-        return super().step(closure)
+        super().step()
+        return loss
 
     def _turn(self, weight: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
