@@ -54,18 +54,18 @@ class Muon(torch.optim.AdamW):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.ndim > 1 and weight.grad is not None:
-                    self._turn(weight, group)
+                    self._turn(weight, weight.grad, group)
                     weight.grad = None  # AdamW leaves out what has none
         super().step()
         return loss
 
-    def _turn(self, weight: Tensor, group: dict[str, Any]) -> None:
+    def _turn(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:  # AdamW looks for its count in every state that is loaded
             state["step"], state["momentum"] = torch.zeros(()), torch.zeros_like(weight)
         state["step"] += 1
-        kept = state["momentum"].lerp_(weight.grad, 1 - self.momentum)
-        matrix = torch.lerp(weight.grad, kept, self.momentum).flatten(1)
+        kept = state["momentum"].lerp_(gradient, 1 - self.momentum)
+        matrix = torch.lerp(gradient, kept, self.momentum).flatten(1)
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         size = _SCALE * max(matrix.shape) ** 0.5
         weight.add_(orthogonal(matrix).view(weight.shape), alpha=-group["lr"] * size)
@@ -74,7 +74,7 @@ class Muon(torch.optim.AdamW):
 def orthogonal(matrix: Tensor) -> Tensor:
     """A matrix of the same singular vectors whose singular values are near 1, by five Newton-Schulz steps."""
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    found = wide / (wide.norm() + 1e-7)
+    found: Tensor = wide / (wide.norm() + 1e-7)
     for _ in range(5):
         gram = found @ found.T
         found = _A * found + (_B * gram + _C * gram @ gram) @ found
