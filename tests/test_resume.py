@@ -323,6 +323,17 @@ def test_going_on_from_an_earlier_checkpoint_keeps_what_was_just_written(two, tm
     assert [p.name for p in list_checkpoints(run)] == ["checkpoint-9", "checkpoint-3"]
 
 
+def test_a_checkpoint_of_another_version_is_refused(two, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(two, run)
+    path = run / "checkpoint-3" / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "of_a_later_version": 1}))
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    with pytest.raises(InputError, match=r"run\.json is .*of another version .*of_a_later_version"):
+        finetune(run, ConvAE(), use_ema=True, resume_from_checkpoint="checkpoint-3")
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
 def test_only_damaged_checkpoints_are_refused(two, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(two, run)

@@ -193,6 +193,19 @@ def test_a_signal_saves_the_run_which_goes_on_to_the_same_end(tmp_path: Path, nu
     assert resumed.history == whole.history  # the sums between two records are saved too
 
 
+def test_a_time_limit_saves_the_run_which_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    options = {"max_train_steps": 3, "logging_steps": 2}
+    whole = finetune(tmp_path / "whole", ConvAE(), max_train_minutes=60, **options)
+    with pytest.raises(RunInterrupted, match=r"time limit .* is saved in .*checkpoint-1") as caught:
+        finetune(tmp_path / "cut", ConvAE(), max_train_minutes=1e-6, **options)
+    assert caught.value.exit_code == 142
+    resumed = finetune(tmp_path / "cut", ConvAE(), resume_from_checkpoint="latest", **options)
+    assert changed(weights(whole.vae), weights(resumed.vae)) == set()
+    assert resumed.history == whole.history
+    with pytest.raises(InputError, match="max_train_minutes"):
+        finetune(tmp_path / "none", ConvAE(), max_train_minutes=0, **options)
+
+
 def test_a_signal_before_the_first_step_ends_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

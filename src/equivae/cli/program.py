@@ -126,8 +126,8 @@ def main() -> None:
     """Run the command line.
 
     Exits with 0 when all went well, 2 for input that cannot be used, 1 for a run that failed, and 128 and
-    the number of the signal when one stopped it. An error is one sentence; no secret is
-    printed.
+    the number of the signal when one stopped it; SIGALRM's stands for max_train_minutes. An error is one
+    sentence; no secret is printed.
     """
     register_arguments(sys.argv[1:])
     with hiding_secrets(), _warning_in_words() as kept:

@@ -167,14 +167,14 @@ class EarlyStopping(Hook):
 
 
 class Checkpointing(Hook):
-    """Saves the run every so many steps and minutes, after the last step, and when a signal asks it to end.
+    """Saves the run every so many steps and minutes, after the last step, and when it is asked to end.
 
     Args:
         accelerator: saves what was prepared.
         parameters: the weights that learn, which must be finite to be saved.
         ema: their average.
         output_dir: where `checkpoint-<step>` is written.
-        stop: whether a signal asked the run to stop.
+        stop: whether a signal or the time limit asked the run to stop.
         images: what the images are, to find them again.
         check_folder: raises `WriteError` where the folder is the run's no more.
         every: steps between two checkpoints.
@@ -271,13 +271,13 @@ class Checkpointing(Hook):
         self.stop.check()
 
     def _asked(self, state: RunState) -> tuple[int, bool]:
-        """The signal that asked for an end, or 0, and whether the last checkpoint is too long ago."""
+        """The signal that asked for an end, or stands for the time limit, else 0; whether a save is due."""
         several = self.accelerator.num_processes > 1
         if several and state.step % self.agree_every and not self._is_last(state):
             return 0, False
         age = time.monotonic() - self._saved
         late = bool(self.minutes) and age > 60 * (self.minutes or 0)
-        asked = self.stop.signal or 0
+        asked = self.stop.asked
         if several:
             told = gathered((asked, late))
             asked, late = max(one for one, _ in told), any(one for _, one in told)

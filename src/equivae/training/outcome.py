@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from equivae.autoencoder import Autoencoder, copy_module
-from equivae.evaluation.latent_space import LatentSpace, settle_latent_space
+from equivae.evaluation.latent_space import LatentSpace
 from equivae.evaluation.metrics import Metrics, measure
 from equivae.files.pretrained import note_origin, save_vae
 from equivae.files.provenance import OPERATORS
@@ -26,6 +26,7 @@ from equivae.training.plan import Plan
 from equivae.training.recipes import recipe_text
 from equivae.training.repeating import LORA, RECIPE, recipe_of
 from equivae.training.session import Session
+from equivae.training.settling import settled
 from equivae.training.state import RunState
 from equivae.training.student import Student, measure_options
 from equivae.transforms import Transform
@@ -56,7 +57,6 @@ class FinetuneResult:
 
 def conclude(plan: Plan, session: Session, student: Student, state: RunState) -> FinetuneResult:
     """Measure the trained VAE, write everything into the output folder, upload it if asked for."""
-    config = plan.config
     student.finish(plan.original)
     after = measure(
         student.vae,
@@ -67,15 +67,7 @@ def conclude(plan: Plan, session: Session, student: Student, state: RunState) ->
         baseline_latents=student.latents,
     )
     session.stop.check()
-    some = range(min(len(plan.training), config.max_eval_samples))
-    space = settle_latent_space(
-        Autoencoder(plan.original),
-        student.vae,
-        plan.training.subset(some),
-        update_scaling_factor=config.update_scaling_factor,
-        eval_batch_size=config.eval_batch_size,
-        seed=config.seed,
-    )
+    space = settled(plan, student.vae)
     session.stop.check()
     report = _report(plan, session, student, state, after, space)
     session.stop.check()

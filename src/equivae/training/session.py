@@ -85,7 +85,7 @@ class Session:
                 stack.callback(self._give_folder_back, lock)
             if config.push_to_hub:
                 self.repo = on_main_process(self._open_repo)
-            self.stop = stack.enter_context(stop_on_signals())
+            self.stop = stack.enter_context(stop_on_signals(config.max_train_minutes))
             stack.enter_context(_kept_random_state())
             stack.enter_context(_kept_accelerator())
             self.accelerator = _accelerator(config, plan)

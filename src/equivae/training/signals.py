@@ -1,11 +1,13 @@
-"""SIGINT and SIGTERM: a run that is asked to stop saves what it has."""
+"""SIGINT, SIGTERM and a time limit: a run that is asked to stop saves what it has."""
 
 from __future__ import annotations
 
 import _thread
+import math
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +20,14 @@ __all__ = ["StopRequest", "stop_on_signals"]
 
 _NAMES = {signal.SIGINT: "interrupted (SIGINT)", signal.SIGTERM: "asked to end (SIGTERM)"}
 _AGAIN = 0.05  # seconds after which an end that was lost is asked for again
+_TIME_IS_UP = 14  # the number of SIGALRM, which Windows does not name
 
 
 class StopRequest:
-    """Whether somebody asked the run to stop.
+    """Whether somebody asked the run to stop, or its time is up.
+
+    Args:
+        minutes: from now on until the time is up; `None` for no limit.
 
     Attributes:
         signal: the signal that did, or `None`.
@@ -30,13 +36,21 @@ class StopRequest:
         trained: the checkpoint of the last step, once there is one: only the report is missing then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, minutes: float | None = None) -> None:
         self.signal: int | None = None
         self.can_save = False
         self.trained: Path | None = None
         self._asking: threading.Timer | None = None
+        self._ends = math.inf if minutes is None else time.monotonic() + 60 * minutes
+
+    @property
+    def asked(self) -> int:
+        """The signal that asked for an end, SIGALRM's number when the time is up, else 0."""
+        return self.signal or (_TIME_IS_UP if time.monotonic() >= self._ends else 0)
 
     def words(self, signum: int) -> str:
+        if signum == _TIME_IS_UP:
+            return "at its time limit (max_train_minutes)"
         return _NAMES[signal.Signals(signum)]
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
@@ -84,12 +98,13 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals(minutes: float | None = None) -> Iterator[StopRequest]:
     """Within it signals become a request; then the former handlers are back. Second thoughts end at once.
 
-    Where Python drops the exception of a signal, it is raised again.
+    The request is made after so many minutes, too. Where Python drops the exception of a signal, it is raised
+    again.
     """
-    request = StopRequest()
+    request = StopRequest(minutes)
     if threading.current_thread() is not threading.main_thread():
         yield request  # Python lets no other thread have handlers
         return

@@ -86,6 +86,12 @@ class RunOptions(Options):
         range=at_least(0),
         free=True,
     )
+    max_train_minutes: float | None = option(
+        None,
+        "Save the state and end after so many minutes, with exit code 142; resume_from_checkpoint goes on.",
+        range=above(0),
+        free=True,
+    )
     checkpoints_total_limit: int | None = option(
         2, "Keep at most N checkpoints, the newest.", range=at_least(1), free=True
     )
