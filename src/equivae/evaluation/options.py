@@ -52,7 +52,7 @@ class NumberOptions(Options):
     """
 
     protocol: Literal["equivae", "imagenet"] = option(
-        "equivae", "imagenet: the field's PSNR, SSIM, LPIPS and rFID beside ours."
+        "equivae", "imagenet: also the PSNR, SSIM, LPIPS and rFID that papers report."
     )
     metrics: Literal["fast", "paper", "all"] = option(
         "fast", "Numbers of the latent space: the cheap ones, those of papers too, or all."
