@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from equivae.reporting.card import base_model_of, model_card
 from equivae.reporting.pictures import choose_images, picture
 from equivae.reporting.report import Report
 from equivae.training.config import FinetuneConfig
+from equivae.training.done import note_done
 from equivae.training.plan import Plan
 from equivae.training.recipes import recipe_text
 from equivae.training.repeating import LORA, RECIPE, recipe_of
@@ -64,9 +66,13 @@ def conclude(plan: Plan, session: Session, student: Student, state: RunState) ->
         label="after",
         baseline_latents=student.latents,
     )
+    session.stop.check()
     space = settled(plan, student.vae)
+    session.stop.check()
     report = _report(plan, session, student, state, after, space)
+    session.stop.check()
     on_main_process(lambda: _write(plan, session, student, report, space))
+    on_main_process(partial(note_done, plan, state))
     model = student.vae.module
     note_origin(model, plan.output_dir)
     return FinetuneResult(model, report, state.history, plan.output_dir, student.transforms)
