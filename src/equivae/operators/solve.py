@@ -68,6 +68,8 @@ def candidates(problem: Problem, options: FitOptions) -> list[Solved]:
     for kernel in problem.kernels:
         solution, error = equations.train.best(equations.held_out, kernel, ridges)
         operator = equations.train.operator(solution)
+        if not equations.train.tells_error:
+            error = latent_error(problem, operator)
         ridge = solution[0].ridge if isinstance(solution, list) else solution.ridge
         found.append(Solved(operator, kernel, ridge, error))
     return found
