@@ -21,7 +21,13 @@ from torch import Tensor
 import comfy_stub
 import equivae
 from cache_files import an_op, latents
-from equivae.operators import ConvOperator, FittedTransform, ResidualOperator
+from equivae.operators import (
+    ConjugatedOperator,
+    ConvOperator,
+    FittedTransform,
+    ResidualOperator,
+)
+from equivae.operators.conjugation import Element
 from test_conjugation import operators as conjugations
 
 PACK = Path(__file__).parents[1] / "examples" / "comfyui"
@@ -406,6 +412,25 @@ def test_a_symmetrized_vae_is_exactly_equivariant(
     assert svae.downscale_ratio == 8
     with pytest.raises(AttributeError):
         _ = svae.nothing
+
+
+def test_a_vae_is_symmetrized_with_an_op_that_keeps_the_law_exactly(
+    pack: dict[str, Any], vae: Vae, tmp_path: Path
+) -> None:
+    flips = {"transposes": False, "flips_height": False, "flips_width": True}
+    operator = ConjugatedOperator(Element(flips, (1, 0, 2, 3), (1, 1, -1, 1)), 4, 3, 4, 2)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in operator.map.couplings.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    move = equivae.get_transform("hflip")
+    FittedTransform(move, operator, operator).save(tmp_path / "op")
+    (op,) = pack["Load Latent Op"]("", str(tmp_path / "op"))
+    (svae,) = pack["Symmetrize VAE"](vae, op)
+    z = latents(1, 4, 5, 8, std=1.0)
+    assert close(svae.decode(move.latent(z)).flip(-2), svae.decode(z))
+    given = svae._with_context(z)
+    assert close(given[..., :4], z[..., :4])
+    assert close(given[..., 4:], operator(move.latent(z))[..., 4:])
 
 
 def test_a_symmetrized_vae_reconstructs(pack: dict[str, Any], vae: Vae, photos: Tensor) -> None:
