@@ -60,7 +60,7 @@ def test_a_known_operator_is_recovered(name, phases):
     template = phase_operator(geometry, 2, (12, 12), 10**6, 3, 1000, border=True, magnitude=True)
     assert len(template.phases) == phases
     template = template.double()
-    template.interpolated = False  # what is interpolated is no sample of one phase
+    template.blended = False  # what is blended is no sample of one phase
     template.weight.copy_(gaussian(*template.weight.shape, seed=1))
     template.bias.copy_(gaussian(*template.bias.shape, seed=2))
     x = gaussian(80 if phases == 36 else 24, 2, 12, 12)
@@ -145,7 +145,7 @@ def test_between_the_phases_of_a_rotation_is_interpolated():
     axis = torch.arange(5) / 5 - 0.4
     phases = torch.cartesian_prod(axis, axis)
     operator = PhaseOperator(
-        1, (3, 3), geometry_of(turn), phases, 0.1, border=False, interpolated=True
+        1, (3, 3), geometry_of(turn), phases, 0.1, border=False, blended=True
     ).double()
     hats = (1 - (phases.double()[:, :, None] - torch.arange(-1, 2)).abs()).clamp_min(0)
     operator.weight.copy_((hats[:, 0, :, None] * hats[:, 1, None, :]).flatten(1)[:, None])
@@ -155,8 +155,8 @@ def test_between_the_phases_of_a_rotation_is_interpolated():
     assert whole.sum() > 50
     torch.testing.assert_close(operator(x)[..., whole], expected[..., whole], atol=1e-5, rtol=0)
     config = operator.config()
-    assert build_operator(config).interpolated
-    del config["interpolated"]  # as earlier files are
+    assert build_operator(config).blended
+    del config["blended"]  # as earlier files are
     nearest = build_operator(config).double()
     nearest.load_state_dict(operator.state_dict())
     assert (nearest(x) - expected)[..., whole].abs().max() > 0.1
@@ -165,7 +165,7 @@ def test_between_the_phases_of_a_rotation_is_interpolated():
 def test_a_rotation_fitted_between_its_phases_has_less_error():
     images, vae = equivae.data.dead_leaves(36, size=32), UnshuffleAE()
     t = equivae.fit_latent_op(vae, "rotate(angle=15)", images, 3, inverse=False, progress=False)
-    assert t.operator.interpolated
+    assert t.operator.blended
     fresh = equivae.data.dead_leaves(8, size=32, seed=5)
     inside = mask_of_cells(t.mask(fresh), (16, 16))[0, 0]
 
@@ -176,7 +176,7 @@ def test_a_rotation_fitted_between_its_phases_has_less_error():
 
     between = error()
     assert between == pytest.approx(t.report.latent_error, rel=0.3)
-    t.operator.interpolated = False
+    t.operator.blended = False
     assert between < 0.9 * error()
 
 

@@ -81,5 +81,5 @@ def _phases(config: dict[str, Any]) -> PhaseOperator:
         inputs=config["inputs"],
         border=config["border"],
         magnitude=config["magnitude"],
-        interpolated=bool(config.get("interpolated", False)),  # version 2 began without
+        blended=bool(config.get("blended", False)),  # version 2 began without
     )

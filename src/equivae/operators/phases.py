@@ -135,8 +135,8 @@ class PhaseOperator(LatentOperator):
     r"""Every cell of the new grid is a linear map of the window of old cells around its place.
 
     The map depends on the *phase*, the place relative to the window's middle: scaling by 2 has two phases
-    along an axis, by 3/4 three, a shift one. A rotation has all of them: a lattice of places has a map each,
-    and what a place between four of them gets is interpolated from what these four make of their own windows.
+    along an axis, by 3/4 three, a shift one. A rotation has all of them: the places of a lattice have
+    a map each, and a cell between four of them blends what each of these makes of its own window.
 
     Args:
         channels: channels of the result.
@@ -144,8 +144,8 @@ class PhaseOperator(LatentOperator):
         geometry: where the new cells lie.
         phases: the phases that have a filter, `(P, 2)`, `(y, x)` in cells.
         spread: how far, in cells, a phase may be from the nearest of them.
-        interpolated: whether places between the phases, a square lattice, are interpolated; else the nearest
-            phase stands for them.
+        blended: whether a cell between the phases, which are then a square lattice, blends what the four
+            around it make; else the nearest of them makes it.
         inputs: channels of the latent, those of the result by default.
         border: whether a channel of ones lies beside the zero-padded latent.
         magnitude: whether `|z|` lies beside `z`.
@@ -166,10 +166,10 @@ class PhaseOperator(LatentOperator):
         inputs: int | None = None,
         border: bool = True,
         magnitude: bool = False,
-        interpolated: bool = False,
+        blended: bool = False,
     ) -> None:
         super().__init__()
-        self.interpolated = interpolated
+        self.blended = blended
         self.channels, self.kernel, self.geometry = channels, tuple(kernel), geometry
         self.inputs, self.spread = inputs or channels, spread
         self.border, self.magnitude = border and not geometry.cyclic, magnitude
@@ -198,7 +198,7 @@ class PhaseOperator(LatentOperator):
             self.spread,
             inputs=channels,
             border=False,
-            interpolated=self.interpolated,
+            blended=self.blended,
         )
         return made
 
@@ -213,17 +213,17 @@ class PhaseOperator(LatentOperator):
             "spread": self.spread,
             "border": self.border,
             "magnitude": self.magnitude,
-            "interpolated": self.interpolated,
+            "blended": self.blended,
         }
 
     def windows(self, cells: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """Windows `(B, h' w', planes * wy * wx)`, the nearest phase `(h' w')` of each, and `(h', w')`."""
-        plan = self._plan(*cells.shape[-2:], interpolated=False)
+        plan = self._plan(*cells.shape[-2:], blended=False)
         return self._cut(self._padded(cells), plan.index), plan.phase, plan.size
 
     def at_border(self, cells: Tensor) -> Tensor:
         """Which cells are told from beyond the border of a latent `(B, c, h, w)`, bool `(h', w')`."""
-        plan = self._plan(*cells.shape[-2:], interpolated=self.interpolated)
+        plan = self._plan(*cells.shape[-2:], blended=self.blended)
         tall, wide = self.kernel
         inside = F.pad(torch.ones(cells.shape[-2:]), [wide, wide, tall, tall]).flatten()
         beyond = (inside[plan.index] == 0).any(-1)
@@ -246,12 +246,12 @@ class PhaseOperator(LatentOperator):
             planes.append(torch.ones_like(cells[:, :1]))
         return torch.cat(planes, 1)
 
-    def _plan(self, height: int, width: int, *, interpolated: bool) -> _Plan:
-        key = (height, width, interpolated)
+    def _plan(self, height: int, width: int, *, blended: bool) -> _Plan:
+        key = (height, width, blended)
         if key not in self._plans:
             tall, wide = self.kernel
             places = self.geometry.places(height, width)
-            if interpolated:
+            if blended:
                 start, phase, share = self._between(places.flatten(0, 1))
             else:
                 start, offsets = window_of(places.flatten(0, 1), self.kernel)
@@ -298,7 +298,7 @@ class PhaseOperator(LatentOperator):
         tile = self.geometry.tile
         if tile is not None:
             return self._convolved(cells, tile)
-        plan = self._plan(*cells.shape[-2:], interpolated=self.interpolated)
+        plan = self._plan(*cells.shape[-2:], blended=self.blended)
         padded, weight, bias = self._padded(cells), self.weight.to(cells), self.bias.to(cells)
         order = plan.phase.argsort(stable=True)
         counts = torch.bincount(plan.phase, minlength=len(weight)).tolist()

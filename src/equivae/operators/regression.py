@@ -296,7 +296,7 @@ class PhaseRegression(Regression[list[LinearMap]]):
 
     @property
     def tells_error(self) -> bool:  # type: ignore[override]
-        return not self.template.interpolated
+        return not self.template.blended
 
     @property
     def entries(self) -> int:
@@ -349,7 +349,7 @@ class PhaseRegression(Regression[list[LinearMap]]):
             inputs=old.inputs,
             border=old.border,
             magnitude=old.magnitude,
-            interpolated=old.interpolated,
+            blended=old.blended,
         )
         for p, found in enumerate(solution):
             made.weight[p] = found.weight.T.float()
