@@ -178,6 +178,13 @@ def test_a_rotation_fitted_between_its_phases_has_less_error():
     assert between == pytest.approx(t.report.latent_error, rel=0.3)
     t.operator.blended = False
     assert between < 0.9 * error()
+    fixed = [
+        equivae.fit_latent_op(
+            vae, "rotate(angle=15)", images, 3, ridge=ridge, inverse=False, progress=False
+        ).report.latent_error
+        for ridge in (1e-4, 1e-2, 1e-1)
+    ]
+    assert t.report.latent_error <= min(fixed)  # the ridge suits what is blended
 
 
 def test_a_rotation_has_as_many_phases_as_its_cells_can_bear():
