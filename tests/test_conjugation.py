@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ import equivae
 from equivae.errors import InputError
 from equivae.operators import ConjugatedOperator, FittedTransform, load_latent_op, runtime
 from equivae.operators.build import build_operator
-from equivae.operators.conjugate import _shared
 from equivae.operators.conjugation import Element
 from equivae.operators.representation import generated, plain_representation
 from equivae.transforms import Group
@@ -137,22 +135,6 @@ def test_steps_are_taken_and_the_law_stays(transform):
     z = noise(1, t.operator.channels, 6, 4).double()
     assert t.inverse is t
     torch.testing.assert_close(t.latent(t.latent(z)), z, atol=1e-12, rtol=0)
-
-
-def test_the_elements_of_a_group_share_the_images_of_a_step():
-    seen: list[tuple[int, list[int]]] = []
-
-    def loss(i: int, rows: Tensor, generator: torch.Generator) -> Tensor:
-        seen.append((i, rows.tolist()))
-        return rows.double().mean()
-
-    generator, rows = torch.Generator().manual_seed(0), torch.tensor([4, 1, 9, 6, 2])
-    for count in (1, 3, 7):
-        seen.clear()
-        value = _shared([partial(loss, i) for i in range(count)], rows, generator)
-        assert len({i for i, _ in seen}) == len(seen) == min(count, 5)
-        assert [row for _, part in seen for row in part] == rows.tolist()
-        assert float(value) == pytest.approx(4.4)
 
 
 @LOSES

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -113,28 +112,13 @@ def _start(
     return operator.to(vae.device), plain.elements
 
 
-def _shared(
-    losses: Sequence[Callable[[Tensor, torch.Generator], Tensor]],
-    rows: Tensor,
-    generator: torch.Generator,
-) -> Tensor:
-    """The mean over rows that random ones of the losses share, as evenly as they can.
-
-    One element's gradient is not another's, so that a step of one alone undoes much of the step before.
-    """
-    chosen = torch.randperm(len(losses), generator=generator)[: len(rows)].tolist()
-    parts = rows.tensor_split(len(chosen))
-    values = [losses[i](part, generator) * len(part) for i, part in zip(chosen, parts, strict=True)]
-    return torch.stack(values).sum() / len(rows)
-
-
 def _rows(cells: Tensor) -> Tensor:
     return cells.movedim(1, -1).flatten(0, -2).double().cpu()
 
 
 @dataclass(frozen=True)
 class _Learning:
-    """What the map is trained on: in every step some images of as many elements as it has images for."""
+    """What the map is trained on: a random element for every step."""
 
     learnt: Mapping[str, Problem]
     elements: Mapping[str, Element]
@@ -199,9 +183,8 @@ class _Learning:
         names = list(self.learnt)
 
         def loss(one: LatentOperator, rows: Tensor, generator: torch.Generator) -> Tensor:
-            return _shared(
-                [partial(losses[name], self._of(one, name)) for name in names], rows, generator
-            )
+            name = names[int(torch.randint(len(names), (), generator=generator))]
+            return losses[name](self._of(one, name), rows, generator)
 
         count = sum(len(pair.latent) for pair in self.learnt[names[0]].training)
         before = copy.deepcopy(operator)
