@@ -2,6 +2,7 @@
 
     python benchmarks/latent_operators.py --threads 1 --table --images 160 --every 2
     python benchmarks/latent_operators.py --threads 1 --table --vae embedded --images 160 --every 2
+    python benchmarks/latent_operators.py --threads 1 --table --rows rot90 --row '{"kernel_size": 9}'
     python benchmarks/latent_operators.py --fit
     python benchmarks/latent_operators.py --fit --only rot180 --kernel_sizes 1,3,7,9 --images 300
     python benchmarks/latent_operators.py --symmetrize c2,hflip,d2,d4
@@ -20,6 +21,7 @@ from __future__ import annotations
 import functools
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -151,9 +153,10 @@ def table_row(
     transform: str,
     steps: operator_table.Steps,
     kept: Path | None,
+    settings: dict[str, Any],
 ) -> None:
     """Measure a row of the table, unless one of the same settings is there."""
-    row = operator_table.ROWS[transform]
+    row = replace(operator_table.ROWS[transform], **settings)
     asked = {"vae": vae, "transform": transform, "row": vars(row), "steps": vars(steps)}
     asked |= {"fit_images": count, "test_images": len(test)}
     if any({**one, **asked} == one for one in _rows()):
@@ -221,6 +224,7 @@ def main(
     rows: Annotated[str, option("rows", "transforms of the table, separated by ;")] = ";".join(
         operator_table.ROWS
     ),
+    row: Annotated[str, option("row", "other settings of these rows, as JSON")] = "{}",
     network: Annotated[str, option("network", "small, medium or large")] = "medium",
     steps: Annotated[int, option("steps", "of the networks, on the decoded error")] = 110,
     seconds: Annotated[float, option("seconds", "that end the steps of a network")] = 300.0,
@@ -248,15 +252,15 @@ def main(
     if do_table:
         settings = operator_table.Steps(network, steps, seconds)
         for transform in rows.split(";"):
-            table_row(vae, model, data, count, test, transform, settings, ops)
+            table_row(vae, model, data, count, test, transform, settings, ops, json.loads(row))
     photos = images(str(data / "photos"), resolution) if do_fit or groups or finetune else test
     some = evenly(photos, count)
     if do_fit:
         for transform in only.split(","):
             for size in kernel_sizes.split(","):
-                row = fit(model, some, test, transform, int(size), method, mixed_precision)
+                found = fit(model, some, test, transform, int(size), method, mixed_precision)
                 keys = ("vae", "transform", "kernel_size", "method", "images")
-                keep("fit", {"vae": vae, **row}, keys)
+                keep("fit", {"vae": vae, **found}, keys)
     for group in groups.split(",") if groups else []:
         keep("symmetrize", {"vae": vae, **symmetrize(model, some, test, group)}, ("vae", "group"))
     if finetune:

@@ -21,7 +21,14 @@ from torch import Tensor
 import comfy_stub
 import equivae
 from cache_files import an_op, latents
-from equivae.operators import ConvOperator, FittedTransform, ResidualOperator
+from equivae.operators import (
+    ConjugatedOperator,
+    ConvOperator,
+    FittedTransform,
+    ResidualOperator,
+)
+from equivae.operators.conjugation import Element
+from test_conjugation import operators as conjugations
 
 PACK = Path(__file__).parents[1] / "examples" / "comfyui"
 
@@ -161,6 +168,35 @@ def test_the_one_file_that_equivae_will_write(pack: dict[str, Any], tmp_path: Pa
     header["operators"]["forward_operator"]["kind"] = "phases"  # type: ignore[index]
     save_file(tensors, path, {"format": "latent_op", "equivae": json.dumps(header)})
     with pytest.raises(ValueError, match="fit one with the node"):
+        pack["Load Latent Op"]("", str(path))
+
+
+@pytest.mark.parametrize("move", ["rot180", "rot90"])
+def test_an_op_that_keeps_the_law_exactly_is_applied_and_undone(
+    move: str, pack: dict[str, Any], tmp_path: Path
+) -> None:
+    ops = conjugations(equivae.get_group("c4"), 8)
+    base = equivae.get_transform(move)
+    op = FittedTransform(base, ops[move], ops[base.inverse.name])
+    op.save(tmp_path / "op")
+    (loaded,) = pack["Load Latent Op"]("(none)", str(tmp_path / "op"))
+    given = {"samples": latents(2, 8, 3, 6, 9, std=1.0), "noise_mask": latents(2, 1, 48, 72)}
+    (moved,) = pack["Apply Latent Op"](given, loaded)
+    for t in range(3):  # frame by frame
+        assert close(moved["samples"][:, :, t], op.latent(given["samples"][:, :, t]), atol=1e-4)
+    assert moved["noise_mask"].equal(base.latent(given["noise_mask"]))
+    (back,) = pack["Apply Latent Op"](moved, loaded, inverse=True)
+    assert close(back["samples"], given["samples"], atol=1e-4)
+    assert loaded.inverse.inverse == loaded
+    path = tmp_path / "op" / "latent_op.safetensors"
+    tensors = load_file(path)
+    header = {"format": "latent_op", "equivae": json.dumps(op.header())}
+    save_file({k: v for k, v in tensors.items() if "bases.1" not in k}, path, header)
+    with pytest.raises(ValueError, match=r"bases.1' is missing"):
+        pack["Load Latent Op"]("", str(path))
+    header["equivae"] = json.dumps({**op.header(), "inverse": "of a later version"})
+    save_file(tensors, path, header)
+    with pytest.raises(ValueError, match="update these nodes"):
         pack["Load Latent Op"]("", str(path))
 
 
@@ -376,6 +412,25 @@ def test_a_symmetrized_vae_is_exactly_equivariant(
     assert svae.downscale_ratio == 8
     with pytest.raises(AttributeError):
         _ = svae.nothing
+
+
+def test_a_vae_is_symmetrized_with_an_op_that_keeps_the_law_exactly(
+    pack: dict[str, Any], vae: Vae, tmp_path: Path
+) -> None:
+    flips = {"transposes": False, "flips_height": False, "flips_width": True}
+    operator = ConjugatedOperator(Element(flips, (1, 0, 2, 3), (1, 1, -1, 1)), 4, 3, 4, 2)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in operator.map.couplings.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    move = equivae.get_transform("hflip")
+    FittedTransform(move, operator, operator).save(tmp_path / "op")
+    (op,) = pack["Load Latent Op"]("", str(tmp_path / "op"))
+    (svae,) = pack["Symmetrize VAE"](vae, op)
+    z = latents(1, 4, 5, 8, std=1.0)
+    assert close(svae.decode(move.latent(z)).flip(-2), svae.decode(z))
+    given = svae._with_context(z)
+    assert close(given[..., :4], z[..., :4])
+    assert close(given[..., 4:], operator(move.latent(z))[..., 4:])
 
 
 def test_a_symmetrized_vae_reconstructs(pack: dict[str, Any], vae: Vae, photos: Tensor) -> None:

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import equivae
+from equivae.operators.build import build_operator
 from equivae.operators.geometry import geometry_of, phase_operator
 from equivae.operators.phases import Geometry, PhaseOperator
 from equivae.operators.regression import PhaseRegression
+from equivae.transforms.base import mask_of_cells
 
 
 class UnshuffleAE(nn.Module):
@@ -58,6 +60,7 @@ def test_a_known_operator_is_recovered(name, phases):
     template = phase_operator(geometry, 2, (12, 12), 10**6, 3, 1000, border=True, magnitude=True)
     assert len(template.phases) == phases
     template = template.double()
+    template.blended = False  # what is blended is no sample of one phase
     template.weight.copy_(gaussian(*template.weight.shape, seed=1))
     template.bias.copy_(gaussian(*template.bias.shape, seed=2))
     x = gaussian(80 if phases == 36 else 24, 2, 12, 12)
@@ -134,6 +137,54 @@ def test_a_shift_by_half_a_cell_is_exact_where_nothing_is_lost(inverse):
         moved = moving.latent(vae.encode(images))[..., 2:-2, 2:-2]
         expected = vae.encode(moving.pixel(images))[..., 2:-2, 2:-2]
     assert (moved - expected).norm() / expected.norm() < 1e-2
+
+
+def test_between_the_phases_of_a_rotation_is_interpolated():
+    """Bilinear sampling is linear between cells, so phases that have the cells among them tell all of it."""
+    turn = equivae.get_transform("rotate", angle=15)
+    axis = torch.arange(5) / 5 - 0.4
+    phases = torch.cartesian_prod(axis, axis)
+    operator = PhaseOperator(
+        1, (3, 3), geometry_of(turn), phases, 0.1, border=False, blended=True
+    ).double()
+    hats = (1 - (phases.double()[:, :, None] - torch.arange(-1, 2)).abs()).clamp_min(0)
+    operator.weight.copy_((hats[:, 0, :, None] * hats[:, 1, None, :]).flatten(1)[:, None])
+    x = gaussian(2, 1, 16, 12)
+    expected, places = turn.latent(x), geometry_of(turn).places(16, 12)
+    whole = ((places >= 0) & (places <= torch.tensor([15, 11]))).all(-1)
+    assert whole.sum() > 50
+    torch.testing.assert_close(operator(x)[..., whole], expected[..., whole], atol=1e-5, rtol=0)
+    config = operator.config()
+    assert build_operator(config).blended
+    del config["blended"]  # as earlier files are
+    nearest = build_operator(config).double()
+    nearest.load_state_dict(operator.state_dict())
+    assert (nearest(x) - expected)[..., whole].abs().max() > 0.1
+
+
+def test_a_rotation_fitted_between_its_phases_has_less_error():
+    images, vae = equivae.data.dead_leaves(36, size=32), UnshuffleAE()
+    t = equivae.fit_latent_op(vae, "rotate(angle=15)", images, 3, inverse=False, progress=False)
+    assert t.operator.blended
+    fresh = equivae.data.dead_leaves(8, size=32, seed=5)
+    inside = mask_of_cells(t.mask(fresh), (16, 16))[0, 0]
+
+    @torch.no_grad()
+    def error() -> float:
+        expected = vae.encode(t.pixel(fresh))[..., inside]
+        return float((t.latent(vae.encode(fresh))[..., inside] - expected).norm() / expected.norm())
+
+    between = error()
+    assert between == pytest.approx(t.report.latent_error, rel=0.3)
+    t.operator.blended = False
+    assert between < 0.9 * error()
+    fixed = [
+        equivae.fit_latent_op(
+            vae, "rotate(angle=15)", images, 3, ridge=ridge, inverse=False, progress=False
+        ).report.latent_error
+        for ridge in (1e-4, 1e-2, 1e-1)
+    ]
+    assert t.report.latent_error <= min(fixed)  # the ridge suits what is blended
 
 
 def test_a_rotation_has_as_many_phases_as_its_cells_can_bear():

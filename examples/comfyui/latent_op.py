@@ -7,62 +7,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .conjugation import Conjugation
+from .kernel import PADDINGS, Kernel
 from .moves import COLOURS, SCALES, Lattice, resolve_move
 
 __all__ = ["Kernel", "LatentOp", "apply_to_latent", "load_op", "save_op"]
 
 _WEIGHTS, _CONFIG = "latent_op.safetensors", "latent_op.json"
-_PADDING = {"zeros": "constant", "replicate": "replicate", "reflect": "reflect"}
-_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """`W * z + b` over latent cells, and perhaps a small network that corrects it.
-
-    Attributes:
-        weight: `(c_out, c_in, *kernel)`.
-        bias: `(c_out,)`.
-        padding: how cells beyond the border are made up.
-        border: `(c_out, 1, *kernel)`, over a channel of ones, which tells where the border is.
-        magnitude: `(c_out, c_in, *kernel)`, over `|z|`.
-        layers: weights and biases of the network, GELU between them.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    padding: str = "zeros"
-    border: Tensor | None = None
-    magnitude: Tensor | None = None
-    layers: tuple[tuple[Tensor, Tensor], ...] = ()
-
-    def __call__(self, cells: Tensor) -> Tensor:
-        weight, given = self.weight, cells
-        if self.border is not None:
-            weight = torch.cat([weight, self.border.to(weight)], 1)
-            given = torch.cat([cells, torch.ones_like(cells[:, :1])], 1)
-        made = _convolve(given, weight, self.bias, self.padding)
-        if self.magnitude is not None:
-            nothing = torch.zeros_like(self.bias)
-            made = made + _convolve(cells.abs(), self.magnitude, nothing, self.padding)
-        if not self.layers:
-            return made
-        correction = cells
-        for i, (weight, bias) in enumerate(self.layers):
-            correction = _convolve(F.gelu(correction) if i else cells, weight, bias, self.padding)
-        return made + correction
-
-
-def _convolve(cells: Tensor, weight: Tensor, bias: Tensor, padding: str) -> Tensor:
-    margins = [side // 2 for side in reversed(weight.shape[2:]) for _ in range(2)]
-    padded = F.pad(cells, margins, mode=_PADDING[padding]) if any(margins) else cells
-    return _CONVOLUTIONS[weight.ndim - 2](padded, weight.to(cells), bias.to(cells))
 
 
 @dataclass(frozen=True)
@@ -80,8 +36,8 @@ class LatentOp:
 
     name: str
     channels: int | None = None
-    kernel: Kernel | None = None
-    inverse_kernel: Kernel | None = None
+    kernel: Kernel | Conjugation | None = None
+    inverse_kernel: Kernel | Conjugation | None = None
     report: str = field(default="", compare=False)
     vae: dict[str, Any] | None = field(default=None, compare=False)
 
@@ -101,7 +57,7 @@ class LatentOp:
 
     def move(self, cells: Tensor) -> Tensor:
         """Where cells go, before the kernel: `(B, c, h, w)`."""
-        if self.name in COLOURS:
+        if self.name in COLOURS or (self.kernel is not None and self.kernel.moves_grid):
             return cells
         if self.name == "scale 0.5":  # the four phases of every pair of cells become channels
             height, width = (side // 2 * 2 for side in cells.shape[-2:])
@@ -128,7 +84,7 @@ class LatentOp:
                 "another VAE. Fit one with the VAE of this workflow."
             )
         cells = samples.float()
-        frames = cells.ndim == 5 and (self.kernel is None or self.kernel.weight.ndim == 4)
+        frames = cells.ndim == 5 and (self.kernel is None or self.kernel.axes == 2)
         if frames:  # an op of images moves a video frame by frame
             batch, cells = len(cells), cells.transpose(1, 2).flatten(0, 1)
         cells = self.move(cells)
@@ -182,13 +138,20 @@ def load_op(path: str | Path) -> LatentOp:
     kernels = {key: _kernel(key, operators[key], tensors) for key in operators}
     forward = kernels["forward_operator"]
     inverse = {"same": forward, "own": kernels.get("inverse_operator"), "none": None}
+    if isinstance(forward, Conjugation):
+        inverse["derived"] = forward.inverse
+    if config["inverse"] not in inverse:
+        raise ValueError(
+            f"{folder} says {config['inverse']!r} of its inverse, which these nodes do not know; update "
+            "these nodes."
+        )
     name = config["transform"]
     if name not in SCALES and name not in COLOURS:
         move = config.get("move")
         name = resolve_move(name).name if move is None else Lattice(**move).name
     text = str(config.get("name", name))
     inverse_kernel, vae = inverse[config["inverse"]], config.get("vae")
-    return LatentOp(name, forward.weight.shape[1], forward, inverse_kernel, text, vae)
+    return LatentOp(name, forward.channels, forward, inverse_kernel, text, vae)
 
 
 def _config(folder: Path, weights: Path) -> dict[str, Any]:
@@ -212,8 +175,10 @@ def _config(folder: Path, weights: Path) -> dict[str, Any]:
     return config
 
 
-def _kernel(key: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> Kernel:
+def _kernel(key: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> Kernel | Conjugation:
     kind = config.get("kind")
+    if kind == "conjugation":
+        return Conjugation.of(key, config, tensors)
     base, settings, count = key, config, 0
     if kind == "network":
         base, settings, count = f"{key}.base", config.get("base") or config, config["layers"]
@@ -221,7 +186,7 @@ def _kernel(key: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> Ker
     if (
         kind not in ("conv", "network")
         or settings.get("kind") == "phases"
-        or padding not in _PADDING
+        or padding not in PADDINGS
     ):
         raise ValueError(
             f"The latent op is of a kind that these nodes cannot apply ({kind!r}); fit one with the node "
@@ -243,8 +208,10 @@ def _kernel(key: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> Ker
 
 def save_op(op: LatentOp, folder: Path) -> Path:
     """Write a fitted op. Flips and turns are read by equivae too, the others by these nodes."""
-    if op.kernel is None:
-        raise ValueError("A plain latent op has nothing to save.")
+    if not isinstance(op.kernel, Kernel):
+        raise ValueError(
+            "These nodes save what the node Fit Latent Op fits; copy the folder of others."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     kernels = {"forward_operator": op.kernel}
     if op.inverse_kernel is not None and op.inverse_kernel is not op.kernel:

@@ -80,11 +80,11 @@ class SymmetrizedVAE:
 
     def _with_context(self, samples: Tensor) -> Tensor:
         """The first half as it is, and what the VAE would have in the other, by the fitted op."""
-        first = _ramp(samples.shape[-2:], MOVES[self._op.name], 0).to(samples)
         if self._op.kernel is None:
             return samples
-        undo = LatentOp("identity", self._op.channels, self._op.kernel)
-        return first * samples + (1 - first) * undo(samples)
+        move = MOVES[self._op.name]  # undoes itself, so that the op's own move is taken back
+        first = _ramp(samples.shape[-2:], move, 0).to(samples)
+        return first * samples + (1 - first) * self._op(move(samples))
 
 
 def _move_image(images: Tensor, move: Lattice) -> Tensor:

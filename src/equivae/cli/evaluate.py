@@ -8,18 +8,15 @@ from typing import Annotated, Any, Optional
 import typer
 
 import equivae
-from equivae.cli.inputs import formats_of, images_from, load_model, transforms_of
+from equivae.cli.groups import ModelSource, with_groups
+from equivae.cli.inputs import formats_of, images_from, transforms_of
 from equivae.cli.options import (
     DataDir,
     DatasetName,
     Figures,
     Model,
-    ModelConfig,
     ReportDir,
-    Revision,
-    Subfolder,
     Transforms,
-    Variant,
     opt,
     with_evaluation,
 )
@@ -33,7 +30,9 @@ __all__ = ["evaluate"]
 
 
 @with_evaluation
+@with_groups
 def evaluate(
+    *,
     pretrained_model_name_or_path: Model,
     data_dir: DataDir = None,
     dataset_name: DatasetName = None,
@@ -47,10 +46,7 @@ def evaluate(
     baseline: Annotated[Optional[str], opt("baseline", "Another VAE, shown as 'before'.")] = None,
     output_dir: ReportDir = None,
     figures: Figures = "png",
-    subfolder: Subfolder = None,
-    variant: Variant = None,
-    revision: Revision = None,
-    model_config_name_or_path: ModelConfig = None,
+    model: ModelSource,
     **options: Any,
 ) -> None:
     """Measure reconstruction and equivariance of a VAE, on its own or against a baseline."""
@@ -64,9 +60,7 @@ def evaluate(
     formats = formats_of(figures)
     if output_dir is not None:
         check_claim(output_dir)
-    vae = load_model(
-        pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
-    )
+    vae = model.load(pretrained_model_name_or_path)
     if latent_op is not None:
         wanted.append(equivae.load_latent_op(latent_op, vae=vae, strict=strict))
     report = equivae.evaluate(

@@ -9,8 +9,8 @@ import typer
 
 import equivae
 from equivae.autoencoder.padding import apply_padding_mode, check_padding_mode
-from equivae.cli.inputs import load_model
-from equivae.cli.options import Model, ModelConfig, Revision, Subfolder, Variant, opt
+from equivae.cli.groups import ModelSource, with_groups
+from equivae.cli.options import Model, opt
 from equivae.cli.showing import console, plain
 from equivae.files.export import check_export
 from equivae.files.layouts import is_published
@@ -18,7 +18,9 @@ from equivae.files.layouts import is_published
 __all__ = ["export"]
 
 
+@with_groups
 def export(
+    *,
     pretrained_model_name_or_path: Model,
     output_file: Annotated[Path, opt("output_file", "A new .safetensors file.")],
     dtype: Annotated[
@@ -42,16 +44,11 @@ def export(
             check=lambda name, mode: check_padding_mode(mode),
         ),
     ] = None,
-    subfolder: Subfolder = None,
-    variant: Variant = None,
-    revision: Revision = None,
-    model_config_name_or_path: ModelConfig = None,
+    model: ModelSource,
 ) -> None:
     """Write a VAE as the single file that ComfyUI, A1111 and kohya's trainers read."""
     check_export(output_file, dtype, overwrite=overwrite, family=family)
-    vae = load_model(
-        pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
-    )
+    vae = model.load(pretrained_model_name_or_path)
     if padding_mode is not None:
         apply_padding_mode(vae, check_padding_mode(padding_mode))
     path = equivae.export_single_file(

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import equivae
-from equivae.cli.inputs import given, images_from, load_model, transforms_of
+from equivae.cli.groups import ModelSource, TrainImages, with_groups
+from equivae.cli.inputs import given, transforms_of
 from equivae.cli.options import (
-    DatasetName,
     GivenModel,
     GivenTransforms,
-    ModelConfig,
     OutputDir,
-    Revision,
-    Subfolder,
-    TrainDataDir,
-    Variant,
     opt,
     with_config,
 )
@@ -30,17 +25,18 @@ from equivae.training.done import done_step
 
 __all__ = ["finetune"]
 
-_OF_THE_VAE = ("subfolder", "variant", "revision", "model_config_name_or_path")
-_OF_THE_IMAGES = ("train_data_dir", "dataset_name")
+_OF_THE_VAE = tuple(one.name for one in fields(ModelSource))
+_OF_THE_IMAGES = tuple(one.name for one in fields(TrainImages))
 
 
 @with_config
+@with_groups
 def finetune(
+    *,
     pretrained_model_name_or_path: GivenModel = None,
     output_dir: OutputDir = Path("equivae-out"),
     transforms: GivenTransforms = None,
-    train_data_dir: TrainDataDir = None,
-    dataset_name: DatasetName = None,
+    images: TrainImages,
     validation_data_dir: Annotated[
         Optional[Path], opt("validation_data_dir", "A folder of images for the report.")
     ] = None,
@@ -52,23 +48,16 @@ def finetune(
             "which repeats it; else what suits the VAE.",
         ),
     ] = None,
-    subfolder: Subfolder = None,
-    variant: Variant = None,
-    revision: Revision = None,
-    model_config_name_or_path: ModelConfig = None,
+    model: ModelSource,
     **options: Any,
 ) -> None:
     """Fine-tune a VAE so that a transform of the latent decodes to the same transform of the image."""
     asked = Recipe("", "", "", {}) if recipe is None else find_recipe(recipe)
     words = given(
         pretrained_model_name_or_path=pretrained_model_name_or_path,
-        train_data_dir=train_data_dir,
-        dataset_name=dataset_name,
         validation_data_dir=validation_data_dir,
-        subfolder=subfolder,
-        variant=variant,
-        revision=revision,
-        model_config_name_or_path=model_config_name_or_path,
+        **asdict(images),
+        **asdict(model),
     )
     run = _run(words, asked.run)
     if "pretrained_model_name_or_path" not in run:
@@ -76,25 +65,22 @@ def finetune(
             "equivae finetune needs --pretrained_model_name_or_path, or a --recipe that names a VAE; "
             "`equivae finetune --help` lists its options."
         )
-    images = images_from(
-        Path(run["train_data_dir"]) if "train_data_dir" in run else None,
-        run.get("dataset_name"),
-        "train_data_dir",
-    )
+    folder = Path(run["train_data_dir"]) if "train_data_dir" in run else None
+    source = TrainImages(folder, run.get("dataset_name")).one()
     names = None if transforms is None else transforms_of(transforms)
     make_config(asked if asked.name else "equivae", options)
-    model = load_model(run["pretrained_model_name_or_path"], *map(run.get, _OF_THE_VAE))
+    vae = ModelSource(*map(run.get, _OF_THE_VAE)).load(run["pretrained_model_name_or_path"])
     held_out = run.get("validation_data_dir")
     further: dict[str, Any] = {
         "recipe": replace(asked, run=run),
         "validation_images": None if held_out is None else Path(held_out),
     }
-    done = done_step(output_dir, options, vae=model, images=images, transforms=names, **further)
+    done = done_step(output_dir, options, vae=vae, images=source, transforms=names, **further)
     if done is not None:
         if process_state().is_main_process:
             console.print(f"Step {done} of {done} is done; the report is in {plain(output_dir)}.")
         return
-    result = equivae.finetune(model, images, names, output_dir, **further, **options)
+    result = equivae.finetune(vae, source, names, output_dir, **further, **options)
     if process_state().is_main_process:
         settings = result.report.settings
         trained, whole = settings["trained_parameters"], settings["vae_parameters"]

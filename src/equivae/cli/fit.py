@@ -9,22 +9,30 @@ import typer
 from rich.markdown import Markdown
 
 import equivae
-from equivae.cli.inputs import given, images_from, load_model, number_or, transforms_of
+from equivae.cli.groups import (
+    Border,
+    ImageReading,
+    KernelSize,
+    Magnitude,
+    MaxSeconds,
+    Method,
+    ModelSource,
+    Objective,
+    Padding,
+    Precision,
+    Ridge,
+    Seed,
+    TrainImages,
+    ValidationSplit,
+    with_groups,
+)
+from equivae.cli.inputs import number_or, transforms_of
 from equivae.cli.options import (
-    Background,
-    DatasetName,
     EvalBatchSize,
     FewSamples,
-    ImageColumn,
     Model,
-    ModelConfig,
     OutputDir,
     Resolution,
-    Revision,
-    Split,
-    Subfolder,
-    TrainDataDir,
-    Variant,
     flag_of,
     opt,
     opt_of,
@@ -39,18 +47,19 @@ from equivae.options import above, at_least, quoted
 __all__ = ["fit"]
 
 
+@with_groups
 def fit(
+    *,
     pretrained_model_name_or_path: Model,
     output_dir: OutputDir = Path("equivae-latent-op"),
     transforms: Annotated[
         str, opt("transforms", "The transform to fit, such as rot180.")
     ] = "rot180",
-    train_data_dir: TrainDataDir = None,
-    dataset_name: DatasetName = None,
-    kernel_size: Annotated[str, opt("kernel_size", "Odd number of latent cells, or auto.")] = "5",
-    method: Annotated[str, opt_of(FitOptions, "method")] = "linear",
-    padding: Annotated[str, opt_of(FitOptions, "padding")] = "zeros",
-    ridge: Annotated[Optional[float], opt_of(FitOptions, "ridge")] = None,
+    images: TrainImages,
+    kernel_size: KernelSize = "5",
+    method: Method = "linear",
+    padding: Padding = "zeros",
+    ridge: Ridge = None,
     involution: Annotated[
         bool, typer.Option("--involution", help="Project a 1x1 operator to eigenvalues of +1, -1.")
     ] = False,
@@ -59,10 +68,10 @@ def fit(
     ] = None,
     resolution: Resolution = 256,
     max_samples: FewSamples = None,
-    validation_split: Annotated[float, opt_of(FitOptions, "validation_split")] = 0.1,
+    validation_split: ValidationSplit = 0.1,
     eval_batch_size: EvalBatchSize = 4,
-    mixed_precision: Annotated[str, opt_of(FitOptions, "mixed_precision")] = "no",
-    seed: Annotated[int, opt_of(FitOptions, "seed")] = 0,
+    mixed_precision: Precision = "no",
+    seed: Seed = 0,
     max_train_steps: Annotated[
         int,
         opt(
@@ -79,23 +88,18 @@ def fit(
     network: Annotated[
         Optional[str], opt("network", "small, medium or large, instead of a width and layers.")
     ] = None,
-    max_seconds: Annotated[float, opt_of(NetworkOptions, "max_seconds")] = 300.0,
+    max_seconds: MaxSeconds = 300.0,
     crop: Annotated[Optional[int], opt_of(NetworkOptions, "crop")] = None,
-    objective: Annotated[str, opt_of(FitOptions, "objective")] = "latent",
-    border: Annotated[bool, flag_of(FitOptions, "border")] = True,
-    magnitude: Annotated[int, opt_of(FitOptions, "magnitude")] = 0,
+    objective: Objective = "latent",
+    border: Border = True,
+    magnitude: Magnitude = 0,
     phases: Annotated[bool, flag_of(FitOptions, "phases")] = True,
     inverse: Annotated[bool, flag_of(FitOptions, "inverse")] = True,
-    subfolder: Subfolder = None,
-    variant: Variant = None,
-    revision: Revision = None,
-    model_config_name_or_path: ModelConfig = None,
-    image_column: ImageColumn = None,
-    split: Split = None,
-    background: Background = None,
+    model: ModelSource,
+    reading: ImageReading,
 ) -> None:
     """Fit a latent op in closed form, in seconds, the VAE untouched; `evaluate --latent_op` measures it."""
-    source = images_from(train_data_dir, dataset_name, "train_data_dir")
+    source = images.one()
     names = transforms_of(transforms)
     if len(names) != 1:
         raise InputError(
@@ -120,9 +124,7 @@ def fit(
     FitOptions(size, **options)
     check_claim(output_dir)
     fitted: Any = equivae.fit_latent_op(
-        load_model(
-            pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
-        ),
+        model.load(pretrained_model_name_or_path),
         names[0],
         source,
         size,
@@ -136,7 +138,7 @@ def fit(
         network=network,  # type: ignore[arg-type]
         max_seconds=max_seconds,
         crop=crop,
-        **given(image_column=image_column, split=split, background=background),
+        **reading.given(),
         **options,
     )
     fitted.save(output_dir)

@@ -6,22 +6,29 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import equivae
-from equivae.cli.inputs import given, images_from, load_model, number_or
+from equivae.cli.groups import (
+    ImageReading,
+    KernelSize,
+    Magnitude,
+    MaxSeconds,
+    Method,
+    ModelSource,
+    Objective,
+    Padding,
+    Precision,
+    Ridge,
+    Seed,
+    TrainImages,
+    ValidationSplit,
+    with_groups,
+)
+from equivae.cli.inputs import number_or
 from equivae.cli.options import (
-    Background,
-    DatasetName,
     EvalBatchSize,
     FewSamples,
-    ImageColumn,
     Model,
-    ModelConfig,
     OutputDir,
     Resolution,
-    Revision,
-    Split,
-    Subfolder,
-    TrainDataDir,
-    Variant,
     opt,
     opt_of,
 )
@@ -33,43 +40,39 @@ from equivae.operators.options import NetworkOptions
 __all__ = ["fit_group"]
 
 
+@with_groups
 def fit_group(
+    *,
     pretrained_model_name_or_path: Model,
     output_dir: OutputDir = Path("equivae-latent-ops"),
     group: Annotated[str, opt("group", "c2, d2, c4 or d4.")] = "d4",
-    train_data_dir: TrainDataDir = None,
-    dataset_name: DatasetName = None,
-    kernel_size: Annotated[str, opt("kernel_size", "Odd number of latent cells, or auto.")] = "5",
+    images: TrainImages,
+    kernel_size: KernelSize = "5",
     basis: Annotated[
         str, opt("basis", "elements, or generators, from which the others are composed.")
     ] = "elements",
-    method: Annotated[str, opt_of(FitOptions, "method")] = "linear",
+    method: Method = "linear",
     network: Annotated[
         Optional[str], opt("network", "small, medium or large: of a network or a conjugation.")
     ] = None,
-    objective: Annotated[str, opt_of(FitOptions, "objective")] = "latent",
+    objective: Objective = "latent",
     max_train_steps: Annotated[int, opt_of(NetworkOptions, "max_train_steps")] = 300,
     learning_rate: Annotated[float, opt_of(NetworkOptions, "learning_rate")] = 1e-3,
-    max_seconds: Annotated[float, opt_of(NetworkOptions, "max_seconds")] = 300.0,
-    padding: Annotated[str, opt_of(FitOptions, "padding")] = "zeros",
-    ridge: Annotated[Optional[float], opt_of(FitOptions, "ridge")] = None,
-    magnitude: Annotated[int, opt_of(FitOptions, "magnitude")] = 0,
-    mixed_precision: Annotated[str, opt_of(FitOptions, "mixed_precision")] = "no",
+    max_seconds: MaxSeconds = 300.0,
+    padding: Padding = "zeros",
+    ridge: Ridge = None,
+    magnitude: Magnitude = 0,
+    mixed_precision: Precision = "no",
     resolution: Resolution = 256,
     max_samples: FewSamples = None,
-    validation_split: Annotated[float, opt_of(FitOptions, "validation_split")] = 0.1,
+    validation_split: ValidationSplit = 0.1,
     eval_batch_size: EvalBatchSize = 4,
-    seed: Annotated[int, opt_of(FitOptions, "seed")] = 0,
-    subfolder: Subfolder = None,
-    variant: Variant = None,
-    revision: Revision = None,
-    model_config_name_or_path: ModelConfig = None,
-    image_column: ImageColumn = None,
-    split: Split = None,
-    background: Background = None,
+    seed: Seed = 0,
+    model: ModelSource,
+    reading: ImageReading,
 ) -> None:
     """Fit the latent ops of a group, the VAE untouched; with `--method conjugation` its law holds exactly."""
-    source = images_from(train_data_dir, dataset_name, "train_data_dir")
+    source = images.one()
     elements = equivae.get_group(group)
     size: Any = number_or("kernel_size", kernel_size, "auto", "an odd number")
     options: dict[str, Any] = {
@@ -86,9 +89,7 @@ def fit_group(
     FitOptions(size, **options)
     check_claim(output_dir)
     fitted = equivae.fit_latent_group(
-        load_model(
-            pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
-        ),
+        model.load(pretrained_model_name_or_path),
         elements,
         source,
         size,
@@ -99,7 +100,7 @@ def fit_group(
         max_seconds=max_seconds,
         resolution=resolution,
         max_samples=max_samples,
-        **given(image_column=image_column, split=split, background=background),
+        **reading.given(),
         **options,
     )
     save_operators(fitted, output_dir)

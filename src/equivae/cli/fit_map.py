@@ -9,30 +9,27 @@ import typer
 from rich.markdown import Markdown
 
 import equivae
-from equivae.cli.inputs import given, images_from, load_model
+from equivae.cli.groups import (
+    Border,
+    ImageReading,
+    ModelSource,
+    Ridge,
+    Seed,
+    TrainImages,
+    ValidationSplit,
+    with_groups,
+)
 from equivae.cli.options import (
-    Background,
-    DatasetName,
     EvalBatchSize,
     FewSamples,
-    ImageColumn,
     Model,
-    ModelConfig,
     OutputDir,
     Resolution,
-    Revision,
-    Split,
-    Subfolder,
-    TrainDataDir,
-    Variant,
-    flag_of,
     opt,
-    opt_of,
 )
 from equivae.cli.showing import console, plain
 from equivae.errors import InputError
 from equivae.files.writing import check_claim, check_name, check_output
-from equivae.operators import FitOptions
 from equivae.operators.modules import check_kernel_size
 from equivae.options import quoted
 
@@ -48,28 +45,26 @@ Target = Annotated[
 ]
 
 
+@with_groups
 def fit_map(
+    *,
     pretrained_model_name_or_path: Model,
     target_model_name_or_path: Target,
     output_dir: OutputDir = Path("equivae-latent-map"),
-    train_data_dir: TrainDataDir = None,
-    dataset_name: DatasetName = None,
+    images: TrainImages,
     kernel_size: Annotated[
         int, opt("kernel_size", "Odd number of cells of the coarser grid.", check=_check_size)
     ] = 5,
-    ridge: Annotated[Optional[float], opt_of(FitOptions, "ridge")] = None,
-    border: Annotated[bool, flag_of(FitOptions, "border")] = True,
+    ridge: Ridge = None,
+    border: Border = True,
     magnitude: Annotated[bool, typer.Option("--magnitude", help="|z| beside the latent.")] = False,
     name: Annotated[Optional[str], opt("name", "Name of the map.", check=check_name)] = None,
     resolution: Resolution = 256,
     max_samples: FewSamples = None,
-    validation_split: Annotated[float, opt_of(FitOptions, "validation_split")] = 0.1,
+    validation_split: ValidationSplit = 0.1,
     eval_batch_size: EvalBatchSize = 4,
-    seed: Annotated[int, opt_of(FitOptions, "seed")] = 0,
-    subfolder: Subfolder = None,
-    variant: Variant = None,
-    revision: Revision = None,
-    model_config_name_or_path: ModelConfig = None,
+    seed: Seed = 0,
+    model: ModelSource,
     target_subfolder: Annotated[
         Optional[str], opt("target_subfolder", "Subfolder of the target model, where it has one.")
     ] = None,
@@ -80,24 +75,16 @@ def fit_map(
             "Configuration of the target, if it is a single file.",
         ),
     ] = None,
-    image_column: ImageColumn = None,
-    split: Split = None,
-    background: Background = None,
+    reading: ImageReading,
 ) -> None:
     """Fit a map from one VAE's latents to another's in closed form, both untouched."""
-    source = images_from(train_data_dir, dataset_name, "train_data_dir")
+    source = images.one()
     check_claim(output_dir)
     fitted = equivae.fit_latent_map(
-        load_model(
-            pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
-        ),
-        load_model(
-            target_model_name_or_path,
-            target_subfolder,
-            None,
-            None,
-            target_model_config_name_or_path,
-        ),
+        model.load(pretrained_model_name_or_path),
+        ModelSource(
+            target_subfolder, model_config_name_or_path=target_model_config_name_or_path
+        ).load(target_model_name_or_path),
         source,
         kernel_size,
         ridge=ridge,
@@ -109,7 +96,7 @@ def fit_map(
         validation_split=validation_split,
         eval_batch_size=eval_batch_size,
         seed=seed,
-        **given(image_column=image_column, split=split, background=background),
+        **reading.given(),
     )
     fitted.save(output_dir)
     if fitted.report is not None:
@@ -117,38 +104,32 @@ def fit_map(
     console.print(f"Written to [bold]{plain(output_dir)}[/].")
 
 
+@with_groups
 def fit_preview(
+    *,
     pretrained_model_name_or_path: Model,
     output_dir: Annotated[
         Optional[Path], opt("output_dir", "Write it here too.", check=check_output)
     ] = None,
-    train_data_dir: TrainDataDir = None,
-    dataset_name: DatasetName = None,
+    images: TrainImages,
     format: Annotated[str, opt("format", "What to print: comfyui or diffusers.")] = "comfyui",
-    ridge: Annotated[Optional[float], opt_of(FitOptions, "ridge")] = None,
+    ridge: Ridge = None,
     resolution: Resolution = 256,
     max_samples: FewSamples = None,
-    validation_split: Annotated[float, opt_of(FitOptions, "validation_split")] = 0.1,
+    validation_split: ValidationSplit = 0.1,
     eval_batch_size: EvalBatchSize = 4,
-    seed: Annotated[int, opt_of(FitOptions, "seed")] = 0,
-    subfolder: Subfolder = None,
-    variant: Variant = None,
-    revision: Revision = None,
-    model_config_name_or_path: ModelConfig = None,
-    image_column: ImageColumn = None,
-    split: Split = None,
-    background: Background = None,
+    seed: Seed = 0,
+    model: ModelSource,
+    reading: ImageReading,
 ) -> None:
     """Fit the linear preview of a VAE's latents and print it for ComfyUI or diffusers."""
     if format not in ("comfyui", "diffusers"):
         raise InputError(f"format must be comfyui or diffusers, got {quoted(format)}.")
-    source = images_from(train_data_dir, dataset_name, "train_data_dir")
+    source = images.one()
     if output_dir is not None:
         check_claim(output_dir)
     fitted = equivae.fit_preview(
-        load_model(
-            pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
-        ),
+        model.load(pretrained_model_name_or_path),
         source,
         ridge=ridge,
         resolution=resolution,
@@ -156,7 +137,7 @@ def fit_preview(
         validation_split=validation_split,
         eval_batch_size=eval_batch_size,
         seed=seed,
-        **given(image_column=image_column, split=split, background=background),
+        **reading.given(),
     )
     if output_dir is not None:
         fitted.save(output_dir)

@@ -7,19 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import equivae
-from equivae.cli.inputs import given, images_from, load_model, number_or, numbers_of
+from equivae.cli.groups import ImageReading, KernelSize, ModelSource, TrainImages, with_groups
+from equivae.cli.inputs import number_or, numbers_of
 from equivae.cli.options import (
-    Background,
-    DatasetName,
-    ImageColumn,
     Model,
-    ModelConfig,
     OutputDir,
-    Revision,
-    Split,
-    Subfolder,
-    TrainDataDir,
-    Variant,
     opt,
     opt_of,
 )
@@ -44,31 +36,27 @@ def _default(name: str) -> str:
     return ",".join(f"{value:g}" for value in getattr(PlaygroundOptions, name))
 
 
+@with_groups
 def playground(
+    *,
     pretrained_model_name_or_path: Model = "embedded",
     image: Annotated[
         Optional[Path], opt("image", "A picture; by default a photograph of the package.")
     ] = None,
     output_dir: OutputDir = Path("equivae-playground"),
-    train_data_dir: TrainDataDir = None,
-    dataset_name: DatasetName = None,
+    images: TrainImages,
     angles: Annotated[str, _settings_of("angles")] = _default("angles"),
     scales: Annotated[str, _settings_of("scales")] = _default("scales"),
     exposures: Annotated[str, _settings_of("exposures")] = _default("exposures"),
     saturations: Annotated[str, _settings_of("saturations")] = _default("saturations"),
     group: Annotated[str, opt("group", "Of the symmetrized VAE, such as c4 or d4.")] = "c4",
-    kernel_size: Annotated[str, opt("kernel_size", "Odd number of latent cells, or auto.")] = "5",
+    kernel_size: KernelSize = "5",
     resolution: Annotated[int, opt_of(PlaygroundOptions, "resolution")] = 256,
     max_samples: Annotated[int, opt_of(PlaygroundOptions, "max_samples")] = 64,
     eval_batch_size: Annotated[int, opt_of(PlaygroundOptions, "eval_batch_size")] = 4,
     seed: Annotated[int, opt_of(PlaygroundOptions, "seed")] = 0,
-    subfolder: Subfolder = None,
-    variant: Variant = None,
-    revision: Revision = None,
-    model_config_name_or_path: ModelConfig = None,
-    image_column: ImageColumn = None,
-    split: Split = None,
-    background: Background = None,
+    model: ModelSource,
+    reading: ImageReading,
 ) -> None:
     """Write one page on which an angle, a scale and colours are dragged on a picture's latent.
 
@@ -94,19 +82,15 @@ def playground(
         "seed": seed,
     }
     PlaygroundOptions(**options)
-    source = None
-    if train_data_dir is not None or dataset_name is not None:
-        source = images_from(train_data_dir, dataset_name, "train_data_dir")
+    source = images.one_or_none()
     check_claim(output_dir)
     made = equivae.playground(
-        load_model(
-            pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
-        ),
+        model.load(pretrained_model_name_or_path),
         image,
         source,
         group=group,
         kernel_size=size,
-        **given(image_column=image_column, split=split, background=background),
+        **reading.given(),
         **options,
     )
     page = made.save(output_dir)

@@ -6,24 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import equivae
-from equivae.cli.inputs import given, images_from, load_model, number_or
+from equivae.cli.groups import ImageReading, Magnitude, ModelSource, Seed, TrainImages, with_groups
+from equivae.cli.inputs import number_or
 from equivae.cli.options import (
-    Background,
-    DatasetName,
     EvalBatchSize,
     FewSamples,
-    ImageColumn,
     Model,
-    ModelConfig,
     OutputDir,
     Resolution,
-    Revision,
-    Split,
-    Subfolder,
-    TrainDataDir,
-    Variant,
     opt,
-    opt_of,
 )
 from equivae.cli.showing import console, plain
 from equivae.files.writing import check_claim
@@ -34,15 +25,16 @@ from equivae.symmetry.domain import lattice_group
 __all__ = ["symmetrize"]
 
 
+@with_groups
 def symmetrize(
+    *,
     pretrained_model_name_or_path: Model,
     output_dir: OutputDir = Path("equivae-symmetrized"),
     group: Annotated[str, opt("group", "c2, hflip, vflip, d2, c4 or d4.")] = "c2",
     method: Annotated[str, opt("method", "fundamental-domain, or average.")] = "fundamental-domain",
-    train_data_dir: TrainDataDir = None,
-    dataset_name: DatasetName = None,
+    images: TrainImages,
     kernel_size: Annotated[str, opt("kernel_size", "Side of the context's latent ops.")] = "5",
-    magnitude: Annotated[int, opt_of(FitOptions, "magnitude")] = 0,
+    magnitude: Magnitude = 0,
     margin: Annotated[
         str, opt("margin", "Cells around the domain; auto measures it, all takes the whole grid.")
     ] = "auto",
@@ -55,14 +47,9 @@ def symmetrize(
     resolution: Resolution = 256,
     max_samples: FewSamples = None,
     eval_batch_size: EvalBatchSize = 4,
-    seed: Annotated[int, opt_of(FitOptions, "seed")] = 0,
-    subfolder: Subfolder = None,
-    variant: Variant = None,
-    revision: Revision = None,
-    model_config_name_or_path: ModelConfig = None,
-    image_column: ImageColumn = None,
-    split: Split = None,
-    background: Background = None,
+    seed: Seed = 0,
+    model: ModelSource,
+    reading: ImageReading,
 ) -> None:
     """Make a VAE exactly equivariant under flips and quarter turns of the latent, without training."""
     lattice_group(group)
@@ -71,14 +58,10 @@ def symmetrize(
     known = "a whole number, 'all'"
     cells = None if margin == "all" else number_or("margin", margin, "auto", known)
     width = None if seam == "all" else number_or("seam", seam, "auto", known)
-    source = None
-    if train_data_dir is not None or dataset_name is not None:
-        source = images_from(train_data_dir, dataset_name, "train_data_dir")
+    source = images.one_or_none()
     check_claim(output_dir)
     made = equivae.symmetrize(
-        load_model(
-            pretrained_model_name_or_path, subfolder, variant, revision, model_config_name_or_path
-        ),
+        model.load(pretrained_model_name_or_path),
         group,
         method,  # type: ignore[arg-type]
         source,
@@ -91,7 +74,7 @@ def symmetrize(
         max_samples=max_samples,
         eval_batch_size=eval_batch_size,
         seed=seed,
-        **given(image_column=image_column, split=split, background=background),
+        **reading.given(),
     )
     made.save_pretrained(output_dir)
     if made.report is not None:

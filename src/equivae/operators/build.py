@@ -81,4 +81,5 @@ def _phases(config: dict[str, Any]) -> PhaseOperator:
         inputs=config["inputs"],
         border=config["border"],
         magnitude=config["magnitude"],
+        blended=bool(config.get("blended", False)),  # version 2 began without
     )

@@ -105,14 +105,14 @@ def phase_operator(
             break
     entries = planes * math.prod(kernel)
     phases = _offsets(geometry, size, kernel)
-    spread = 0.02
+    spread, blended = 0.02, False
     repeated = math.prod(geometry.size(*size)) >= _REPEATED * len(phases)
     if len(phases) > _MOST_PHASES or not repeated:
         bins = next((b for b in _BINS if cells >= _ROWS * entries * b * b), None)
         if bins is None:
             return None
         axis = (torch.arange(bins, dtype=torch.float64) + 0.5) / bins - 0.5
-        phases, spread = torch.cartesian_prod(axis, axis), 0.5 / bins
+        phases, spread, blended = torch.cartesian_prod(axis, axis), 0.5 / bins, True
     return PhaseOperator(
         channels,
         kernel,
@@ -122,6 +122,7 @@ def phase_operator(
         inputs=inputs,
         border=border,
         magnitude=magnitude,
+        blended=blended,
     )
 
 

@@ -114,11 +114,29 @@ def window_of(places: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor]:
     return start.long(), places - (start + (size - 1) / 2)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """How the cells of a result are made; a cell that four phases share has four rows, `h' w'` apart.
+
+    Attributes:
+        index: which cells of the flat, padded grid every window holds, `(N, wy * wx)`.
+        phase: whose filter it gets, `(N,)`.
+        share: of what comes out of it in the cell, `(N,)`.
+        size: `(h', w')`.
+    """
+
+    index: Tensor
+    phase: Tensor
+    share: Tensor
+    size: tuple[int, int]
+
+
 class PhaseOperator(LatentOperator):
     r"""Every cell of the new grid is a linear map of the window of old cells around its place.
 
     The map depends on the *phase*, the place relative to the window's middle: scaling by 2 has two phases
-    along an axis, by 3/4 three, a shift one; a rotation has all of them, and those fitted are the nearest.
+    along an axis, by 3/4 three, a shift one. A rotation has all of them: the places of a lattice have
+    a map each, and a cell between four of them blends what each of these makes of its own window.
 
     Args:
         channels: channels of the result.
@@ -126,6 +144,8 @@ class PhaseOperator(LatentOperator):
         geometry: where the new cells lie.
         phases: the phases that have a filter, `(P, 2)`, `(y, x)` in cells.
         spread: how far, in cells, a phase may be from the nearest of them.
+        blended: whether a cell between the phases, which are then a square lattice, blends what the four
+            around it make; else the nearest of them makes it.
         inputs: channels of the latent, those of the result by default.
         border: whether a channel of ones lies beside the zero-padded latent.
         magnitude: whether `|z|` lies beside `z`.
@@ -146,8 +166,10 @@ class PhaseOperator(LatentOperator):
         inputs: int | None = None,
         border: bool = True,
         magnitude: bool = False,
+        blended: bool = False,
     ) -> None:
         super().__init__()
+        self.blended = blended
         self.channels, self.kernel, self.geometry = channels, tuple(kernel), geometry
         self.inputs, self.spread = inputs or channels, spread
         self.border, self.magnitude = border and not geometry.cyclic, magnitude
@@ -156,7 +178,7 @@ class PhaseOperator(LatentOperator):
         zeros = torch.zeros(len(phases), channels, entries)
         self.weight = nn.Parameter(zeros, requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(len(phases), channels), requires_grad=False)
-        self._plans: dict[tuple[int, int], tuple[Tensor, Tensor, tuple[int, int]]] = {}
+        self._plans: dict[tuple[int, int, bool], _Plan] = {}
 
     @property
     def takes(self) -> int:
@@ -176,6 +198,7 @@ class PhaseOperator(LatentOperator):
             self.spread,
             inputs=channels,
             border=False,
+            blended=self.blended,
         )
         return made
 
@@ -190,46 +213,75 @@ class PhaseOperator(LatentOperator):
             "spread": self.spread,
             "border": self.border,
             "magnitude": self.magnitude,
+            "blended": self.blended,
         }
 
     def windows(self, cells: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """Windows `(B, h' w', planes * wy * wx)`, the phase `(h' w')` of each, and `(h', w')`."""
-        index, phase, size = self._plan(*cells.shape[-2:])
-        tall, wide = self.kernel
-        padded = F.pad(self._beside(cells), [wide, wide, tall, tall])
-        cut = padded.flatten(2).index_select(2, index.to(cells.device))
-        cut = cut.reshape(*cut.shape[:2], len(phase), tall * wide)
-        return cut.transpose(1, 2).flatten(2), phase, size
+        """Windows `(B, h' w', planes * wy * wx)`, the nearest phase `(h' w')` of each, and `(h', w')`."""
+        plan = self._plan(*cells.shape[-2:], blended=False)
+        return self._cut(self._padded(cells), plan.index), plan.phase, plan.size
 
     def at_border(self, cells: Tensor) -> Tensor:
-        """Which windows on a latent `(B, c, h, w)` reach beyond its border, bool `(h', w')`."""
-        index, phase, size = self._plan(*cells.shape[-2:])
+        """Which cells are told from beyond the border of a latent `(B, c, h, w)`, bool `(h', w')`."""
+        plan = self._plan(*cells.shape[-2:], blended=self.blended)
         tall, wide = self.kernel
         inside = F.pad(torch.ones(cells.shape[-2:]), [wide, wide, tall, tall]).flatten()
-        return (inside[index].view(len(phase), -1) == 0).any(-1).view(size)
+        beyond = (inside[plan.index] == 0).any(-1)
+        return beyond.view(-1, *plan.size).any(0)
+
+    def _padded(self, cells: Tensor) -> Tensor:
+        """Everything that windows are cut from, `(B, planes, (h + 2 wy) (w + 2 wx))`."""
+        tall, wide = self.kernel
+        return F.pad(self._beside(cells), [wide, wide, tall, tall]).flatten(2)
+
+    def _cut(self, padded: Tensor, index: Tensor) -> Tensor:
+        """The windows `(B, N, planes * wy * wx)` that an index `(N, wy * wx)` tells."""
+        cut = padded.index_select(2, index.flatten().to(padded.device))
+        return cut.reshape(*cut.shape[:2], *index.shape).transpose(1, 2).flatten(2)
 
     def _beside(self, cells: Tensor) -> Tensor:
-        """Everything that windows are cut from, `(B, planes, h, w)`."""
+        """The planes that windows are cut from, `(B, planes, h, w)`."""
         planes = [cells, *([cells.abs()] if self.magnitude else [])]
         if self.border:
             planes.append(torch.ones_like(cells[:, :1]))
         return torch.cat(planes, 1)
 
-    def _plan(self, height: int, width: int) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """Which cells of the flat, padded grid every window holds, the windows' phases, and the new size."""
-        if (height, width) not in self._plans:
+    def _plan(self, height: int, width: int, *, blended: bool) -> _Plan:
+        key = (height, width, blended)
+        if key not in self._plans:
             tall, wide = self.kernel
             places = self.geometry.places(height, width)
-            start, offsets = window_of(places.flatten(0, 1), self.kernel)
-            phase = self._nearest(offsets, height, width)
+            if blended:
+                start, phase, share = self._between(places.flatten(0, 1))
+            else:
+                start, offsets = window_of(places.flatten(0, 1), self.kernel)
+                phase = self._nearest(offsets, height, width)
+                share = torch.ones(len(phase), dtype=places.dtype)
             y, x = start[:, :1].clamp(-tall, height), start[:, 1:].clamp(-wide, width)
             y, x = y + torch.arange(tall), x + torch.arange(wide)
             if self.geometry.cyclic:
                 y, x = y % height, x % width
             flat = (y + tall)[:, :, None] * (width + 2 * wide) + (x + wide)[:, None, :]
             size = (places.shape[0], places.shape[1])
-            self._plans[height, width] = (flat.flatten(), phase, size)
-        return self._plans[height, width]
+            self._plans[key] = _Plan(flat.flatten(1), phase, share, size)
+        return self._plans[key]
+
+    def _between(self, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """For the four places of the lattice around each: their window's first cell, phase and share."""
+        bins = math.isqrt(len(self.phases))
+        middle = (torch.tensor(self.kernel, dtype=torch.float64) - 1) / 2
+        steps = (places - middle + 0.5) * bins - 0.5  # of the lattice
+        low = steps.floor()
+        above = steps - low
+        starts, phases, shares = [], [], []
+        for corner in torch.cartesian_prod(torch.arange(2), torch.arange(2)):
+            node = low.long() + corner
+            start = node.div(bins, rounding_mode="floor")
+            of = node - start * bins
+            starts.append(start)
+            phases.append(of[:, 0] * bins + of[:, 1])
+            shares.append(torch.where(corner == 1, above, 1 - above).prod(1))
+        return torch.cat(starts), torch.cat(phases), torch.cat(shares)
 
     def _nearest(self, offsets: Tensor, height: int, width: int) -> Tensor:
         phases = self.phases.detach().cpu().double()
@@ -246,21 +298,20 @@ class PhaseOperator(LatentOperator):
         tile = self.geometry.tile
         if tile is not None:
             return self._convolved(cells, tile)
-        windows, phase, size = self.windows(cells)
-        weight, bias = self.weight.to(cells), self.bias.to(cells)
-        if len(weight) == 1:
-            moved = F.linear(windows, weight[0], bias[0])
-        else:
-            order = phase.argsort(stable=True)
-            counts = torch.bincount(phase, minlength=len(weight)).tolist()
-            parts = [
-                F.linear(windows.index_select(1, rows.to(cells.device)), weight[p], bias[p])
-                for p, rows in enumerate(torch.split(order, counts))
-                if len(rows)
-            ]
-            back = order.argsort().to(cells.device)
-            moved = torch.cat(parts, 1).index_select(1, back)
-        return moved.transpose(1, 2).reshape(len(cells), -1, *size)
+        plan = self._plan(*cells.shape[-2:], blended=self.blended)
+        padded, weight, bias = self._padded(cells), self.weight.to(cells), self.bias.to(cells)
+        order = plan.phase.argsort(stable=True)
+        counts = torch.bincount(plan.phase, minlength=len(weight)).tolist()
+        parts = [
+            F.linear(self._cut(padded, plan.index[rows]), weight[p], bias[p])
+            for p, rows in enumerate(torch.split(order, counts))
+            if len(rows)
+        ]
+        count = math.prod(plan.size)
+        found = torch.cat(parts, 1) * plan.share[order].to(cells)[:, None]
+        moved = found.new_zeros(len(cells), count, found.shape[-1])
+        moved = moved.index_add(1, (order % count).to(cells.device), found)
+        return moved.transpose(1, 2).reshape(len(cells), -1, *plan.size)
 
     def _convolved(self, cells: Tensor, tile: tuple[tuple[int, int], tuple[int, int]]) -> Tensor:
         """The same where windows repeat: a convolution for every place in the tile of new cells."""

@@ -45,6 +45,8 @@ class Regression(ABC, Generic[Found]):
     count: int
     moves_grid: bool = False
     """Whether the operator takes the untouched latent to the new grid."""
+    tells_error: bool = True
+    """Whether `error` is that of the operator, and not of the equations alone."""
 
     @abstractmethod
     def add(self, inputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> None:
@@ -293,6 +295,10 @@ class PhaseRegression(Regression[list[LinearMap]]):
         return sum(moments.count for moments in self.moments)
 
     @property
+    def tells_error(self) -> bool:  # type: ignore[override]
+        return not self.template.blended
+
+    @property
     def entries(self) -> int:
         return self.template.planes * math.prod(self.template.kernel)
 
@@ -343,6 +349,7 @@ class PhaseRegression(Regression[list[LinearMap]]):
             inputs=old.inputs,
             border=old.border,
             magnitude=old.magnitude,
+            blended=old.blended,
         )
         for p, found in enumerate(solution):
             made.weight[p] = found.weight.T.float()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,11 +68,26 @@ def candidates(problem: Problem, options: FitOptions) -> list[Solved]:
     ridges = RIDGES if options.ridge is None else (options.ridge,)
     found = []
     for kernel in problem.kernels:
-        solution, error = equations.train.best(equations.held_out, kernel, ridges)
+        if equations.train.tells_error:
+            solution, error = equations.train.best(equations.held_out, kernel, ridges)
+        else:
+            solution, error = _best_operator(problem, kernel, ridges)
         operator = equations.train.operator(solution)
         ridge = solution[0].ridge if isinstance(solution, list) else solution.ridge
         found.append(Solved(operator, kernel, ridge, error))
     return found
+
+
+def _best_operator(
+    problem: Problem, kernel: Kernel | None, ridges: Sequence[float]
+) -> tuple[Any, float]:
+    """As `Regression.best`, by the error of the operator, which is not that of its equations."""
+    train, found = problem.equations.train, []
+    for ridge in ridges:
+        solution = train.solve(ridge, kernel)
+        found.append((latent_error(problem, train.operator(solution)), ridge, solution))
+    error, _, solution = min(found, key=lambda one: one[:2])
+    return solution, error
 
 
 def solved(problem: Problem, vae: Autoencoder, options: FitOptions) -> Solved:
