@@ -9,11 +9,12 @@ from copy import copy
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from equivae.errors import InputError
 
-__all__ = ["Source", "digest"]
+__all__ = ["Source", "digest", "digest_of"]
 
 
 def digest(parts: Iterable[str | bytes]) -> str:
@@ -24,6 +25,13 @@ def digest(parts: Iterable[str | bytes]) -> str:
         found.update(len(encoded).to_bytes(8, "little"))
         found.update(encoded)
     return found.hexdigest()
+
+
+def digest_of(image: Tensor) -> str:
+    """A digest of shape, dtype and values."""
+    values = image.detach().cpu().contiguous()
+    flat = values.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return digest([f"{tuple(values.shape)} {values.dtype}", flat])
 
 
 class Source(ABC):
