@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equivae.data.unreadable import UnreadableImage
 from equivae.errors import InputError
 
 __all__ = ["Source", "digest", "digest_of"]
@@ -62,6 +63,13 @@ class Source(ABC):
     @abstractmethod
     def marks(self) -> list[str]:
         """What identifies each image beside its name, cheaply: its size, a digest of its content, or ''."""
+
+    def content(self, index: int) -> str:
+        """What identifies all of an image, unlike its mark, which may be made of its first bytes alone."""
+        try:
+            return digest_of(self.read(index))
+        except UnreadableImage as error:
+            return digest([error.reason])
 
     def sides(self, index: int) -> tuple[int, int] | None:
         """Height and width of an image, where they can be told without reading its pixels."""

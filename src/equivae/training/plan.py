@@ -35,6 +35,7 @@ from equivae.operators.transform import default_name
 from equivae.processes import process_state
 from equivae.symmetry import SymmetrizedVAE
 from equivae.training.best import BEST, check_metric
+from equivae.training.caching import check_cache
 from equivae.training.checkpoints import check_settings, find_checkpoint, read_images, read_state
 from equivae.training.config import (
     RECIPES,
@@ -177,6 +178,7 @@ def make_plan(
     check_metric(config.keep_best, _names_when_fitted(wanted, config))
     if checkpoint is None or checkpoint.resolve().parent != folder.resolve():
         check_claim(folder, ours=OURS)
+    check_cache(config, training, feed)
     _check_device(config)
     check_optimizer(config)
     (lora_targets if config.lora_rank else learning_names)(view, config)
