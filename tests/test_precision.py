@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 import equivae
 from equivae import InputError
-from equivae.training.layout import channels_last
+from equivae.training.config import make_config
+from equivae.training.layout import channels_last, wants_channels_last
 from matrix_models import inputs, make
 from models import ConvAE, noise, tiny_kl
 
@@ -295,6 +296,35 @@ def test_channels_last_is_a_means_of_the_run_and_not_of_its_result(tmp_path):
         torch.testing.assert_close(_loss(module, x), loss)
         for name, gradient in _gradients(module).items():
             torch.testing.assert_close(gradient, gradients[name], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "last"),
+    [
+        ({}, False),
+        ({"mixed_precision": "bf16"}, True),
+        ({"mixed_precision": "fp16"}, True),
+        ({"mixed_precision": "bf16", "freeze": "encoder.conv_in*"}, False),
+        ({"mixed_precision": "bf16", "channels_last": False}, False),
+        ({"channels_last": True}, True),
+    ],
+)
+def test_channels_last_is_the_default_of_lower_precisions(options, last):
+    assert wants_channels_last(make_config("equivae", options)) is last
+
+
+def test_a_run_in_bf16_is_in_channels_last(tmp_path):
+    seen = []
+
+    def mse(decoded, target):
+        if decoded.requires_grad:
+            seen.append(decoded.is_contiguous(memory_format=torch.channels_last))
+        return (decoded.float() - target).square().mean()
+
+    images, some = noise(2, 3, 16, 16), {"max_train_steps": 1, "bottleneck_steps": 0}
+    options = {"reconstruction": mse, "mixed_precision": "bf16", "progress": False, **some}
+    equivae.finetune(tiny_kl(), images, "hflip", tmp_path, validation_images=images, **options)
+    assert set(seen) == {True}
 
 
 def test_channels_last_with_frozen_layers_is_refused_on_a_cpu(tmp_path):

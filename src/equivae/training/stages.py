@@ -44,7 +44,7 @@ from equivae.training.hooks import (
     Validation,
 )
 from equivae.training.latents import WithCached, cache_latents, cache_taught
-from equivae.training.layout import channels_last
+from equivae.training.layout import channels_last, wants_channels_last
 from equivae.training.metering import Metering, Profiling
 from equivae.training.optimisers import optimizer_of
 from equivae.training.pace import affordable
@@ -80,7 +80,7 @@ def train(plan: Plan, session: Session, student: Student, further: Sequence[Hook
     if plan.config.gradient_checkpointing:
         some = _few_cells(plan.training[0][None], plan, student)
         enable_gradient_checkpointing(student.vae, some.to(session.accelerator.device))
-    with channels_last(student.vae.module) if plan.config.channels_last else nullcontext():
+    with channels_last(student.vae.module) if wants_channels_last(plan.config) else nullcontext():
         return _train_all(plan, session, student, state, further)
 
 
