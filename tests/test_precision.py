@@ -269,7 +269,8 @@ def test_the_configs_of_diffusers_are_read():
     assert AutoencoderKL(force_upcast=True).config.force_upcast
 
 
-def test_channels_last_is_a_means_of_the_run_and_not_of_its_result(tmp_path):
+def test_channels_last_is_a_means_of_the_run_and_not_of_its_result(tmp_path, monkeypatch):
+    monkeypatch.setattr(equivae.Report, "figures", lambda self: {})
     images = noise(6, 3, 16, 16)
     options = {"max_train_steps": 2, "train_batch_size": 2, "progress": False, "use_ema": True}
     options |= {"checkpointing_steps": 1, "keep_best": "validation_loss", "bottleneck_steps": 0}
@@ -313,7 +314,8 @@ def test_channels_last_is_the_default_of_lower_precisions(options, last):
     assert wants_channels_last(make_config("equivae", options)) is last
 
 
-def test_a_run_in_bf16_is_in_channels_last(tmp_path):
+def test_a_run_in_bf16_is_in_channels_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(equivae.Report, "figures", lambda self: {})
     seen = []
 
     def mse(decoded, target):
