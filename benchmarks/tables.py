@@ -553,14 +553,13 @@ def training_speed(content: dict[str, Any]) -> list[str]:
     said = [f"Losses of the first three steps of both loops differ by at most {off:.0e} of them."]
     bounds = [f"{one['bound']:.2f} ({name})" for name, one in vaes.items() if "bound" in one]
     if bounds:
-        said.append(
-            f"Counted in operations, one decode in the place of two saves {' and '.join(bounds)} times the work."
-        )
+        saved = " and ".join(bounds)
+        said.append(f"Counted in operations, one decode in the place of two saves {saved} times.")
     lower = [_off(one["rows"], key) for one in vaes.values() for key in _LOWER]
     if any(found is not None for found in lower):
         worst = max(found for found in lower if found is not None)
         said.append(
-            f"In bf16, channels-last or not, losses differ from those in float32 by at most {worst:.1e} of them."
+            f"In bf16, channels-last or not, losses are within {worst:.1e} of those in float32."
         )
     if "loaded_per_second" in content:
         said.append(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import equivae
 from equivae import InputError
+from equivae.autoencoder import Autoencoder
 from equivae.training.config import make_config
+from equivae.training.latents import cache_latents
 from equivae.training.layout import channels_last, wants_channels_last
 from matrix_models import inputs, make
 from models import ConvAE, noise, tiny_kl
@@ -360,6 +364,23 @@ def test_a_call_holds_as_many_images_as_the_processor_runs_fastest(monkeypatch):
     split.backward()
     loss_fn(module, x)
     assert sizes[6:] == [3, 3, 3, 1]  # looked at once
+
+
+def test_measuring_keeps_to_that_size_too(monkeypatch):
+    module, x = tiny_kl(), noise(4, 3, 32, 32)
+    sizes = []
+    module.decoder.register_forward_pre_hook(lambda part, given: sizes.append(len(given[0])))
+    module.encoder.register_forward_pre_hook(lambda part, given: sizes.append(len(given[0])))
+    whole = equivae.evaluate(module, x, "hflip", progress=False).metrics
+    assert max(sizes) == 4
+    sizes.clear()
+    monkeypatch.setattr("equivae.autoencoder.at_once._CPU_BYTES", 2 * 8 * 32 * 32 * 4 + 1)
+    split = equivae.evaluate(module, x, "hflip", progress=False).metrics
+    assert max(sizes) == 2
+    assert split.reconstruction_mse == pytest.approx(whole.reconstruction_mse, rel=1e-5)
+    sizes.clear()
+    cache_latents(Autoencoder(module), equivae.data.load_images(x), Path(), progress=False)
+    assert max(sizes) == 2
 
 
 def test_layers_that_normalise_over_the_batch_get_all_of_it(monkeypatch):

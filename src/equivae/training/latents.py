@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from equivae.autoencoder import Autoencoder
+from equivae.autoencoder.at_once import decode_in_calls, encode_in_calls
 from equivae.data.sources import ImageDataset
 from equivae.training.kept import kept_rows
 from equivae.training.rows import Rows, floats_of
@@ -79,7 +80,7 @@ def cache_latents(
     """
 
     def encode(batch: Tensor) -> Tensor:
-        return vae.encode(batch.to(vae.device, vae.dtype))
+        return encode_in_calls(vae, batch.to(vae.device, vae.dtype))
 
     rows = Rows("latents", vae, images, encode, batch_size, dtype, progress)
     if kept is not None:
@@ -103,7 +104,8 @@ def cache_taught(
     """What the untouched VAE makes of each image, `(N, C, H, W)`; else as `cache_latents`."""
 
     def reconstruct(batch: Tensor) -> Tensor:
-        return teacher.decode(teacher.encode(batch.to(teacher.device, teacher.dtype)))
+        latents = encode_in_calls(teacher, batch.to(teacher.device, teacher.dtype))
+        return decode_in_calls(teacher, latents, batch[0, 0].numel())
 
     rows = Rows("taught", teacher, images, reconstruct, batch_size, dtype, progress)
     if kept is not None:
