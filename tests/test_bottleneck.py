@@ -332,7 +332,7 @@ def test_a_resumed_run_does_not_begin_again(tmp_path) -> None:
     )
     for a, b in zip(whole.vae.parameters(), resumed.vae.parameters(), strict=True):
         assert a.equal(b)
-    assert resumed.report.settings["bottleneck_steps"] == 7
+    assert resumed.report.settings["bottleneck_steps"] == 8
 
 
 def test_a_loss_that_rests_ends_it_and_one_that_falls_does_not() -> None:
