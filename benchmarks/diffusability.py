@@ -50,17 +50,25 @@ import scipy.stats
 import torch
 import torch.nn.functional as F
 import typer
-from diffusers import DDIMScheduler, DiTTransformer2DModel
+from diffusers import DiTTransformer2DModel
 from diffusers.training_utils import EMAModel
 from PIL import Image
 from torch import Tensor, nn
 
 import equivae
 import record
-from downstream import decode, distance, encode, random_features, scheduler
+from downstream import (
+    decode,
+    denoising_loss,
+    distance,
+    encode,
+    psnr_of,
+    random_features,
+    sample,
+    statistics_of,
+)
 from equivae.demo import PLAIN, training_images
 from equivae.evaluation.features import Backbone
-from equivae.evaluation.metrics import psnr
 
 SIZE, KINDS, CHUNK = 32, 3, 128
 KEPT = Path(__file__).parents[1] / "build" / "diffusability"
@@ -190,36 +198,6 @@ def denoiser(channels: int, size: int, seed: int) -> DiTTransformer2DModel:
     )
 
 
-def denoising_loss(
-    model: nn.Module, latents: Tensor, kinds: Tensor, generator: torch.Generator
-) -> Tensor:
-    """Mean squared error of the predicted velocity, at random timesteps."""
-    noise = torch.randn(latents.shape, generator=generator)
-    noisy_as = scheduler()
-    steps = noisy_as.config.num_train_timesteps
-    timesteps = torch.randint(steps, (len(latents),), generator=generator)
-    noisy = noisy_as.add_noise(latents, noise, timesteps)
-    target = noisy_as.get_velocity(latents, noise, timesteps)
-    return F.mse_loss(model(noisy, timesteps, class_labels=kinds).sample, target)
-
-
-@torch.no_grad()
-def sample(model: nn.Module, shape: Sequence[int], kinds: Tensor, budget: Budget) -> Tensor:
-    """Latents by DDIM, one for each kind asked for, from the same noise every time."""
-    ddim = DDIMScheduler.from_config(scheduler().config, timestep_spacing="trailing")
-    ddim.set_timesteps(budget.inference_steps)
-    generator = torch.Generator().manual_seed(2)
-    noise = torch.randn(len(kinds), *shape, generator=generator)
-    found = []
-    for latents, asked in zip(noise.split(CHUNK), kinds.split(CHUNK), strict=True):
-        for timestep in ddim.timesteps:
-            at = timestep.expand(len(latents))
-            predicted = model(latents, at, class_labels=asked).sample
-            latents = ddim.step(predicted, timestep, latents).prev_sample
-        found.append(latents)
-    return torch.cat(found)
-
-
 @dataclass
 class Space:
     """A VAE's standardised latents of the images, and what its own decodes look like."""
@@ -240,21 +218,15 @@ def space(vae: nn.Module, train: Tensor, held_out: Tensor) -> Space:
     """Encode the images; reconstruction and round trips on the first of those held out."""
     view = equivae.Autoencoder(vae)
     latents, others = encode(view, train), encode(view, held_out)
-    mean = latents.mean((0, 2, 3), keepdim=True)
-    std = latents.std((0, 2, 3), keepdim=True)
+    mean, std = statistics_of(latents)
     decoded = decode(view, others)
     few = slice(0, CHUNK)
-    numbers = {"reconstruction_psnr": _psnr(decoded[few], held_out[few])}
+    numbers = {"reconstruction_psnr": psnr_of(decoded[few], held_out[few])}
     for name in ("rot180", "rot90"):
         one = equivae.get_transform(name)
         turned = decode(view, one.latent(others[few]))
-        numbers[f"{name}_psnr"] = _psnr(turned, one.pixel(held_out[few]))
+        numbers[f"{name}_psnr"] = psnr_of(turned, one.pixel(held_out[few]))
     return Space(view, (latents - mean) / std, (others - mean) / std, mean, std, decoded, numbers)
-
-
-def _psnr(images: Tensor, targets: Tensor) -> float:
-    # A peak of 1 for images in [-1, 1], as the library counts it.
-    return psnr(float((images - targets).square().mean()) / 4)
 
 
 def train(
@@ -268,7 +240,8 @@ def train(
     averaged = EMAModel(model.parameters(), decay=0.99)
     for _ in range(budget.steps):
         chosen = torch.randint(len(made.train), (budget.batch_size,), generator=generator)
-        denoising_loss(model, made.train[chosen], kinds[chosen], generator).backward()
+        wanted = {"class_labels": kinds[chosen]}
+        denoising_loss(model, made.train[chosen], generator, **wanted).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         falling.step()
@@ -278,9 +251,11 @@ def train(
     model.eval()
     with torch.no_grad():
         fixed = torch.Generator().manual_seed(1)
-        loss = float(denoising_loss(model, made.held_out, held_out_kinds, fixed))
+        held_out = denoising_loss(model, made.held_out, fixed, class_labels=held_out_kinds)
     asked = held_out_kinds[: budget.samples]
-    return loss, made.images(sample(model, made.train.shape[1:], asked, budget))
+    shape = (len(asked), *made.train.shape[1:])
+    drawn = sample(model, shape, budget.inference_steps, CHUNK, class_labels=asked)
+    return float(held_out), made.images(drawn)
 
 
 def compare(

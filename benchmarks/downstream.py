@@ -137,15 +137,17 @@ def scheduler() -> DDPMScheduler:
     )
 
 
-def denoising_loss(model: UNet2DModel, latents: Tensor, generator: torch.Generator) -> Tensor:
-    """Mean squared error of the predicted velocity, at random timesteps."""
-    noise_scheduler = scheduler()
+def denoising_loss(
+    model: nn.Module, latents: Tensor, generator: torch.Generator, **asked: Tensor
+) -> Tensor:
+    """Mean squared error of the predicted velocity, at random timesteps; `asked` goes to the model."""
     noise = torch.randn(latents.shape, generator=generator)
-    steps = noise_scheduler.config.num_train_timesteps
+    noisy_as = scheduler()
+    steps = noisy_as.config.num_train_timesteps
     timesteps = torch.randint(steps, (len(latents),), generator=generator)
-    noisy = noise_scheduler.add_noise(latents, noise, timesteps)
-    target = noise_scheduler.get_velocity(latents, noise, timesteps)
-    return F.mse_loss(model(noisy, timesteps).sample, target)
+    noisy = noisy_as.add_noise(latents, noise, timesteps)
+    target = noisy_as.get_velocity(latents, noise, timesteps)
+    return F.mse_loss(model(noisy, timesteps, **asked).sample, target)
 
 
 @torch.no_grad()
@@ -158,15 +160,23 @@ def validation_loss(model: UNet2DModel, latents: Tensor) -> float:
 
 
 @torch.no_grad()
-def sample(model: UNet2DModel, shape: Sequence[int], budget: Budget) -> Tensor:
-    """Latents by DDIM, from the same noise every time."""
+def sample(
+    model: nn.Module,
+    shape: Sequence[int],
+    inference_steps: int,
+    chunk: int = CHUNK,
+    **asked: Tensor,
+) -> Tensor:
+    """Latents `shape` by DDIM, from the same noise every time; `asked` goes to the model, row by row."""
     ddim = DDIMScheduler.from_config(scheduler().config, timestep_spacing="trailing")
-    ddim.set_timesteps(budget.inference_steps)
+    ddim.set_timesteps(inference_steps)
     generator = torch.Generator().manual_seed(2)
     found = []
-    for latents in torch.randn(budget.samples, *shape, generator=generator).split(CHUNK):
+    for i, latents in enumerate(torch.randn(*shape, generator=generator).split(chunk)):
+        words = {name: values.split(chunk)[i] for name, values in asked.items()}
         for timestep in ddim.timesteps:
-            latents = ddim.step(model(latents, timestep).sample, timestep, latents).prev_sample
+            predicted = model(latents, timestep.expand(len(latents)), **words).sample
+            latents = ddim.step(predicted, timestep, latents).prev_sample
         found.append(latents)
     return torch.cat(found)
 
@@ -193,7 +203,7 @@ def train(
         averaged.store(model.parameters())
         averaged.copy_to(model.parameters())
         losses[step] = validation_loss(model, validation)
-        samples[step] = sample(model, latents.shape[1:], budget)
+        samples[step] = sample(model, (budget.samples, *latents.shape[1:]), budget.inference_steps)
         averaged.restore(model.parameters())
     return losses, samples
 
@@ -219,19 +229,23 @@ def space(
     """Encode the crops, and measure reconstruction, round trip and the floor of the distance."""
     view = equivae.Autoencoder(vae)
     latents, validation = encode(view, train_crops), encode(view, held_out)
-    mean = latents.mean((0, 2, 3), keepdim=True)
-    std = latents.std((0, 2, 3), keepdim=True)
+    mean, std = statistics_of(latents)
     turned = decode(view, ROT180.latent(validation))
     numbers = {
-        "reconstruction_psnr": _psnr(decode(view, validation), held_out),
-        "round_trip_psnr": _psnr(turned, ROT180.pixel(held_out)),
+        "reconstruction_psnr": psnr_of(decode(view, validation), held_out),
+        "round_trip_psnr": psnr_of(turned, ROT180.pixel(held_out)),
         "floor": distance(features, decode(view, latents[:count]), held_out),
     }
     return Space(view, (latents - mean) / std, (validation - mean) / std, mean, std, numbers)
 
 
-def _psnr(images: Tensor, targets: Tensor) -> float:
-    # A peak of 1 for images in [-1, 1], as the library counts it.
+def statistics_of(latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every channel, `(1, c, 1, 1)`."""
+    return latents.mean((0, 2, 3), keepdim=True), latents.std((0, 2, 3), keepdim=True)
+
+
+def psnr_of(images: Tensor, targets: Tensor) -> float:
+    """In dB; a peak of 1 for images in [-1, 1], as the library counts it."""
     return psnr(float((images - targets).square().mean()) / 4)
 
 

@@ -45,7 +45,7 @@ TRANSFORMS = ("rot180", "hflip", "rot90")
 def fit(
     vae: nn.Module, photos: Tensor, test: Tensor, transform: str, size: int, method: str, dtype: str
 ) -> dict[str, Any]:
-    """The round trip under the grid move and under a fitted operator."""
+    """The round trip under the plain and under a fitted latent op."""
     before = {name: value.clone() for name, value in vae.state_dict().items()}
     began, busy = time.perf_counter(), time.process_time()
     fitted = equivae.fit_latent_op(

@@ -139,7 +139,9 @@ BASES: dict[str, list[str]] = {
     "evaluate": ["--pretrained_model_name_or_path", "embedded", "--output_dir", "OUT"],
     "compare": ["embedded", "embedded", "--output_dir", "OUT"],
     "fit": ["--pretrained_model_name_or_path", "embedded", "--output_dir", "OUT"],
+    "fit-group": ["--pretrained_model_name_or_path", "embedded", "--output_dir", "OUT"],
     "symmetrize": ["--pretrained_model_name_or_path", "embedded", "--output_dir", "OUT"],
+    "playground": ["--output_dir", "OUT"],
     "fit-map": [
         *("--pretrained_model_name_or_path", "embedded", "--output_dir", "OUT"),
         *("--target_model_name_or_path", "embedded"),
@@ -150,7 +152,7 @@ BASES: dict[str, list[str]] = {
 }
 IMAGES = {"finetune": "train_data_dir", "fit": "train_data_dir", "evaluate": "data_dir"}
 IMAGES["compare"] = "data_dir"
-IMAGES |= dict.fromkeys(("symmetrize", "fit-map", "fit-preview"), "train_data_dir")
+IMAGES |= dict.fromkeys(("fit-group", "symmetrize", "fit-map", "fit-preview"), "train_data_dir")
 NEEDS = {
     "hub_model_id": ["--push_to_hub"],
     "image_dir": ["--check", "1", "--pretrained_model_name_or_path", "embedded"],
@@ -304,6 +306,8 @@ def _without_work() -> Iterator[None]:
             "equivae.reporting.evaluate.measure",
             "equivae.reporting.compare.measure",
             "equivae.operators.fit.fit_operators",
+            "equivae.operators.group.fit_operators",
+            "equivae.reporting.playground._fitted_on",  # draws images, or reads them
             "equivae.files.export.write_beside",
             "equivae.demo.training_images",
         ):

@@ -105,7 +105,7 @@ def reconstruction_only(vae: nn.Module) -> Arm:
 
 
 def plain(vae: nn.Module, setting: Setting, **options: Any) -> Arm:
-    """equivae's default for the plain grid move: the layers at latent resolution first, then all."""
+    """equivae's default for the plain latent op: the layers at latent resolution first, then all."""
     config = FinetuneConfig(**{**RECIPES["equivae"].options, **options})
     began = time.process_time()
     if config.bottleneck_steps:
@@ -221,6 +221,8 @@ def compare(
     name = "sotemix_rot180_" + model.lower().replace("/", "_")
     path = record.RESULTS / f"{name}.json"
     results = json.loads(path.read_text()) if path.is_file() else {"arms": {}}
+    # An arm that is added to a file says itself where it is from.
+    head = {key: results[key] for key in ("command", "machine", "date", "commit") if key in results}
     reconstruction, turned = round_trip(vae, setting.test, ROT180)
     makers = arms(setting)
     for key, budget in budgets.items():
@@ -230,10 +232,12 @@ def compare(
             "name": arm.name,
             "budget": budget,
             "curve": [asdict(p) for p in curve],
+            **({"command": record.command(), "date": record.today()} if head else {}),
         }
         record.save(
             name,
             {
+                **head,
                 "model": model,
                 "untouched": {"reconstruction_psnr": reconstruction, "round_trip_psnr": turned},
                 "training_images": len(setting.photos),

@@ -55,9 +55,13 @@ def origin(content: dict[str, Any]) -> list[str]:
 
 def origins(content: dict[str, Any], parts: Sequence[dict[str, Any]]) -> list[str]:
     """The same for rows that several commands made."""
-    commands = list(dict.fromkeys(f"`{part['command']}`" for part in parts))
-    days = " and ".join(dict.fromkeys(part["date"] for part in parts))
-    return ["", f"{'; '.join(commands)}; {machine(content)}, {days}."]
+    commands = list(dict.fromkeys(str(part["command"]) for part in parts))
+    where = f"{machine(content)}, {' and '.join(dict.fromkeys(part['date'] for part in parts))}."
+    if len(commands) < 3:
+        return ["", f"{'; '.join(f'`{command}`' for command in commands)}; {where}"]
+    summary = f"<summary>The {len(commands)} commands</summary>"
+    listed = ["<details markdown>", summary, "", "```text", *commands, "```", "", "</details>"]
+    return ["", where[0].upper() + where[1:], "", *listed]
 
 
 def machine(content: dict[str, Any]) -> str:
@@ -414,7 +418,9 @@ def low_rank(content: dict[str, Any]) -> list[str]:
 def training_curves(content: dict[str, Any]) -> list[str]:
     from comparison import table as curves
 
-    return [*curves(content).splitlines(), *origin(content)]
+    later = [arm for arm in content["arms"].values() if "command" in arm]
+    where = origins(content, [content, *later]) if later else origin(content)
+    return [*curves(content).splitlines(), *where]
 
 
 table("rot180-taef2", "sotemix_rot180_taef2.json")(training_curves)

@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import itertools
 import re
 import shlex
 import sys
@@ -122,9 +123,10 @@ def commands(code: str) -> Iterator[list[str]]:
 
 def check_command(words: list[str]) -> None:
     """Parse a command with the parser of the program that it names, without running it."""
+    words = list(itertools.dropwhile(lambda word: re.match(r"[A-Z_]+=", word), words))
     program, *arguments = words
     if program == "srun":
-        program, *arguments = arguments
+        program, *arguments = itertools.dropwhile(lambda word: word.startswith("--"), arguments)
     if program == "python" and arguments[:1] == ["-m"]:
         program, *arguments = arguments[1:]
     if program == "accelerate":

@@ -295,7 +295,7 @@ def test_a_fitted_op_decodes_better_than_the_plain_one(
     assert "relative error of held-out latents" in text
     report, strip = pack["Latent Round-Trip Report"](vae, photos[6:], op)
     found = dict(line.rsplit(": ", 1) for line in report.splitlines()[2:])
-    assert float(found["latent op"]) > float(found["plain op"]) + gain
+    assert float(found["latent op"]) > float(found["plain latent op"]) + gain
     assert strip.shape[0] == 1
     assert strip.shape[2] % 4 == 0
 
@@ -332,7 +332,7 @@ def test_a_fit_is_saved_for_comfyui_and_for_equivae(
 
 
 class Exact(Vae):
-    """Its latents are averages: the plain op is right, so that no fit can be better."""
+    """Its latents are averages: the plain latent op is right, so that no fit can be better."""
 
     def encode(self, pixels: Tensor) -> Tensor:
         return F.avg_pool2d(pixels.movedim(-1, 1), 8)

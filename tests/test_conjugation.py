@@ -1,4 +1,4 @@
-"""Latent ops that keep the law of their group exactly: a plain move, seen through an invertible network."""
+"""Latent ops that keep the law of their group exactly: a plain latent op behind an invertible network."""
 
 from __future__ import annotations
 

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 import typer
 
-from doc_blocks import NOTEBOOK_PAGE, Block, blocks, check_calls, check_command, commands, pages
+from doc_blocks import (
+    NOTEBOOK_PAGE,
+    ROOT,
+    Block,
+    blocks,
+    check_calls,
+    check_command,
+    commands,
+    pages,
+)
 from equivae import InputError
 from equivae.transforms import registry
 
@@ -99,3 +108,14 @@ def test_a_wrong_command_is_found(line) -> None:
     words = next(commands(line))
     with pytest.raises((KeyError, AssertionError, InputError, USAGE_ERROR)):
         check_command(words)
+
+
+def test_a_signature_shows_defaults_and_not_how_they_are_declared() -> None:
+    griffe = pytest.importorskip("griffe", reason="it comes with equivae[docs]")
+    tool = griffe.load_extensions(str(ROOT / "docs" / "tools" / "option_defaults.py"))
+    package = griffe.load("equivae", search_paths=[ROOT / "src"], extensions=tool)
+    fields = {
+        each.name: str(each.default) for each in package["training.FinetuneConfig"].parameters
+    }
+    assert fields["learning_rate"] == "0.0003"
+    assert not [name for name, default in fields.items() if "(" in default]

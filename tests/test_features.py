@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 
 import pytest
 import torch
@@ -10,7 +11,12 @@ from torch import nn
 
 import equivae
 from equivae import InputError
-from equivae.evaluation.features import FeatureSums, frechet_distance
+from equivae.evaluation.features import (
+    FeatureSums,
+    frechet_distance,
+    resolve_features,
+    resolve_lpips,
+)
 from models import ConvAE, PoolAE, cells, noise
 
 
@@ -97,6 +103,51 @@ def test_a_perceptual_distance_of_ones_own():
     assert found.reconstruction_lpips == pytest.approx(float(expected), rel=1e-5)
     assert len(found.per_image["reconstruction/lpips"]) == 3
     assert evaluate(ConvAE(), x).metrics.reconstruction_lpips is None
+
+
+def test_the_named_networks_get_what_they_expect(monkeypatch):
+    """torchmetrics' FID network takes bytes, its LPIPS two batches in [0, 1]; local ones stand in here."""
+
+    class Inception:
+        def __init__(self, feature):
+            assert feature == 2048
+            self.inception = nn.Flatten()
+
+    class Lpips:
+        def __init__(self, net_type):
+            self.net = nn.Module()
+            self.net.forward = lambda a, b, normalize: (a - b).mean((1, 2, 3), True) * normalize
+            assert net_type == "vgg"
+
+    for name, holds in (
+        ("fid", {"FrechetInceptionDistance": Inception}),
+        ("lpip", {"LearnedPerceptualImagePatchSimilarity": Lpips}),
+    ):
+        module = types.ModuleType(f"torchmetrics.image.{name}")
+        module.__dict__.update(holds)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setitem(sys.modules, "torchmetrics", types.ModuleType("torchmetrics"))
+        monkeypatch.setitem(sys.modules, "torchmetrics.image", types.ModuleType("image"))
+    a, b = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
+    features = resolve_features("inception", torch.device("cpu"))(a)
+    assert features.dtype == torch.uint8
+    assert torch.equal(features, a.flatten(1).mul(255).round().byte())
+    distances = resolve_lpips("vgg", torch.device("cpu"))(a, b)
+    assert torch.allclose(distances, (a - b).mean((1, 2, 3)))
+
+
+def test_weights_that_cannot_be_had_are_said_in_one_sentence(monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("Name or service not known\nand more")
+
+    module = types.ModuleType("torchmetrics.image.fid")
+    module.FrechetInceptionDistance = unreachable
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with pytest.raises(InputError) as caught:
+        resolve_features("inception", torch.device("cpu"))
+    said = str(caught.value)
+    assert "\n" not in said
+    assert "pip install 'equivae[metrics]' and run it with a connection" in said
 
 
 @pytest.mark.parametrize(

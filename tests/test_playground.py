@@ -40,7 +40,7 @@ def picture() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def made(picture: torch.Tensor) -> equivae.Playground:
-    with warnings.catch_warnings():  # a random VAE's plain op may win
+    with warnings.catch_warnings():  # a random VAE's plain latent op may win
         warnings.simplefilter("ignore")
         return equivae.playground(tiny_kl(), picture, **SETTINGS)
 

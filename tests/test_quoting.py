@@ -9,12 +9,19 @@ import math
 import re
 
 import pytest
+import torch
 
 import equivae
 from equivae import InputError, Report
+from equivae.autoencoder import Autoencoder
 from equivae.cli.inputs import seeds_of
 from equivae.evaluation import Metrics, TransformMetrics
+from equivae.evaluation.latent_metrics import FlatField
+from equivae.evaluation.results import Spread
 from equivae.reporting.numbers import fixed, number, p_value, signed
+from equivae.reporting.page_numbers import spread_rows
+from equivae.reporting.probes import Probes, draw_rows, flat_rows, lie_rows, probe
+from equivae.reporting.tables import interval
 from equivae.reporting.text import latex
 from models import ConvAE, MarkedAE, PoolAE, cells, noise
 
@@ -54,6 +61,46 @@ def test_numbers_are_rounded_never_cut():
     shown = Report(Metrics(4, 0.01, 20.0, 0.9, {"rot180": one}))
     assert "-0.00" not in shown.to_html() + shown.to_markdown() + shown.verdict
     assert ">0.098<" in shown.to_html()
+
+
+def test_numbers_have_as_many_digits_as_mean_something():
+    shown = [number(value) for value in (0.0123456, 0.98765, 1.85098, 23.2481, 533.9992, 12345.6)]
+    assert shown == ["0.01235", "0.9877", "1.851", "23.25", "534.0", "1.23e+04"]
+    assert [number(t, "ms") for t in (1.8206, 0.0000148, 0.0)] == ["1821 ms", "0.0148 ms", "0 ms"]
+    assert interval(Spread(0.4128, 0.41, 0.0, 2.58547, 2.0, "a"), "") == "0.0000 to 2.5855"
+    assert interval(Spread(534.01, 500.0, 0.0612, 1e5, 2.0, "a"), "") == "0.1 to 100000.0"
+    one = dataclasses.replace(
+        Metrics(4, 0.01, 20.0, 0.9), spreads={"k": Spread(20, 20, 1, 30, 5, "b")}
+    )
+    assert spread_rows(one)[0]["interval"] == "1.00 – 30.00"
+
+
+def test_pictures_of_flat_fields_say_their_scale():
+    flats = torch.stack([torch.full((3, 8, 8), level + 8 / 255) for level in (0.0, 1.0)])
+    found = Probes(FlatField((0.0, 1.0), flats, 2, 0, 0, 0), torch.zeros(3, 6, 6))
+    ((_, tiles),) = flat_rows({"": found})
+    assert [tile.caption for tile in tiles] == ["black, off by 8.00/255", "white, off by 8.00/255"]
+    assert tiles[1].picture.mean() == pytest.approx(0.5 + 8 * 8 / 255, abs=1e-5)
+    figure = draw_rows([("one", tiles), ("other", tiles)])
+    words = [
+        t.get_text()
+        for axis in figure.axes
+        for bar in axis.child_axes
+        for t in bar.get_xticklabels()
+    ]
+    assert words == ["-16/255", "deviation", "+16/255"] * 2  # below the last row alone
+
+
+def test_maps_of_lie_derivatives_leave_out_what_the_number_does(report):
+    vae, images = Autoencoder(MarkedAE(0.2, 0.1)), equivae.data.load_images(cells(1, 16, 16))
+    found = probe(vae, images, 0, "all")
+    edge = 2 * vae.factor
+    assert found.image.shape == (3, 16 - 2 * edge, 16 - 2 * edge)
+    ((_, (image, *maps)),) = lie_rows({"": found})
+    assert torch.equal(image.picture, (images[0].add(1) / 2)[:, edge:-edge, edge:-edge])
+    assert [one.scale.name for one in maps] == ["per radian", "per factor of e", "per side"]
+    assert re.search(r"rotation: white is \d+\.\d+ per radian", report.to_html())
+    assert probe(vae, equivae.data.load_images(cells(1, 8, 8)), 0, "all").lie == {}
 
 
 def test_a_report_is_short_where_it_is_printed(report):

@@ -161,7 +161,7 @@ def test_no_sample_is_alone_while_fitting(trained) -> None:
         fit(vae, "paste", images[:8])
 
 
-# Beside the plain op ----------------------------------------------------------------------------------
+# Beside the plain latent op ---------------------------------------------------------------------------
 
 
 def judge(monkeypatch: pytest.MonkeyPatch, fitted: float, plain: float) -> None:
@@ -181,7 +181,7 @@ def test_a_fit_that_loses_in_both_errors_is_replaced_by_the_plain_op(trained, mo
     assert op.latent(z).equal(z.flip(-1))
     assert op.inverse is op
     assert op.report.latent_error == op.report.grid_error
-    assert "The fit lost to the plain op" in op.report.to_markdown()
+    assert "The fit lost to the plain latent op" in op.report.to_markdown()
 
 
 def test_a_fit_that_decodes_worse_says_so(trained, monkeypatch) -> None:
@@ -192,7 +192,7 @@ def test_a_fit_that_decodes_worse_says_so(trained, monkeypatch) -> None:
     assert not op.report.is_plain
     assert isinstance(op.operator, SeamOperator)
     assert (op.report.decoded_psnr, op.report.plain_decoded_psnr) == (20.0, 24.1)
-    assert "decode at 20.00 dB, by the plain op at 24.10 dB" in op.report.to_markdown()
+    assert "decode at 20.00 dB, by the plain latent op at 24.10 dB" in op.report.to_markdown()
 
 
 class Shuffled(nn.Module):

@@ -13,6 +13,17 @@ from models import MarkedAE, noise
 
 TRANSFORMS = ["c4", "random_rotate"]
 OPTIONS = {"eval_batch_size": 2, "sweep_samples": 2, "progress": False}
+
+
+def features(images):
+    return images.mean((2, 3))
+
+
+def distance(a, b):
+    return (a - b).square().mean((1, 2, 3))
+
+
+OPTIONS |= {"protocol": "imagenet", "resolution": 16, "features": features, "lpips": distance}
 SCRIPT = """
 import json, sys
 from accelerate import PartialState
@@ -42,6 +53,7 @@ def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert found["processes"] == [2, "gloo"]
+        assert found["metrics"]["imagenet"]["rfid"] > 0
         for key in ("metrics", "before"):
             assert _close(found[key], alone[key]) == []
 

@@ -116,11 +116,11 @@ def square(c: Colours) -> str:
 
 
 def grid_move(c: Colours) -> str:
-    """Why the plain grid move loses information: one vector for a patch and for its turned twin."""
+    """Why the plain latent op loses information: one vector for a patch and for its turned twin."""
     signs = [0.8, -0.5, 0.6, 0.9]
     flipped = [0.8, -0.5, -0.6, -0.9]
     parts = [
-        text(185, 20, "the plain grid move", c.pink, 15),
+        text(185, 20, "the plain latent op", c.pink, 15),
         text(545, 20, "channels may change sign", c.green, 15),
     ]
     for left, second, colour in ((0, signs, c.pink), (360, flipped, c.green)):
@@ -189,7 +189,7 @@ def seam(c: Colours) -> str:
 
 
 def ladder(c: Colours) -> str:
-    """Reconstruction, fitted operator and grid move on one scale: what the gap is."""
+    """Reconstruction, fitted and plain latent op on one scale: what the gap is."""
     content = json.loads((ROOT / "benchmarks/results/latent_operators.json").read_text())
     row = next(r for r in content["fit"] if (r["vae"], r["transform"]) == ("taef2", "rot180"))
     levels = [

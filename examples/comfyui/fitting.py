@@ -91,11 +91,11 @@ def fit_op(
     plain = forward.plain(op)
     text = (
         f"{name}, {len(images)} images, {kernel_size}x{kernel_size}: relative error of held-out latents "
-        f"{error:.3f}, of the plain op {plain:.3f}"
+        f"{error:.3f}, of the plain latent op {plain:.3f}"
     )
     if not error < plain:
         return LatentOp(
-            name, channels, report=text + ". The fit is no better, so this is the plain op."
+            name, channels, report=text + ". The fit is no better, so this is the plain latent op."
         )
     inverse = kernel if involution else back.solve()[0] if two_way else None
     return LatentOp(name, channels, kernel, inverse, text)
@@ -131,7 +131,7 @@ class _Pairs:
         return Kernel(weight.float().contiguous(), best[-1].float().contiguous()), min(errors)
 
     def plain(self, op: LatentOp) -> float:
-        """The relative error of the plain op on the held-out images."""
+        """The relative error of the plain latent op on the held-out images."""
         wrong = sum(float((op.plain(m) - t).square().sum()) for m, t in self.kept)
         whole = sum(float(t.square().sum()) for _, t in self.kept)
         return (wrong / max(whole, 1e-30)) ** 0.5

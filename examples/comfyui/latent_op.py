@@ -244,7 +244,7 @@ def _kernel(key: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> Ker
 def save_op(op: LatentOp, folder: Path) -> Path:
     """Write a fitted op. Flips and turns are read by equivae too, the others by these nodes."""
     if op.kernel is None:
-        raise ValueError("A plain op has nothing to save.")
+        raise ValueError("A plain latent op has nothing to save.")
     folder.mkdir(parents=True, exist_ok=True)
     kernels = {"forward_operator": op.kernel}
     if op.inverse_kernel is not None and op.inverse_kernel is not op.kernel:

@@ -38,7 +38,7 @@ def round_trip_report(
         z = vae.encode(image)
         shown = {
             "reconstruction": vae.decode(z),
-            "plain op": vae.decode(plain(z)),
+            "plain latent op": vae.decode(plain(z)),
             "latent op": vae.decode(op(z)),
             "decoded, moved, encoded again": None,
             "moved image, encoded (ceiling)": vae.decode(vae.encode(moved)),
@@ -49,7 +49,7 @@ def round_trip_report(
             truth = image if name == "reconstruction" else moved
             errors.setdefault(name, []).append(_error(_images(found), truth))
         if not strip:
-            names = ("plain op", "latent op", "moved image, encoded (ceiling)")
+            names = ("plain latent op", "latent op", "moved image, encoded (ceiling)")
             strip = [moved, *(_fit(_images(shown[name]), moved) for name in names)]
     lines = [f"{op.name} on {len(images)} images, PSNR in dB"]
     if op.report:

@@ -6,7 +6,7 @@ Every name is imported on first use, so that `import equivae` costs nothing. `__
 from equivae._lazy import attach
 from equivae._moved import find_moved
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__, __dir__, __all__ = attach(__name__, __file__)
 

@@ -104,7 +104,7 @@ class DemoResult:
 
     Attributes:
         choices: every way, the untouched VAE first.
-        finetuned: the fine-tune for the plain move of the grid, with its report.
+        finetuned: the fine-tune for the plain latent op, with its report.
         pictures: name of a choice to the decode of a photograph's turned latent, `(3, H, W)` in [0, 1].
         photograph: that photograph.
     """
@@ -294,7 +294,7 @@ def _drawn(count: int, seed: int) -> Tensor:
 
 
 def finetune_plain(output_dir: str | Path, **options: Any) -> FinetuneResult:
-    """The demo's fine-tune for the plain move of the grid; options as in `finetune`."""
+    """The demo's fine-tune for the plain latent op; options as in `finetune`."""
     return _finetune(output_dir, {**PLAIN, **options})
 
 

@@ -44,7 +44,7 @@ def fit_to_cache(
         is_scaled = True
     space = space.over(form.space(files[0]))
     if op.channels is None:
-        is_scaled = False  # a plain op moves scaled latents as it moves others
+        is_scaled = False  # a plain latent op moves scaled latents as it moves others
     if is_scaled is None:
         raise InputError(
             f"{form.name} files do not tell whether their latents are scaled; say so with scaled=False "

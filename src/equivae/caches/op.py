@@ -54,7 +54,7 @@ class CacheOp:
 
     @property
     def plain(self) -> Transform:
-        """The grid move alone."""
+        """The plain latent op."""
         return get_transform(self.move)
 
     def on_scaled(self, scaling: LatentScaling | None) -> CacheOp:

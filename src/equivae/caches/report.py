@@ -15,7 +15,7 @@ class Check:
     Attributes:
         images: that were encoded again.
         fitted: error of the latent op.
-        plain: error of the grid move alone.
+        plain: error of the plain latent op.
         unmoved: error of the cache itself against encoding the images again: the floor, from the sampled
             posterior and from another resizing than the tool's.
     """

@@ -62,7 +62,7 @@ def transform(
         overwrite: replace what an earlier run wrote with another op; a tool's own latents never.
         dry_run: look at everything, write nothing.
         check: encode the images of so many files again, where they are at hand, and report how far off the
-            moved latents are, beside a plain op's. Needs `vae`.
+            moved latents are, beside a plain latent op's. Needs `vae`.
         vae: the VAE that made the cache, or where to load it from.
         image_dir: where the images are; by default beside the cache or one folder above.
         num_processes: that share the work. A script has to guard its entry with `__main__` then.

@@ -45,7 +45,7 @@ def demo(
             f"{one.round_trip_psnr:.2f} dB",
             f"{one.gap_db:.2f} dB",
             f"{one.seconds:.0f}",
-            one.latent_op.removesuffix(" grid move"),
+            one.latent_op,
             "yes" if one.latents_stay_valid else "no",
         )
     console.print(table)

@@ -123,7 +123,8 @@ def resolve_features(features: BackboneLike | None, device: torch.device) -> Bac
     except Exception as error:
         raise InputError(
             "features='inception' needs torchmetrics, torch-fidelity and the network's weights: pip install "
-            f"'equivae[metrics]', or pass a callable of your own ({first_line(error)})."
+            "'equivae[metrics]' and run it with a connection, over which the weights come once, or pass a "
+            f"callable of your own ({first_line(error)})."
         ) from error
     return lambda images: network(images.mul(255).round().byte())  # type: ignore[no-any-return]
 
@@ -143,7 +144,8 @@ def resolve_lpips(lpips: LpipsLike | None, device: torch.device) -> Distance | N
     except Exception as error:
         raise InputError(
             f"lpips={lpips!r} needs torchmetrics, torchvision and the network's weights: pip install "
-            f"'equivae[metrics]', or pass a callable of your own ({first_line(error)})."
+            "'equivae[metrics]' and run it with a connection, over which the weights come once, or pass a "
+            f"callable of your own ({first_line(error)})."
         ) from error
     return lambda a, b: network(a, b, normalize=True).flatten()  # type: ignore[no-any-return]
 

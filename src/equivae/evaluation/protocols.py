@@ -118,7 +118,8 @@ class Networks:
             why = first_line(cause if isinstance(cause, Exception) else error)
             self.notes.append(
                 f"{what} was not measured, since its network cannot be had here ({why}): {_INSTALL} and run "
-                f"the same again, or pass a callable of your own as {name}."
+                "the same again with a connection, over which its weights come once, or pass a callable of "
+                f"your own as {name}."
             )
             return None
         self.named[name] = usual

@@ -33,11 +33,11 @@ class TransformAnalysis:
     """How the latents respond to one transform, on held-out images.
 
     Attributes:
-        grid_error: `‖S E(x) - E(T x)‖ / ‖E(T x)‖`, the grid move alone.
+        grid_error: `‖S E(x) - E(T x)‖ / ‖E(T x)‖`, the plain latent op.
         fitted_errors: kernel size to the same error with a fitted operator.
-        grid_psnr: PSNR in dB of the grid move's decode against `T x`.
+        grid_psnr: PSNR in dB of the plain latent op's decode against `T x`.
         fitted_psnr: kernel size to that of the fitted operator.
-        channel_grid_errors: the grid move's error of every channel, relative to the channel's spread.
+        channel_grid_errors: the plain latent op's error of every channel, relative to its spread.
         channel_fitted_errors: the same with the largest operator.
         signature: signs of the 1x1 operator of an involution; `None` for other transforms.
         recommendation: what would help, in a sentence.
@@ -73,7 +73,7 @@ class LatentResponses:
 def measure_responses(
     vae: Autoencoder, images: ImageDataset, transforms: Sequence[Transform], options: FitOptions
 ) -> LatentResponses:
-    """The grid move of every transform and fitted operators of four sizes, on held-out images.
+    """The plain latent op of every transform and fitted ones of four sizes, on held-out images.
 
     Args:
         vae: the autoencoder.
@@ -83,7 +83,7 @@ def measure_responses(
 
     Raises `InputError` for images and transforms that cannot be fitted.
     """
-    options = replace(options, phases=False)  # grid moves are what is asked about
+    options = replace(options, phases=False)  # plain latent ops are what is asked about
     problems, _ = gather(vae, transforms, images, options)
     held_out = [p.source for p in problems[transforms[0].name].decoded() if p.source is not None]
     reconstruction = mean_reconstruction_psnr(vae, held_out)
@@ -132,7 +132,7 @@ def _analyze(
 
 
 def recommend(reconstruction: float, grid: float, fitted: float, kernel_size: int) -> str:
-    """What would help, from the PSNR in dB of a reconstruction, the grid move and a fitted operator."""
+    """What would help, from the PSNR in dB of a reconstruction, the plain and a fitted latent op."""
     if math.isnan(reconstruction + grid + fitted):
         return "the VAE or the operator gives NaN or infinite values, so that nothing can be said."
     reconstruction, grid, fitted = (

@@ -15,12 +15,12 @@ from equivae.operators.solve import INVISIBLE_DB, Solved, operator_psnr
 
 __all__ = ["beside_plain", "warned"]
 
-_CLEARLY = 0.5  # of the plain op's latent error: a fit that is so much nearer need not be decoded
+_CLEARLY = 0.5  # of the plain latent op's error: a fit that is so much nearer need not be decoded
 _MARGIN_DB = 0.05
 
 
 def beside_plain(problem: Problem, judged: Solved, found: Solved, vae: Autoencoder) -> Solved:
-    """What was found, beside the plain op; the plain op itself where the fit is worse in both errors.
+    """What was found, beside the plain latent op, which it is where the fit is worse in both errors.
 
     Args:
         problem: whose held-out images judge.
@@ -28,7 +28,7 @@ def beside_plain(problem: Problem, judged: Solved, found: Solved, vae: Autoencod
         found: the operator that would be returned.
         vae: what decodes.
 
-    Warns when the plain op decodes visibly better, and when it is returned.
+    Warns when the plain latent op decodes visibly better, and when it is returned.
     """
     plain_error = problem.grid_error
     if judged.latent_error <= _CLEARLY * plain_error or not problem.held_out:
@@ -63,7 +63,7 @@ def beside_plain(problem: Problem, judged: Solved, found: Solved, vae: Autoencod
 
 
 def warned(found: Solved, problem: Problem, vae: Autoencoder) -> Solved:
-    """The same beside the plain op, for an operator that cannot be replaced alone. Warns where it loses."""
+    """The same beside the plain latent op, for one that cannot be replaced alone. Warns where it loses."""
     fitted = found.decoded_psnr
     if found.latent_error <= _CLEARLY * problem.grid_error or fitted is None:
         return found

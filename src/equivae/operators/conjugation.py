@@ -1,4 +1,4 @@
-"""An operator that keeps the law of its group exactly: a plain move seen through an invertible network."""
+"""An operator that keeps the law of its group exactly: a plain latent op behind an invertible network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Element:
     """How one element of a group acts in the coordinates where it is plain.
 
     Attributes:
-        move: the plain move of the grid, as `moved` takes it.
+        move: the plain latent op, as `moved` takes it.
         order: the coordinate that each one is taken from.
         signs: +1 or -1 for each.
     """
@@ -150,7 +150,7 @@ class InvertibleMap(nn.Module):
 
 
 class ConjugatedOperator(LatentOperator):
-    r"""`φ⁻¹(S_g R_g φ(z))`: a plain move and an exact representation, in coordinates where that is the truth.
+    r"""`φ⁻¹(S_g R_g φ(z))`: a plain latent op and an exact representation, in coordinates where they hold.
 
     Whatever `φ` is, the operators of a group's elements that share it compose as the elements do, up to
     rounding: an involution undoes itself, four quarter turns are the identity. It takes the untouched

@@ -79,7 +79,7 @@ def fit_latent_op(
 ) -> FittedTransform:
     r"""Fit the latent op of a transform in closed form; the VAE stays bit for bit as it is.
 
-    A flip changes where a latent cell is and also what its channels say. So the grid move `S` is
+    A flip changes where a latent cell is and also what its channels say. So the plain latent op `S` is
     followed by a small convolution, `ρ(z) = W * S(z) + b`, which solves
 
     .. math:: \min_{W, b} \sum_x \lVert W * S(E(x)) + b - E(T(x)) \rVert^2 + \lambda \lVert W \rVert^2
@@ -88,7 +88,7 @@ def fit_latent_op(
     The ridge is the one with the least error on held-out images; then both sets are solved together. The
     inverse is fitted in the same pass, and an involution such as a flip learns from both directions.
 
-    Resampled transforms (scale, zoom, rotate, shifts by parts of a cell) have no grid move before the
+    Resampled transforms (scale, zoom, rotate, shifts by parts of a cell) have no plain latent op before the
     convolution, which would lose what lies below a cell: the cells of the new grid are linear maps of the
     untouched cells around their place, one map for every phase (see `PhaseOperator`). With too few cells for
     a rotation's phases the latent is interpolated first after all, and the report says so.

@@ -41,7 +41,7 @@ class FittedGroup:
     """The fitted transforms of a group.
 
     Attributes:
-        group: the group of grid moves.
+        group: the group, of lattice transforms.
         transforms: by the element's name; the identity stands for itself. From a fit of the generators
             alone the others are compositions of fitted transforms.
         closure: `"g@h"` to `‖ρ(g) ρ(h) - ρ(gh)‖ / ‖ρ(gh)‖` on held-in latents.

@@ -1,4 +1,4 @@
-"""The maps over latent channels that follow a grid move: a convolution, and a small residual network."""
+"""The maps over latent channels that follow a plain latent op: a convolution and a small residual network."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def pad_cells(cells: Tensor, kernel: Kernel, padding: Padding) -> Tensor:
 
 
 def moved(latents: Tensor, move: dict[str, bool]) -> Tensor:
-    """The plain move of a grid: the last two axes exchanged or not, then flipped or not."""
+    """The plain latent op on a grid: the last two axes exchanged or not, then flipped or not."""
     if move.get("transposes"):
         latents = latents.transpose(-2, -1)
     axes = [-2] * bool(move.get("flips_height")) + [-1] * bool(move.get("flips_width"))
@@ -59,7 +59,7 @@ class LatentOperator(nn.Module):
     """A map of latents `(..., c, *grid)` onto latents of the same dtype and device.
 
     The grid has one axis for audio, two for images and three, time first, for video. Most operators keep
-    it and follow a grid move; one with `moves_grid` takes the untouched latent to the new grid itself.
+    it and follow a plain latent op; one with `moves_grid` takes the untouched latent to the new grid itself.
 
     Its weights are frozen until `requires_grad_(True)`, so that a loss that uses it trains the VAE alone.
     """

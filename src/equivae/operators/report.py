@@ -46,7 +46,7 @@ class FitReport:
         candidates: the evidence behind the choice of kernel size.
         seconds: what the fit took.
         decoded_psnr: PSNR in dB of what the held-out latents decode to; `None` if not decoded.
-        plain_decoded_psnr: that of the plain op, decoded where the fit is not clearly nearer.
+        plain_decoded_psnr: that of the plain latent op, decoded where the fit is not clearly nearer.
         is_plain: whether the op is the plain one, because the fit lost to it.
         interpolates: whether the latent is interpolated first, because the cells were too few for a filter
             for every phase.
@@ -89,11 +89,11 @@ class FitReport:
         ]
         if self.plain_decoded_psnr is not None:
             lines.append(
-                f"Held-out images decode at {self.decoded_psnr:.2f} dB, by the plain op at "
+                f"Held-out images decode at {self.decoded_psnr:.2f} dB, by the plain latent op at "
                 f"{self.plain_decoded_psnr:.2f} dB."
             )
         if self.is_plain:
-            lines.append("The fit lost to the plain op, which was returned instead.")
+            lines.append("The fit lost to the plain latent op, which was returned instead.")
         elif self.interpolates:
             lines.append(
                 f"{self.cells} cells are too few for a filter for every phase, so the latent is interpolated "
@@ -101,8 +101,8 @@ class FitReport:
             )
         if self.inverse_consistency is not None:
             lines.append(
-                f"Done and undone it changes latents by {self.inverse_consistency:.2g} of their norm: the "
-                "law of the group holds to that."
+                "Applied and then inverted, the latent op changes latents by "
+                f"{self.inverse_consistency:.2g} of their norm; with an exact group law that is 0."
             )
         if self.candidates:
             lines += ["", "| operator | latent error | decoded PSNR |", "|---|---|---|"]

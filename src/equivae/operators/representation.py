@@ -36,7 +36,7 @@ class PlainRepresentation:
 
 
 def plain_move(transform: Transform) -> dict[str, bool] | None:
-    """The plain grid move as `moved` does it; `None` for one that it cannot do."""
+    """The plain latent op as `moved` does it; `None` for one that it cannot do."""
     if isinstance(transform, LatticeTransform):
         return {
             "transposes": transform.transposes,

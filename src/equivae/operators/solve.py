@@ -42,8 +42,8 @@ class Solved:
 
     Attributes:
         candidates: what it was chosen from, if there was a choice.
-        plain_psnr: what the plain op decodes to, where that was in question.
-        is_plain: whether this is the plain op, because the fit lost to it.
+        plain_psnr: what the plain latent op decodes to, where that was in question.
+        is_plain: whether this is the plain latent op, because the fit lost to it.
     """
 
     operator: LatentOperator

@@ -55,9 +55,9 @@ class FittedTransform(Transform):
     Whatever the base is, a fitted transform is not `exact`: it computes values.
 
     Args:
-        base: gives the pixel op `T`, the grid move `S` and the mask.
-        operator: the map that follows the grid move.
-        inverse_operator: the one that follows the inverse grid move; `operator` itself for an involution.
+        base: gives the pixel op `T`, the plain latent op `S` and the mask.
+        operator: the map that follows the plain latent op.
+        inverse_operator: the same for the inverse; `operator` itself for an involution.
         name: its name in reports, which becomes that of a folder: no slashes, no dot in front.
         report: how it was fitted and how well it fits.
         vae: the fingerprint of the VAE that it was fitted to.

@@ -127,7 +127,7 @@ def model_card(
 
 
 def torch_expression(transform: Transform, of: str = "latents") -> str | None:
-    """A grid move as plain torch, such as `latents.flip(-1)`; `None` for what is not a grid move."""
+    """A plain latent op as torch, such as `latents.flip(-1)`; `None` for one that interpolates."""
     if not isinstance(transform, LatticeTransform):
         return None
     turned = f"{of}.transpose(-2, -1)" if transform.transposes else of

@@ -30,31 +30,45 @@ def fixed(value: float, digits: int) -> str:
     return text.lstrip("-") if float(text) == 0 else text
 
 
-def number(value: float | None, unit: str = "") -> str:
+def number(value: float | None, unit: str = "", beside: float | None = None) -> str:
     """A number as the tables show it; nothing for `None`.
 
     Args:
         value: in the unit that is kept: seconds for `"ms"`, [0, 1] units for `"1/255"`.
         unit: `"dB"`, `"ms"`, `"1/255"`, or `""`.
+        beside: the number that it stands beside, as the end of an interval does: it gets as many digits.
+
+    ```python
+    from equivae.reporting.numbers import number
+
+    assert [number(x) for x in (0.012345, 0.98765, 23.2481)] == ["0.01235", "0.9877", "23.25"]
+    assert number(0, beside=0.4128) == "0.0000"
+    ```
     """
     if value is None:
         return ""
     if math.isnan(value):
         return "NaN"
-    scaled = value * _SCALES.get(unit, 1.0)
-    if unit == "ms":
-        return f"{scaled:.3g} ms"
+    scale = _SCALES.get(unit, 1.0)
+    scaled, guide = value * scale, (value if beside is None else beside) * scale
     if unit == "1/255":
         return f"{fixed(scaled, 2)}/255"
+    if unit == "ms":
+        return f"{fixed(scaled, _behind_the_point(guide, 3))} ms"
     if unit:
         return f"{fixed(scaled, 2)} {unit}"
-    return _plain(scaled)
+    if math.isfinite(guide) and abs(guide) >= _LARGE:
+        return f"{scaled:.3g}"
+    return fixed(scaled, 5 if abs(guide) < 0.1 else _behind_the_point(guide, 4))
 
 
-def _plain(value: float) -> str:
-    if math.isfinite(value) and abs(value) >= _LARGE:
-        return f"{value:.3g}"
-    return fixed(value, 5 if abs(value) < 0.1 else 4)
+def _behind_the_point(value: float, significant: int) -> int:
+    """Digits behind the point of a number that has so many in all."""
+    if value == 0:
+        return 0
+    if not math.isfinite(value):
+        return significant
+    return max(0, significant - 1 - math.floor(math.log10(abs(value))))
 
 
 def signed(value: float, unit: str = "") -> str:

@@ -91,14 +91,17 @@ def spread_rows(metrics: Metrics) -> list[dict[str, str]]:
     names = {row.key: (row.label, row.unit) for row in table_rows([metrics])}
     for key, spread in metrics.spreads.items():
         label, unit = names.get(key, (key, ""))
-        shown = db if unit == "dB" else number
+        median, low, high, worst = (
+            number(value, unit, spread.value).removesuffix(unit).rstrip()
+            for value in (spread.median, spread.low, spread.high, spread.worst)
+        )
         rows.append(
             {
                 "label": label,
-                "value": shown(spread.value),
-                "median": shown(spread.median),
-                "interval": f"{shown(spread.low)} – {shown(spread.high)}",
-                "worst": shown(spread.worst),
+                "value": number(spread.value, unit),
+                "median": median,
+                "interval": f"{low} – {high}",
+                "worst": worst,
                 "worst_image": spread.worst_image,
             }
         )

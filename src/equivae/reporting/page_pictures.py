@@ -17,6 +17,7 @@ from equivae.reporting.figures import error_of, latent_colours
 from equivae.reporting.findings import ComparedFindings, Findings
 from equivae.reporting.overview import overview_of
 from equivae.reporting.page_numbers import db
+from equivae.reporting.probes import OF_FLATS, Tile
 
 __all__ = [
     "compared_blocks",
@@ -102,12 +103,13 @@ def latent_blocks(report: Findings) -> list[dict[str, Any]]:
 _PROBES = {
     "flat_field": (
         "Flat field",
-        "Constants, encoded and decoded: their deviation, 8 times, grey is none.",
+        f"Constants, encoded and decoded: their deviation. Grey is none, black {OF_FLATS.black} and white "
+        f"{OF_FLATS.white} or more.",
     ),
     "lie": (
         "Where the decode does not follow",
         "Lie derivatives of the decoder, root mean square over the channels in [0, 1] units: black where a "
-        "move of the latent moves the picture.",
+        "move of the latent moves the picture. Without the outermost two cells.",
     ),
 }
 
@@ -120,13 +122,20 @@ def probe_blocks(report: Findings) -> list[dict[str, Any]]:
             {
                 "label": label,
                 "key": label,
-                "tiles": _tiles([(caption, "", picture) for caption, picture in tiles]),
+                "tiles": _tiles([(_said(tile), "", tile.picture) for tile in tiles]),
             }
             for label, tiles in rows
         ]
         title, note = _PROBES[name]
         found.append({"title": title, "note": note, "rows": shown})
     return found
+
+
+def _said(tile: Tile) -> str:
+    """The caption, with what is white where that is not the same for all."""
+    if tile.scale is None or tile.scale is OF_FLATS:
+        return tile.caption
+    return f"{tile.caption}: white is {tile.scale.white} {tile.scale.name}"
 
 
 def slider_of(report: Findings) -> dict[str, Any] | None:

@@ -36,7 +36,7 @@ _MEANS = {
     "plain": "moves the grid, or nothing",
     "fitted": "fitted in closed form",
     "re-encoded": "decoded, transformed, encoded",
-    "symmetrized": "plain op of a VAE of the group",
+    "symmetrized": "plain latent op of a VAE of the group",
 }
 
 

@@ -13,19 +13,42 @@ from equivae.autoencoder import Autoencoder, measuring
 from equivae.data.sources import ImageDataset
 from equivae.evaluation.latent_metrics import FlatField, chosen, flat_field
 from equivae.evaluation.latent_metrics.base import Level
-from equivae.evaluation.latent_metrics.lie import BORDER, FIELDS, lie_derivative
+from equivae.evaluation.latent_metrics.lie import BORDER, FIELDS, UNITS, lie_derivative
 from equivae.evaluation.roundtrip import reconstruct
-from equivae.reporting.numbers import fixed
+from equivae.reporting.numbers import number
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Probes", "Row", "draw_rows", "flat_rows", "lie_rows", "probe"]
+__all__ = ["OF_FLATS", "Probes", "Row", "Tile", "draw_rows", "flat_rows", "lie_rows", "probe"]
 
 GAIN = 8  # of deviations from a constant
 _BRIGHTEST = 0.99  # quantile of a map that is white
-Row = tuple[str, list[tuple[str, Tensor]]]
-"""What a row is called, and its pictures `(C, H, W)` in [0, 1] with their captions."""
+_ENDS = {0.0: "black", 1.0: "white"}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the brightness of a picture stands for: in words, what is black, and what is white."""
+
+    name: str
+    black: str
+    white: str
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture `(C, H, W)` in [0, 1] with its caption, and what its brightness stands for."""
+
+    caption: str
+    picture: Tensor
+    scale: Scale | None = None
+
+
+OF_FLATS = Scale("deviation", *(f"{sign}{255 / (2 * GAIN):.0f}/255" for sign in "-+"))
+Row = tuple[str, list[Tile]]
+"""What a row is called, and its pictures."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +57,10 @@ class Probes:
 
     Attributes:
         flat: the flat-field test, `None` where it was not asked for.
-        image: the one that the maps are of, `(C, H, W)` in [0, 1].
-        lie: by move, the root mean square over the channels of the Lie derivative, `(H, W)` in [0, 1] units.
+        image: the one that the maps are of, `(C, H, W)` in [0, 1], without the outermost cells, which the
+            number does not count.
+        lie: by move, the root mean square over the channels of the Lie derivative there, `(H, W)` in [0, 1]
+            units.
     """
 
     flat: FlatField | None = None
@@ -53,17 +78,21 @@ def probe(vae: Autoencoder, images: ImageDataset, index: int, level: Level) -> P
         if "lee_rotation" not in metrics:
             return Probes(flat)
         batch = reconstruct(vae, images[index][None].to(vae.device, vae.dtype))
+        if min(batch.z.shape[-2:]) <= 2 * BORDER:
+            return Probes(flat)
         maps = {name: _map(vae, batch.z, batch.output, name) for name in FIELDS}
-    return Probes(flat, batch.plain[0].cpu(), maps)
+        return Probes(flat, _inside(batch.plain[0].cpu(), batch.z), maps)
 
 
 def _map(vae: Autoencoder, z: Tensor, output: Tensor, name: str) -> Tensor:
     found = [lie_derivative(vae, z, output, move)[0] / 2 for move in FIELDS[name]]
-    mean = torch.stack(found).square().mean((0, 1)).sqrt().cpu()
-    edge = BORDER * round(output.shape[-2] / z.shape[-2])
-    inside = torch.zeros_like(mean)
-    inside[edge:-edge, edge:-edge] = mean[edge:-edge, edge:-edge]  # as the number counts it
-    return inside
+    return _inside(torch.stack(found).square().mean((0, 1)).sqrt().cpu(), z)
+
+
+def _inside(picture: Tensor, z: Tensor) -> Tensor:
+    """Without the outermost cells, as the number counts it."""
+    edge = BORDER * round(picture.shape[-2] / z.shape[-2])
+    return picture[..., edge:-edge, edge:-edge]
 
 
 def flat_rows(probes: Mapping[str, Probes]) -> list[Row]:
@@ -74,8 +103,11 @@ def flat_rows(probes: Mapping[str, Probes]) -> list[Row]:
             continue
         tiles = []
         for level, picture in zip(one.flat.levels, one.flat.pictures, strict=True):
-            shown = (0.5 + GAIN * (picture - level)).clamp(0, 1)
-            tiles.append((f"{round(level * 100)} % grey", shown))
+            deviation = picture - level
+            said = number(float(deviation.square().mean().sqrt()), "1/255")
+            constant = _ENDS.get(level, f"{round(level * 100)} % grey")
+            shown = (0.5 + GAIN * deviation).clamp(0, 1)
+            tiles.append(Tile(f"{constant}, off by {said}", shown, OF_FLATS))
         rows.append((label, tiles))
     return rows
 
@@ -86,31 +118,51 @@ def lie_rows(probes: Mapping[str, Probes]) -> list[Row]:
     rows = []
     for label, one in there.items():
         assert one.image is not None
-        tiles = [("image", one.image)]
+        tiles = [Tile("image", one.image)]
         for name, found in one.lie.items():
             whole = torch.cat([other.lie[name].flatten() for other in there.values()])
             white = float(torch.quantile(whole[:4_000_000].nan_to_num(0.0), _BRIGHTEST))
             shown = (found / max(white, 1e-12)).clamp(0, 1)[None]
-            tiles.append((f"{name}, white is {fixed(white, 3)}", shown))
+            scale = Scale(f"per {UNITS[name]}", "0", number(white))
+            tiles.append(Tile(name, shown, scale))
         rows.append((label, tiles))
     return rows
 
 
 def draw_rows(rows: Sequence[Row]) -> Figure:
-    """Rows of pictures as a figure."""
+    """Rows of pictures as a figure, with a bar of brightness below the last picture of a column."""
     from matplotlib.figure import Figure
 
     from equivae.reporting.charts import INK, MUTED
     from equivae.reporting.figures import laid_out, show_picture
 
     most = max(len(tiles) for _, tiles in rows)
-    figure = Figure(figsize=(2.4 * most + 0.4, 2.75 * len(rows) + 0.2), dpi=120, facecolor="white")
+    height, width = rows[0][1][0].picture.shape[-2:]
+    size = (2.4 * most + 0.4, (2.4 * height / width + 0.4) * len(rows) + 0.5)
+    figure = Figure(figsize=size, dpi=120, facecolor="white")
     grid = figure.subplots(len(rows), most, squeeze=False)
-    for axes, (label, tiles) in zip(grid, rows, strict=True):
+    for place, (axes, (label, tiles)) in enumerate(zip(grid, rows, strict=True), 1):
         axes[0].set_ylabel(label, fontsize=11, color=INK, fontweight="bold")
         for axis in axes[len(tiles) :]:
             axis.set_axis_off()
-        for axis, (caption, picture) in zip(axes, tiles, strict=False):
-            show_picture(axis, picture)
-            axis.set_xlabel(caption, fontsize=9, color=MUTED)
+        for axis, tile in zip(axes, tiles, strict=False):
+            show_picture(axis, tile.picture)
+            axis.set_title(tile.caption, fontsize=9, color=INK)
+            if tile.scale is not None and place == len(rows):
+                _bar(axis, tile.scale, MUTED)
     return laid_out(figure)
+
+
+def _bar(axis: Axes, scale: Scale, colour: str) -> None:
+    bar = axis.inset_axes((0.0, -0.07, 1.0, 0.035))
+    ramp = torch.linspace(0, 1, 256)[None].numpy()
+    bar.imshow(ramp, cmap="gray", aspect="auto", extent=(0, 1, 0, 1))
+    bar.set_yticks([])
+    bar.set_xticks([0, 0.5, 1], [scale.black, scale.name, scale.white], fontsize=8, color=colour)
+    bar.tick_params(length=0, pad=2)
+    left, _, right = bar.get_xticklabels()
+    left.set_horizontalalignment("left")
+    right.set_horizontalalignment("right")
+    for spine in bar.spines.values():
+        spine.set_edgecolor(colour)
+        spine.set_linewidth(0.5)

@@ -175,7 +175,7 @@ class Report(Findings):
                     f"Latents in colour: plain, under {transform}, and of the moved image"
                 )
         said = {
-            "flat_field": "Flat field: deviation of decoded constants, 8 times, grey is none",
+            "flat_field": "Flat field: deviation of decoded constants; grey is none",
             "lie": "Lie derivatives of the decoder: white where it follows the least",
         }
         names |= {f"{name}.png": said[name] for name in self.probed()}

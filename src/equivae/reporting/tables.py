@@ -191,10 +191,10 @@ def _value(holder: Any, path: str) -> float | None:
 
 
 def interval(spread: Spread | Difference | None, unit: str) -> str:
-    """The ends of a 95% interval, with the unit once."""
+    """The ends of a 95% interval with as many digits as its value, and the unit once."""
     if spread is None:
         return ""
-    low, high = (number(end, unit) for end in (spread.low, spread.high))
+    low, high = (number(end, unit, spread.value) for end in (spread.low, spread.high))
     return f"{low.removesuffix(unit).rstrip()} to {high}"
 
 

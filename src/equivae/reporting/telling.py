@@ -108,12 +108,12 @@ def told_over_seeds(
 def _mean_and_deviation(values: Sequence[float], unit: str) -> str:
     if not values:
         return ""
-    mean = number(
-        math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.nan, unit
-    )
+    mean = math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.nan
+    shown = number(mean, unit)
     if len(values) < 2:
-        return mean
-    return f"{mean.removesuffix(unit).rstrip()} ± {number(statistics.stdev(values), unit)}"
+        return shown
+    deviation = number(statistics.stdev(values), unit, mean)
+    return f"{shown.removesuffix(unit).rstrip()} ± {deviation}"
 
 
 def conventions_of(columns: Mapping[str, Metrics]) -> list[str]:

@@ -67,7 +67,7 @@ def _window(length: int, start: int, end: int, ramp: int) -> Tensor:
 
 
 def lattice_group(group: str | Group) -> Group:
-    """A group of grid moves: by its name, or that of an involution such as `"hflip"`.
+    """A group of lattice transforms: by its name, or that of an involution such as `"hflip"`.
 
     Raises `InputError` for anything else, and for elements whose products are not all among them.
     """

@@ -60,7 +60,7 @@ def symmetrize(
     Args:
         vae: a diffusers autoencoder or any module with the same calls, or where to load one from. It is
             used as it is, neither copied nor changed, its modes of training included.
-        group: `"c2"`, `"hflip"`, `"vflip"`, `"d2"`, `"c4"`, `"d4"`, or a `Group` of grid moves.
+        group: `"c2"`, `"hflip"`, `"vflip"`, `"d2"`, `"c4"`, `"d4"`, or a `Group` of lattice transforms.
         method: `"fundamental-domain"`, or `"average"`: the mean over the group, exact too but far worse in
             reconstruction, since the averaged latents disagree.
         images: what the latent ops for the context are fitted on and the margin is measured on, anything
@@ -81,7 +81,7 @@ def symmetrize(
         progress: show a progress bar.
 
     Returns a `SymmetrizedVAE`; with images, its `report` states cost and effect. Raises `InputError` for
-    what is no group of grid moves and for images that the VAE cannot take.
+    what is no group of lattice transforms and for images that the VAE cannot take.
 
     An equivariant map as one stabiliser-invariant map per orbit is the construction of Sannai, Takai and
     Cordonnier (arXiv 1903.01939, 2409.16922); near it are frame averaging (Puny et al., 2110.03336),

@@ -44,7 +44,7 @@ class SymmetrizedVAE(ModelMixin):  # type: ignore[misc]
 
     Args:
         vae: the autoencoder inside; it is neither copied nor changed.
-        group: a group of grid moves or its name.
+        group: a group of lattice transforms or its name.
         method: `"fundamental-domain"` or `"average"`.
         transforms: latent ops for the context by the names of the elements; plain latent ops without.
         margin: cells around the domain that are encoded and decoded with it; `None` takes all.

@@ -129,7 +129,7 @@ def _write(
     folder, model = plan.output_dir, student.vae.module
     session.check_folder()
     save_vae(model, folder)
-    if operators_of(student.transforms):  # what it learned does not fit the plain op
+    if operators_of(student.transforms):  # what it learned does not fit the plain latent op
         save_operators(student.transforms, folder / OPERATORS)
     if student.lora is not None:
         student.lora.save(folder / LORA)

@@ -287,11 +287,11 @@ class ComposedTransform(Transform):
 
 
 class ChannelResponse(ABC):
-    """What happens to the channels of a latent `(B, c, ...)` after the grid move.
+    """What happens to the channels of a latent `(B, c, ...)` after the grid has moved.
 
     Attributes:
         pointwise: whether every cell is treated alike and on its own, so that the response commutes
-            with every grid move.
+            with every move of the grid.
         layouts: what it acts on, see `Transform`.
     """
 
@@ -317,7 +317,7 @@ class RepresentedTransform(Transform):
     """A transform whose latent op moves the cells, after which the channels respond.
 
     Built by `Transform.with_representation`. Composition applies the pairs in turn; the inverse undoes
-    the response first, then the grid move.
+    the response first, then the move of the grid.
 
     Args:
         grid: the transform whose pixel op stays and whose latent op moves the grid.

@@ -1,4 +1,4 @@
-"""Representations: how the latent channels respond besides the grid move."""
+"""Representations: how the latent channels respond when the grid moves."""
 
 from __future__ import annotations
 

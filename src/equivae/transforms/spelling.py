@@ -56,7 +56,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Response:
-    """A channel response after a grid move: `grid+response`."""
+    """A channel response after a plain latent op: `grid+response`."""
 
     grid: Spelling
     response: Call

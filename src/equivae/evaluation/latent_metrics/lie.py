@@ -19,6 +19,7 @@ __all__ = [
     "LEE_ROTATION",
     "LEE_SCALE",
     "LEE_SHIFT",
+    "UNITS",
     "lie_derivative",
     "lie_error",
 ]
@@ -37,6 +38,9 @@ FIELDS: dict[str, tuple[Field, ...]] = {
 }
 """The velocities down and right of a cell at `(y, x)` from the centre: of a radian, of a factor of e, of
 a whole side down and right."""
+
+UNITS = {"rotation": "radian", "scale": "factor of e", "shift": "side"}
+"""What the derivative along each is by."""
 
 
 def lie_derivative(vae: Autoencoder, z: Tensor, output: Tensor, field: Field) -> Tensor:
@@ -103,6 +107,6 @@ def _metric(name: str, unit: str) -> PerImage:
     )
 
 
-LEE_ROTATION = _metric("rotation", "radian")
-LEE_SHIFT = _metric("shift", "side, mean of down and right")
-LEE_SCALE = _metric("scale", "factor of e")
+LEE_ROTATION = _metric("rotation", UNITS["rotation"])
+LEE_SHIFT = _metric("shift", f"{UNITS['shift']}, mean of down and right")
+LEE_SCALE = _metric("scale", UNITS["scale"])
