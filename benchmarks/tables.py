@@ -585,6 +585,35 @@ def _off(found: dict[str, Any], key: str) -> float | None:
     return max(abs(x - y) / y for x, y in zip(b, a, strict=False))
 
 
+_COSTS = {
+    "images in a batch": "batch",
+    "side of an image, pixels": "side",
+    "transforms": "transforms",
+    "processes": "processes",
+}
+
+
+@table("training-cost", "training_cost.json")
+def training_cost(content: dict[str, Any]) -> list[str]:
+    body = []
+    for axis, of in _COSTS.items():
+        points = [one for one in content["points"] if one["axis"] == axis]
+        for line in dict.fromkeys(one["line"] for one in points):
+            own = [one for one in points if one["line"] == line]
+            times = (one["seconds_per_image"] / points[0]["seconds_per_image"] for one in own)
+            memory = (f"{one['mib']:.0f}" for one in own)
+            body.append(
+                [
+                    axis if line == "default" else f"{axis}, {line}",
+                    ", ".join(str(one[of]) for one in own),
+                    ", ".join(f"{time:.2f}" for time in times),
+                    ", ".join(memory),
+                ]
+            )
+    head = ["what grows", "from, to", "time per image, against the first point", "peak memory, MiB"]
+    return [*rows(head, body), *origins(content, content["points"])]
+
+
 @table("training-frontier", "training_frontier.json")
 def training_frontier(content: dict[str, Any]) -> list[str]:
     body, parts = [], []
