@@ -355,8 +355,11 @@ class _Targets:
 
 
 def _in_memory(tensor: Tensor) -> Tensor:
-    """A tensor in the computer's memory, from where it goes to its device without a wait."""
-    return tensor.cpu().pin_memory() if tensor.is_cuda else tensor
+    """A tensor in the computer's memory, where it goes, and from where it comes back, without a wait."""
+    if not tensor.is_cuda:
+        return tensor
+    kept = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return kept.copy_(tensor, non_blocking=True)
 
 
 def _relative(features: Tensor, wanted: Tensor, mask: Tensor | None) -> Tensor:
