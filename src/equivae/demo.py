@@ -61,8 +61,8 @@ FITTED: dict[str, Any] = {
     # Procedural images are unlike photographs, so the decoder is held to what it was.
     "distillation": 1.0,
 }
-# A validation costs as much as 18 steps, and the report measures the same photographs. At 64 px this VAE is no
-# faster in channels-last order.
+# A validation costs as much as 18 steps, and the report measures the same photographs. At 64 px this VAE
+# is no faster in channels-last order.
 SHARED: dict[str, Any] = {"validation_steps": 10**6, "channels_last": False}
 SUBFOLDERS = ("fitted", "symmetrized", "fitted-finetuned", "finetuned")
 PAGE, _CHOICES = "demo.html", "choices"
@@ -157,8 +157,8 @@ def demo(
 
     It learns from procedural images and is tested on photographs. Everything is written to the output
     folder: a VAE and a report in each of `fitted/`, `symmetrized/`, `fitted-finetuned/` and `finetuned/`,
-    and `demo.html`, `choices.md`, `choices.json` and `choices.png` beside them. The fine-tunes run in bf16 where
-    the processor has units for it.
+    and `demo.html`, `choices.md`, `choices.json` and `choices.png` beside them. The fine-tunes run in
+    bf16 where the processor has units for it.
 
     Args:
         output_dir: a new or empty folder.
