@@ -217,11 +217,11 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
             panel.set_xscale("log", base=2)
             panel.set_xticks(shown, [str(place) for place in shown])
             panel.minorticks_off()
-            if number == "mib" or column == 1:
+            if axis != "processes" and (row or axis.startswith("side")):
                 panel.set_yscale("log", base=2)
                 panel.yaxis.set_major_formatter("{x:g}x")
             else:
-                panel.set_ylim(0, None)
+                panel.set_ylim(0, 1.08 * panel.get_ylim()[1])
                 panel.yaxis.set_major_formatter("{x:.1f}x")
             panel.grid(True, color="#eaeef2", lw=0.7)
             panel.spines[["top", "right"]].set_visible(False)

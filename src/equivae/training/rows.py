@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,10 @@ from equivae.processes import process_state
 
 __all__ = ["Rows", "floats_of"]
 
-_STORED = {torch.float32: np.dtype("<f4"), torch.bfloat16: np.dtype("<i2")}
+_STORED: dict[torch.dtype, np.dtype[Any]] = {
+    torch.float32: np.dtype("<f4"),
+    torch.bfloat16: np.dtype("<i2"),
+}
 """How numpy, which knows no bf16, holds the numbers."""
 
 
@@ -76,6 +80,7 @@ class Rows:
         from tqdm.auto import tqdm
 
         starts = list(range(0, len(self.images), self.batch_size))
+        rows: np.ndarray
         if path is None:
             rows = np.empty(self.shape, _STORED[self.dtype])
         else:
