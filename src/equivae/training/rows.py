@@ -18,7 +18,7 @@ from equivae.autoencoder import Autoencoder, measuring
 from equivae.data.sources import ImageDataset, collate
 from equivae.errors import WriteError
 from equivae.files.writing import reserve
-from equivae.processes import process_state
+from equivae.processes import on_main_process, process_state
 
 __all__ = ["Rows", "floats_of"]
 
@@ -98,11 +98,9 @@ class Rows:
 
     def _shared(self, path: Path, starts: list[int]) -> tuple[np.ndarray, list[int]]:
         """The file, and the share of this process."""
-        state = process_state()
-        if state.is_main_process:
-            self._allocate(path)
-        state.wait_for_everyone()
-        with state.split_between_processes(starts) as mine:
+        on_main_process(lambda: self._allocate(path))
+        process_state().wait_for_everyone()
+        with process_state().split_between_processes(starts) as mine:
             return np.lib.format.open_memmap(path, "r+"), mine
 
     def _stored(self, computed: Tensor) -> np.ndarray:
