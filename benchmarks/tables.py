@@ -624,7 +624,9 @@ def training_frontier(content: dict[str, Any]) -> list[str]:
         for name, row in one["arms"].items():
             psnr = row["reconstruction_psnr"]
             cells = [f"{psnr:.2f} dB", f"{psnr - base['reconstruction_psnr']:+.2f} dB"]
-            cells += [f"{row['gap_db']:.2f} dB", f"{row['seconds']:.0f}"]
+            steps = row.get("whole_steps")
+            spent = f"{steps} whole steps" if steps else f"{row['seconds']:.0f}"
+            cells += [f"{row['gap_db']:.2f} dB", spent]
             first_steps = row["options"]["bottleneck_steps"]
             body.append([name, *cells, str(first_steps), str(row["steps"])])
             parts.append(row)

@@ -569,6 +569,13 @@ def test_augment_moves_about_half_and_all_of_them_right() -> None:
     assert one.dtype == torch.float16
 
 
+def test_augment_with_the_scaling_of_the_vae_that_the_op_was_fitted_on() -> None:
+    op, z, factor = a_real_op()
+    augment = caches.LatentAugment(op, 1.0, scaled=True)
+    assert close(augment(z * factor), op.latent(z) * factor)
+    assert close(op.latent(z * factor, scaled=True), op.latent(z) * factor)
+
+
 def test_augment_wraps_a_dataset() -> None:
     z = latents(3, 4, 6, 6)
     flip = caches.LatentAugment("hflip", p=1.0)
@@ -586,6 +593,8 @@ def test_augment_wraps_a_dataset() -> None:
         (lambda: caches.LatentAugment(an_op(), 1.5), "probability"),
         (lambda: caches.LatentAugment(an_op("rot90")), "exchanges height and width"),
         (lambda: caches.LatentAugment(an_op(), scaled="sdxl"), "is a LatentScaling"),
+        (lambda: caches.LatentAugment(an_op(), scaled=False), "is a LatentScaling"),
+        (lambda: caches.LatentAugment(an_op(), scaled=True), "does not say how its VAE scales"),
         (lambda: caches.LatentAugment(an_op())(torch.zeros(16, 8, 8)), "fitted on 4 channels"),
         (lambda: caches.LatentAugment(an_op())(torch.zeros(8, 8)), "got shape"),
         (lambda: caches.LatentAugment("no/such/op"), "latent op"),
@@ -726,3 +735,36 @@ def test_the_command(
     assert call("--transform", "hflip") == 0
     assert "1 written" in capsys.readouterr().out
     assert "latents_flipped" in np.load(path)
+
+
+def a_real_op() -> tuple[equivae.FittedTransform, Tensor, float]:
+    """An op of the embedded VAE, whose file keeps what it knows of it; latents of images; and its factor."""
+    vae, op = equivae.zoo.load(), an_op()
+    op.vae = Fingerprint.of(equivae.Autoencoder(vae))
+    with torch.no_grad():
+        z = equivae.Autoencoder(vae).encode(equivae.data.dead_leaves(4, size=64)).contiguous()
+    return op, z, vae.config.scaling_factor
+
+
+def test_scaled_latents_of_a_tool_that_does_not_scale(tmp_path: Path) -> None:
+    op, z, factor = a_real_op()
+    path = made.shard(tmp_path, z * factor)
+    # The op knows one synthetic picture, with two thirds of the power of photographs.
+    refuse(tmp_path, r"taken for unscaled ones.* about 2\.36 unscaled and 1\.00 scaled", op)
+    assert "latents_flip" not in made.read(path)
+    report = run(tmp_path, op, scaled=True)
+    assert "latents taken as scaled, as you say: their root mean square is" in str(report)
+    assert close(made.read(path)["latents_flip"], op.latent(z) * factor)
+    made.shard(tmp_path, z)
+    assert "latents taken as unscaled, as lightningdit keeps them" in str(run(tmp_path, op))
+    assert "which looks unscaled" in str(run(tmp_path, op, scaled=True, overwrite=True))
+    assert "a plain latent op is the same" in str(run(tmp_path, "hflip", overwrite=True))
+
+
+def test_the_power_of_a_vae_whose_scaling_factor_is_not_its_own(tmp_path: Path) -> None:
+    op = of_a_vae(1.0)
+    op.vae.scaling = LatentScaling(0.18215)
+    made.shard(tmp_path, latents(8, 4, 8, 8, std=1.1))
+    assert run(tmp_path, op).written == 1
+    made.shard(tmp_path, latents(8, 4, 8, 8, std=0.2))
+    refuse(tmp_path, "taken for unscaled", op)

@@ -171,12 +171,14 @@ def test_what_the_base_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_measured_scaling_is_in_the_config(tmp_path: Path) -> None:
-    result = finetune(tmp_path, tiny_kl(shift_factor=0.5), max_eval_samples=4)
-    saved = AutoencoderKL.from_pretrained(tmp_path)
+    options = {"max_eval_samples": 4, "keep_best": "validation_loss", "validation_steps": 1}
+    result = finetune(tmp_path, tiny_kl(shift_factor=0.5), **options)
     training = equivae.data.load_images(IMAGES).split(0.1, 0)[0].subset(range(4))
-    found = equivae.latent_statistics(saved, training, progress=False)
-    assert saved.config.scaling_factor == pytest.approx(found.scaling_factor, abs=1e-5)
-    assert saved.config.shift_factor == pytest.approx(found.shift_factor, abs=1e-5)
+    for folder in (tmp_path / "best", tmp_path):
+        saved = AutoencoderKL.from_pretrained(folder)
+        found = equivae.latent_statistics(saved, training, progress=False)
+        assert saved.config.scaling_factor == pytest.approx(found.scaling_factor, abs=1e-5)
+        assert saved.config.shift_factor == pytest.approx(found.shift_factor, abs=1e-5)
     assert result.vae.config.scaling_factor == saved.config.scaling_factor
     body = card_of(tmp_path)[1]
     row = f"| `scaling_factor` | 0.18215 | {found.scaling_factor:.5f} | {saved.config.scaling_factor} |"

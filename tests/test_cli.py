@@ -96,7 +96,7 @@ def test_listings(
     shown = capsys.readouterr().out
     wanted = {
         "transforms": "rot180",
-        "recipes": "published",
+        "recipes": "An alias of published-rot180.",
         "--help": "finetune",
         "finetune --help": "learning_rate",
     }

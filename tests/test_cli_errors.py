@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
+import typer
+from accelerate import PartialState
+from huggingface_hub.errors import LocalTokenNotFoundError
 from PIL import Image
 
 import equivae
 from doc_blocks import load_script
-from equivae import RunInterrupted
+from equivae import InputError, RunInterrupted
 from equivae.cli import main
-from equivae.cli.words import as_options, shortened
+from equivae.cli.program import app
+from equivae.cli.words import as_options, options_of, shortened
+from equivae.files.hub import open_repo
 from equivae.reporting.report import Report
 from tiny_pipeline import tiny_vae
 
@@ -166,6 +172,56 @@ def test_errors_of_the_system_and_interrupts_are_one_sentence(
     assert sentence(capsys) == said
 
 
+def test_a_missing_token_is_one_short_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def whoami(self: object) -> None:
+        raise LocalTokenNotFoundError(
+            "Token is required to call the /whoami-v2 endpoint. See https://..."
+        )
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "whoami", whoami)
+    with pytest.raises(InputError) as error:
+        open_repo("owner/name")
+    said = as_options(str(error.value), OPTIONS | {"hub_token": []})
+    assert said == "--push_to_hub needs a token: run `hf auth login`, or pass --hub_token."
+
+
+def test_the_folder_of_a_run_may_be_gone_on_with(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    photos: Path,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "run" / "checkpoint-4").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoint-4" / "run.json").write_text("{}")
+    words = ["--pretrained_model_name_or_path", "embedded", "--train_data_dir", str(photos)]
+    assert call(monkeypatch, "finetune", *words, "--output_dir", str(tmp_path / "run")) == 2
+    assert "or go on with its run by --resume_from_checkpoint latest." in sentence(capsys)
+
+
+def test_images_of_several_sizes_ask_for_a_resolution(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photos: Path
+) -> None:
+    Image.new("RGB", (32, 16)).save(photos / "wide.png")
+    words = ["--pretrained_model_name_or_path", "embedded", "--train_data_dir", str(photos)]
+    assert call(monkeypatch, "finetune", *words, "--output_dir", str(photos / "out")) == 2
+    assert "; pass --resolution 256, or another one, to which they are" in sentence(capsys)
+
+
+def test_of_several_processes_one_says_which_signal_ended_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photos: Path
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RunInterrupted("the run is saved.", 15)
+
+    monkeypatch.setattr(equivae, "evaluate", broken, raising=False)
+    arguments = ["evaluate", "--pretrained_model_name_or_path", "embedded", "--data_dir", photos]
+    for index, said in ((0, "the run is saved."), (1, "")):
+        monkeypatch.setattr(PartialState, "is_main_process", not index)
+        assert call(monkeypatch, *arguments) == 143
+        assert said in capsys.readouterr().err
+    assert not capsys.readouterr().err
+
+
 REFUSED = {
     "demo --max_train_steps -1": "--max_train_steps must be at least 1, got -1.",
     "demo --seed -1": "--seed must not be negative, got -1.",
@@ -181,6 +237,10 @@ REFUSED = {
     "evaluate --data_dir nowhere": "--data_dir nowhere does not exist; pass a folder of images.",
     "evaluate --background blu": "--background blu is not a colour",
     "evaluate --model_config_name_or_path sdxl": "--model_config_name_or_path sdxl is for a single",
+    "finetune --mixed_precision fp17": "Invalid value for '--mixed_precision': 'fp17' is not one of",
+    "finetune --max_train_steps x": "Invalid value for '--max_train_steps': it should be a valid int",
+    "finetune --train_data_dir shard/*.tar": "no file matches shard/*.tar; pass shards that are",
+    "finetune --report_to csv": "--report_to csv is unknown.",
     "fit --name ../../evil": "--name '../../evil' cannot be used",
     "fit --ridge inf": "--ridge must be a finite number, got inf.",
     "fit --kernel_size ²": "--kernel_size must be an odd number or 'auto'",
@@ -216,11 +276,13 @@ def test_refused_before_any_work_in_the_words_of_the_command_line(
 
 
 OPTIONS = {
-    "hub_private": True,
-    "push_to_hub": True,
-    "train": False,
-    "seed": False,
-    "max_samples": False,
+    "hub_private": ["--hub_private", "--no_hub_private"],
+    "push_to_hub": ["--push_to_hub", "--no_push_to_hub"],
+    "overwrite": ["--overwrite"],
+    "scaled": ["--scaled", "--unscaled"],
+    "train": [],
+    "seed": [],
+    "max_samples": [],
 }
 
 
@@ -229,6 +291,8 @@ OPTIONS = {
     [
         ("hub_private=True needs push_to_hub.", "--hub_private needs --push_to_hub."),
         ("push_to_hub=False here", "--no_push_to_hub here"),
+        ("say so with scaled=False for", "say so with --unscaled for"),
+        ("overwrite=False keeps", "no --overwrite keeps"),
         ("seed must not be negative", "--seed must not be negative"),
         ("the seed and the train", "the seed and the train"),
         ("use `seed` or train='all'.", "use --seed or --train all."),
@@ -241,6 +305,49 @@ OPTIONS = {
 )
 def test_messages_in_the_words_of_the_command_line(said: str, shown: str) -> None:
     assert as_options(said, OPTIONS) == shown
+
+
+COMMANDS: Any = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_that_a_message_can_name_is_one(command: str) -> None:
+    options = options_of(COMMANDS[command])
+    known = {word for one in COMMANDS[command].params for word in [*one.opts, *one.secondary_opts]}
+    said = [f"pass {name}={value}." for name in options for value in (True, False)]
+    for message in said:
+        typed = re.findall(r"--[\w-]+", as_options(message, options))
+        assert len(typed) == 1
+        assert set(typed) <= known, message
+
+
+# Of the program and of every command; of accelerate, pip and hf.
+FURTHER = {
+    "--version",
+    "--help",
+    "--multi_gpu",
+    "--no-deps",
+    "--exclude",
+    "--no_",
+    "--name",
+    "--no_name",
+}
+
+
+def test_every_option_in_the_sources_is_one() -> None:
+    """What messages and help write out."""
+    known = {
+        w for one in COMMANDS.values() for p in one.params for w in [*p.opts, *p.secondary_opts]
+    }
+    root = Path(equivae.__file__).parent
+    named = {
+        (word, path.name)
+        for path in root.rglob("*.py")
+        if path.parent.name != "reporting"  # whose pages have style sheets
+        for word in re.findall(r"(?<![\w-])--[a-z]\w[\w-]*\w(?![\w-]*})", path.read_text("utf-8"))
+    }
+    assert len(named) > 30
+    assert sorted(one for one in named if one[0] not in known | FURTHER) == []
 
 
 def test_a_message_is_one_line_of_bounded_length() -> None:

@@ -15,7 +15,9 @@ import equivae
 from equivae import InputError
 from equivae.data import load_images
 from equivae.evaluation import psnr
-from equivae.evaluation.sweeps import default_sweep_samples
+from equivae.evaluation.sweeps import asked_for, default_sweep_samples
+from equivae.operators.modules import ConvOperator
+from equivae.operators.transform import FittedTransform
 from models import ConvAE, MarkedAE, PoolAE, cells, noise, tiny_kl
 from test_registry import ShiftRight
 
@@ -426,6 +428,26 @@ def test_sweeps_are_few_for_few_images():
     assert equivae.evaluate(PoolAE(), x[:5], progress=False).metrics.sweeps == {}
     with pytest.raises(InputError, match="sweep_samples must not be negative, got -1"):
         evaluate(PoolAE(), x, sweep_samples=-1)
+
+
+def test_only_what_was_asked_for_is_swept():
+    def swept(*names, **options):
+        options = {"panels": 0, "progress": False, **options}
+        return set(equivae.evaluate(PoolAE(), noise(6, 3, 16, 16), names, **options).metrics.sweeps)
+
+    assert swept("hflip", "vflip") == set()
+    assert swept("hflip", sweep_samples=1) == {"rotate", "scale"}
+
+    def names(*transforms):
+        return [one.transform for one in asked_for(equivae.resolve_transforms(transforms))]
+
+    assert names("rot180") == names("c4") == names("rotate(angle=30)") == ["rotate"]
+    assert names("zoom(factor=2)") == names("scale(factor=0.5)") == ["scale"]
+    assert (
+        names("eqvae") == names("choice(of='hflip,rot90,scale(factor=0.5)')") == ["rotate", "scale"]
+    )
+    op = FittedTransform(equivae.get_transform("rot180"), ConvOperator(4), name="mine")
+    assert [one.transform for one in asked_for([op])] == ["rotate"]
 
 
 def test_a_comparison_reads_its_folder_once(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -242,6 +243,28 @@ def test_an_op_that_it_was_trained_for_goes_beside(tmp_path: Path, fitted: Any) 
     alone = path.rename(tmp_path / "alone.safetensors")
     with pytest.warns(UserWarning, match="files are no longer beside it"):
         equivae.export_single_file(equivae.load_vae(alone), tmp_path / "b.safetensors")
+
+
+def test_an_encoder_that_was_trained_is_told_of(tmp_path: Path) -> None:
+    result = equivae.finetune(
+        tiny_vae(),
+        procedural.dead_leaves(4, 16),
+        "rot180",
+        tmp_path / "out",
+        max_train_steps=1,
+        train_batch_size=2,
+        max_eval_samples=1,
+        bottleneck_steps=0,
+        progress=False,
+    )
+    said = (
+        "the encoder was fine-tuned: existing checkpoints of diffusion models do not fit; these tools use "
+        f"their own scaling factor, not {result.vae.config.scaling_factor:g}."
+    )
+    path = tmp_path / "vae.safetensors"
+    for source, to in ((tmp_path / "out", path), (path, tmp_path / "again.safetensors")):
+        with pytest.warns(UserWarning, match=re.escape(said)):
+            equivae.export_single_file(equivae.load_vae(source), to)
 
 
 def test_an_op_that_is_there_is_not_overwritten(tmp_path: Path, fitted: Any) -> None:

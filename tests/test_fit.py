@@ -198,6 +198,9 @@ def test_auto_names_its_evidence():
     assert all(c.decoded_psnr is not None for c in report.candidates)
     assert report.kernel_size == 1  # exact already, and a larger one adds nothing
     assert "| linear 3x3 |" in report.to_markdown()
+    assert repr(report) == report.summary() == report.to_markdown().split("\n\n|")[0].strip()
+    assert "latent error" in repr(report)
+    assert "candidates" not in repr(report)
 
 
 @pytest.mark.parametrize(

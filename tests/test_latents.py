@@ -75,6 +75,7 @@ def test_numbers_stand_for_the_vae_and_one_latent_for_a_batch(kind: str) -> None
     scaling = LatentScaling(numbers["scaling_factor"], shift, numbers.get("latents_std", 1.0))
     vae = tiny_kl(**numbers)
     assert scaling_of(vae, 4).scale(Z).allclose(scaling.scale(Z), atol=1e-6)
+    assert scaling_of(equivae.Autoencoder(vae)) == scaling_of(vae) == scaling_of(vae, 4)
     scaled = by_hand(Z, numbers)
     expected = by_hand(Offset().latent(Z), numbers)
     found = equivae.transform_latents(scaled, Offset(), scaled=scaling)

@@ -17,6 +17,7 @@ from equivae import InputError
 from equivae.autoencoder import Autoencoder
 from equivae.training import FinetuneConfig, load_lora
 from equivae.training.learning import learning_names, lora_targets
+from equivae.training.muon import Muon
 from equivae.training.optimisers import make_optimizer
 from models import noise, tiny_kl
 
@@ -157,7 +158,7 @@ def test_frozen_layers_rest(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert whole - resting <= names | {n for n in whole if n.endswith("bias")}
 
 
-@pytest.mark.parametrize("name", ["adamw", "prodigy", "lion"])
+@pytest.mark.parametrize("name", ["adamw", "muon", "prodigy", "lion"])
 def test_norms_and_biases_do_not_decay(name: str) -> None:
     pytest.importorskip({"prodigy": "prodigyopt", "lion": "lion_pytorch"}.get(name, "torch"))
     weight, bias = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
@@ -174,9 +175,22 @@ def test_norms_and_biases_do_not_decay(name: str) -> None:
 ALL = {"decay_norms_and_biases": True}
 
 
-@pytest.mark.parametrize(("name", "rate"), [("prodigy", 1.0), ("lion", 1e-3)])
+def test_muon_steps_along_the_orthogonal_factor() -> None:
+    kernel, bias = nn.Parameter(torch.zeros(4, 3, 3, 3)), nn.Parameter(torch.zeros(4))
+    optimizer = Muon([kernel, bias], lr=0.1, weight_decay=0.0)
+    kernel.grad, bias.grad = noise(4, 3, 3, 3), torch.ones(4)
+    u, values, v = torch.linalg.svd(kernel.grad.flatten(1), full_matrices=False)
+    optimizer.step()
+    turned = u.T @ kernel.detach().flatten(1) @ v.T / (-0.1 * 0.2 * 27**0.5)
+    assert torch.allclose(turned, turned.diagonal().diag(), atol=1e-4)
+    assert values.max() / values.min() > 1.5  # which the steps do away with
+    assert 0.6 < turned.diagonal().min() <= turned.diagonal().max() < 1.3
+    assert torch.allclose(bias.detach(), torch.full((4,), -0.1))
+
+
+@pytest.mark.parametrize(("name", "rate"), [("prodigy", 1.0), ("lion", 1e-3), ("muon", 1e-3)])
 def test_other_optimisers_learn_and_resume_exactly(name: str, rate: float, tmp_path: Path) -> None:
-    pytest.importorskip({"prodigy": "prodigyopt", "lion": "lion_pytorch"}[name])
+    pytest.importorskip({"prodigy": "prodigyopt", "lion": "lion_pytorch"}.get(name, "torch"))
     options = {"optimizer": name, "learning_rate": rate, "checkpointing_steps": 1}
     whole = tuned(tmp_path / "whole", checkpoints_total_limit=5, **options)
     assert changed(whole)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,13 @@ import pytest
 from diffusers.optimization import SchedulerType
 
 from equivae import FinetuneConfig, InputError
+from equivae.data.sources import load_images
 from equivae.options import Options, above, at_least, check_path, check_value, within
-from equivae.training import RECIPES, config, options, recipes
+from equivae.training import RECIPES, config, length, options, recipes
+from equivae.training.feeding import Feed
+from equivae.training.length import max_steps_of
+from equivae.training.options.run import trackers_of
+from models import noise
 
 GROUPS = (
     options.ImageOptions,
@@ -93,6 +99,8 @@ REFUSED = [
     ({"hub_private": True}, "hub_private=True does nothing without push_to_hub"),
     ({"hub_model_id": LONG, "push_to_hub": True}, "is not the name of a repository"),
     ({"report_to": "tensorbord"}, "Did you mean 'tensorboard'"),
+    ({"report_to": "tensorbord,all"}, "Did you mean 'tensorboard'"),
+    ({"report_to": ","}, "report_to='' is unknown"),
 ]
 
 
@@ -124,6 +132,9 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_package(
     assert (
         FinetuneConfig(report_to="wandb").report_to == FinetuneConfig(report_to="wandb").report_to
     )
+    assert trackers_of("wandb, tensorboard") == ["wandb", "tensorboard"]
+    with pytest.raises(InputError, match="report_to='tensorboard' needs a package"):
+        FinetuneConfig(report_to="wandb,tensorboard")
 
 
 def test_every_schedule_that_needs_no_rules_is_taken() -> None:
@@ -167,3 +178,15 @@ def test_a_value_of_several_types() -> None:
     check_value("kernel_size", None, int | None)
     with pytest.raises(InputError, match="kernel_size must be a whole number, got None"):
         check_value("kernel_size", None, int)
+
+
+def test_a_step_of_more_images_than_there_are_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, images = FinetuneConfig(train_batch_size=3), load_images(noise(4, 3, 8, 8))
+    assert max_steps_of(config, images, Feed()) == 2 * config.num_train_epochs
+    assert not caplog.records
+    two = SimpleNamespace(num_processes=2, is_main_process=True)
+    monkeypatch.setattr(length, "process_state", lambda: two)
+    assert max_steps_of(config, images, Feed()) == config.num_train_epochs
+    assert "A step of 2 processes takes 6 images and there are 4" in caplog.text

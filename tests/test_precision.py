@@ -398,3 +398,20 @@ def test_layers_that_normalise_over_the_batch_get_all_of_it(monkeypatch):
     assert sizes == [4]
     loss_fn(module.eval(), x)
     assert sizes == [4, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_gradients_of_channels_last_weights_have_their_strides(mixed: bool) -> None:
+    """Those of 1x1 kernels too: processes that share gradients copy and warn otherwise."""
+    vae = tiny_kl(block_out_channels=(8, 16))
+    parameters = [one for one in vae.parameters() if one.ndim == 4]
+    before = [one.stride() for one in parameters]
+    images = torch.randn(2, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    with channels_last(vae):
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = vae(images).sample.float().square().mean()
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        assert sum(one.shape[-1] == 1 for one in parameters) >= 4
+        for one, gradient in zip(parameters, gradients, strict=True):
+            assert gradient is None or gradient.stride() == one.stride()
+    assert [one.stride() for one in parameters] == before

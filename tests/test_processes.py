@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
@@ -131,6 +132,7 @@ equivae.Report.figures = lambda self: {}
 folder = sys.argv[1]
 images = noise(10, 3, 16, 16)
 options = {"max_train_steps": 2, "train_batch_size": 2, "progress": False, "logging_steps": 1}
+options |= {"schedule": "dual", "bottleneck_steps": 0}  # no draws
 result = equivae.finetune(tiny_kl(), images, "rot180", f"{folder}/one", **options)
 report = equivae.evaluate(result.vae, images, ["rot180", "hflip"], progress=False)
 again = equivae.finetune(result.vae, images, "hflip", f"{folder}/two", **options)
@@ -149,6 +151,19 @@ def test_a_script_goes_on_after_a_fine_tune(tmp_path: Path) -> None:
     told = [(tmp_path / f"rank-{rank}.json").read_text() for rank in (0, 1)]
     assert told[0] == told[1]  # the losses of both processes, on both
     assert {"one", "two"} <= {p.name for p in tmp_path.iterdir()}
+
+    alone = equivae.finetune(  # as one process with batches of twice the size
+        *(tiny_kl(), noise(10, 3, 16, 16), "rot180", tmp_path / "alone"),
+        **{"max_train_steps": 2, "train_batch_size": 4, "progress": False, "logging_steps": 1},
+        **{"schedule": "dual", "bottleneck_steps": 0},
+    )
+    for found, expected in zip(json.loads(told[0])["history"], alone.history, strict=True):
+        assert found == pytest.approx(expected, rel=1e-5)
+    both = load_file(tmp_path / "one" / "diffusion_pytorch_model.safetensors")
+    start = tiny_kl().state_dict()
+    for name, weight in alone.vae.state_dict().items():
+        assert torch.allclose(both[name], weight, atol=1e-6), name
+        assert not torch.allclose(start[name], weight, atol=1e-4) or "quant" in name
 
 
 FAILING = """

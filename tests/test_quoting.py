@@ -149,7 +149,7 @@ def test_latex(report):
     text = report.to_latex()
     assert text.count("\\toprule") == text.count("\\bottomrule") == 1
     rows = text.split("\\midrule")[1].split("\\bottomrule")[0].strip().splitlines()
-    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {2}
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {4}
     assert latex("a_b & 50% of -3.5 {x}") == r"a\_b \& 50\% of $-$3.5 \{x\}"
 
 
@@ -188,7 +188,7 @@ def test_the_verdict_of_a_comparison_says_whether_it_is_noise():
     other = equivae.compare(
         {"a": MarkedAE(0.2, 0.1), "b": MarkedAE(0.3, 0.1)}, cells(12, 8, 8), **QUIET
     )
-    assert "above the next (larger than noise, p" in other.verdict
+    assert "above the next, b (larger than noise, adjusted p" in other.verdict
     assert "*" not in other.to_markdown().split("Made")[0].replace("\\*", "")
 
 

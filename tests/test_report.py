@@ -83,7 +83,7 @@ def test_to_markdown_with_a_baseline():
     assert "| metric | before | after | difference (95% interval) | larger than noise |" in lines
     (gap,) = [line for line in lines if "equivariance gap |" in line]
     step = f"{20 * math.log10(3):.2f}"
-    told = f"+{step} dB ({step} to {step} dB) | no, p = 1.000"
+    told = f"+{step} dB ({step} to {step} dB) | no, adjusted p = 1.000"
     assert gap == f"| rot180: equivariance gap | 0.00 dB | {step} dB | {told} |"
     assert all(
         line.count("|") == 6 for line in lines if line.startswith(("| rot", "| reconstruction "))

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
 from equivae import InputError, Report, symmetrize
+from equivae.cli import main
+from equivae.training import outcome
 from equivae.training.checkpoints import find_checkpoint, list_checkpoints
 from models import ConvAE, tiny_kl
 from test_finetune import IMAGES, changed, finetune, weights
@@ -317,6 +323,17 @@ def test_going_on_from_an_earlier_checkpoint_keeps_what_was_just_written(two, tm
     assert [p.name for p in list_checkpoints(run)] == ["checkpoint-9", "checkpoint-3"]
 
 
+def test_a_checkpoint_of_another_version_is_refused(two, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(two, run)
+    path = run / "checkpoint-3" / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "of_a_later_version": 1}))
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    with pytest.raises(InputError, match=r"run\.json is .*of another version .*of_a_later_version"):
+        finetune(run, ConvAE(), use_ema=True, resume_from_checkpoint="checkpoint-3")
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
 def test_only_damaged_checkpoints_are_refused(two, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(two, run)
@@ -343,3 +360,54 @@ def test_a_symmetrized_vae_goes_on_with_the_ops_that_its_elements_share(tmp_path
     resumed = finetune(tmp_path / "cut", vae=made, **options, resume_from_checkpoint="latest")
     assert changed(weights(whole.vae), weights(resumed.vae)) == set()
     assert "shared tensor" not in caplog.text
+
+
+# Nothing left to do -------------------------------------------------------------------------------
+
+
+def test_a_finished_run_ends_at_once_and_a_missing_report_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Report, "figures", lambda self: {})
+    tiny_kl().save_pretrained(tmp_path / "vae")
+    (tmp_path / "images").mkdir()
+    for i in range(4):
+        Image.effect_noise((16, 16), 90).convert("RGB").save(tmp_path / "images" / f"{i}.png")
+    given = {
+        "pretrained_model_name_or_path": "vae",
+        "train_data_dir": "images",
+        "output_dir": "run",
+    }
+    words = [f"--{name}={tmp_path / value}" for name, value in given.items()]
+    words += ["--train_batch_size=2", "--bottleneck_steps=0", "--resume_from_checkpoint=latest"]
+    measured = []
+    usual = outcome.measure
+
+    def measure(*arguments: Any, **options: Any) -> Any:
+        measured.append(1)
+        return usual(*arguments, **options)
+
+    def run(*more: str) -> tuple[int, str]:
+        measured.clear()
+        monkeypatch.setattr(sys, "argv", ["equivae", "finetune", *words, *more])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return int(stop.value.code or 0), " ".join(capsys.readouterr().out.split())
+
+    monkeypatch.setattr(outcome, "measure", measure)
+    assert run("--max_train_steps=2")[0] == 0
+    assert measured
+    report = tmp_path / "run" / "report.json"
+    written = report.read_bytes()
+    code, said = run("--max_train_steps=2")
+    assert code == 0
+    assert "Step 2 of 2 is done; the report is in" in said
+    assert not measured
+    assert report.read_bytes() == written
+    report.unlink()
+    assert run("--max_train_steps=2")[0] == 0
+    assert measured
+    assert report.is_file()
+    assert run("--max_train_steps=3")[0] == 0  # longer
+    assert measured
+    assert (tmp_path / "run" / "checkpoint-3").is_dir()

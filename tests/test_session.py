@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from torch import nn
 
 import equivae
 from equivae import InputError, Report, RunInterrupted
-from equivae.training import session
+from equivae.training import outcome, session
 from equivae.training.checkpoints import list_checkpoints
 from models import ConvAE, tiny_kl
 from test_finetune import IMAGES, changed, finetune, weights
@@ -162,16 +164,16 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
 
 
 class Sending:
-    """A reconstruction loss that sends the process a signal at its first training step."""
+    """A reconstruction loss that sends the process a signal at its first training step, or its second."""
 
     __name__ = "mse"
 
-    def __init__(self, number: int) -> None:
-        self.number, self.sent = number, False
+    def __init__(self, number: int, at: int = 1) -> None:
+        self.number, self.left = number, 1 + 2 * (at - 1)  # a step has an image and a transform
 
     def __call__(self, decoded: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        if decoded.requires_grad and not self.sent:
-            self.sent = True
+        self.left -= decoded.requires_grad
+        if decoded.requires_grad and not self.left:
             os.kill(os.getpid(), self.number)
         return nn.functional.mse_loss(decoded.float(), target.float())
 
@@ -191,6 +193,19 @@ def test_a_signal_saves_the_run_which_goes_on_to_the_same_end(tmp_path: Path, nu
     assert resumed.history == whole.history  # the sums between two records are saved too
 
 
+def test_a_time_limit_saves_the_run_which_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    options = {"max_train_steps": 3, "logging_steps": 2}
+    whole = finetune(tmp_path / "whole", ConvAE(), max_train_minutes=60, **options)
+    with pytest.raises(RunInterrupted, match=r"time limit .* is saved in .*checkpoint-1") as caught:
+        finetune(tmp_path / "cut", ConvAE(), max_train_minutes=1e-6, **options)
+    assert caught.value.exit_code == 142
+    resumed = finetune(tmp_path / "cut", ConvAE(), resume_from_checkpoint="latest", **options)
+    assert changed(weights(whole.vae), weights(resumed.vae)) == set()
+    assert resumed.history == whole.history
+    with pytest.raises(InputError, match="max_train_minutes"):
+        finetune(tmp_path / "none", ConvAE(), max_train_minutes=0, **options)
+
+
 def test_a_signal_before_the_first_step_ends_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +215,72 @@ def test_a_signal_before_the_first_step_ends_at_once(
     monkeypatch.setattr("equivae.training.student.measure", measure)
     with pytest.raises(RunInterrupted, match="saved nothing more"):
         finetune(tmp_path, ConvAE())
+
+
+class Signalling:
+    """Sends the process a signal while Python clears it away, and drops what is raised meanwhile."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)  # where the handler runs
+
+
+@pytest.mark.parametrize("phase", ["student.measure", "outcome.measure"])
+def test_a_signal_that_python_drops_ends_the_run_nevertheless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    waited = []
+
+    def measure(*_: Any, **__: Any) -> None:
+        Signalling()
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            time.sleep(0.01)
+        waited.append(phase)
+
+    monkeypatch.setattr(f"equivae.training.{phase}", measure)
+    expected = "saved nothing more" if phase.startswith("student") else r"is complete in .*point-2;"
+    with pytest.raises(RunInterrupted, match=expected) as caught:
+        finetune(tmp_path, ConvAE(), max_train_steps=2)
+    assert caught.value.exit_code == 143
+    assert not waited
+
+
+def test_a_signal_that_is_swallowed_ends_the_run_at_the_next_phase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = outcome.measure
+
+    def measure(*arguments: Any, **options: Any) -> Any:
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        return usual(*arguments, **options)
+
+    monkeypatch.setattr(outcome, "measure", measure)
+    with pytest.raises(RunInterrupted, match=r"'latest' writes the report"):
+        finetune(tmp_path, ConvAE(), max_train_steps=2)
+    assert not (tmp_path / "report.json").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(Report, "figures", lambda self: {})
+    finetune(tmp_path, ConvAE(), max_train_steps=2, resume_from_checkpoint="latest")
+    assert (tmp_path / "report.json").is_file()
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_signal_in_the_last_step_ends_the_run_with_its_checkpoint(
+    tmp_path: Path, step: int
+) -> None:
+    with pytest.raises(RunInterrupted, match=f"checkpoint-{step}") as caught:
+        finetune(
+            tmp_path,
+            ConvAE(),
+            reconstruction=Sending(15, at=step),
+            max_train_steps=2,
+            bottleneck_steps=0,
+        )
+    assert ("Training is complete" in str(caught.value)) == (step == 2)
+    assert caught.value.checkpoint == tmp_path / f"checkpoint-{step}"
 
 
 def test_a_run_in_a_thread_leaves_signals_alone(tmp_path: Path) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 
+import hypothesis
+import hypothesis.strategies
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from equivae.evaluation.latents import LatentSums, relative_drift
+from equivae.evaluation.quantities import quantities
 from equivae.evaluation.statistics import Resampling, difference_of, psnr_of
 from interval_coverage import coverage
 from models import noise
@@ -81,6 +85,50 @@ def test_intervals_cover_the_truth(count, least):
     """95% of the percentile interval covered 72% with 4 images and 89% with 24; see the benchmark."""
     covered, runs = coverage("psnr", count, runs=150, seed=3)
     assert covered / runs >= least
+
+
+ERROR = hypothesis.strategies.floats(-12, 0).map(lambda exponent: 10**exponent)
+
+
+@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.given(
+    hypothesis.strategies.lists(hypothesis.strategies.tuples(ERROR, ERROR), min_size=2, max_size=12)
+)
+def test_an_interval_stays_within_what_can_be_attained(pairs):
+    """The mean of positive errors is known to no worse than itself, which is 4.34 dB a standard error."""
+    first, second = zip(*pairs, strict=True)
+    columns = {
+        "reconstruction_mse": first,
+        "reconstruction_mse/t": first,
+        "round_trip_mse/t": second,
+    }
+    resampling = Resampling(names(len(pairs)), columns, 0)
+    t = scipy.stats.t.ppf(0.975, len(pairs) - 1)
+    error = 10 / math.log(10)
+    for one, errors in (("reconstruction_psnr", 1), ("equivariance_gap_db/t", 2)):
+        (asked,) = [q for q in quantities(columns, ["t"]) if q.key == one]
+        found = resampling.spread(
+            asked.columns,
+            asked.number,
+            larger_is_better=asked.larger_is_better,
+            within=asked.within,
+        )
+        assert found.low <= found.value + 1e-9
+        assert found.value <= found.high + 1e-9
+        farthest = (1.5 if len(pairs) > 3 else 1) * t * error * errors * 1.01 + 1e-9
+        assert found.value - farthest <= found.low
+        assert found.high <= found.value + farthest
+        if errors == 1:
+            assert found.low >= 0  # errors in [0, 1] have no PSNR below 0 dB
+
+
+def test_a_resample_of_nearly_one_image_puts_no_end_hundreds_of_db_away():
+    """Three alike images beside a better one: 11.60 to 2054.93 dB before."""
+    columns = {"x": [0.0622, 0.0623, 0.06221, 0.0312]}
+    found = Resampling(names(4), columns, 0).spread(
+        ["x"], lambda m: psnr_of(m[..., 0]), larger_is_better=True
+    )
+    assert found.value - 6 < found.low < found.value < found.high < found.value + 6
 
 
 def test_intervals_of_few_images_and_of_alike_ones():

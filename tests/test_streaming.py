@@ -186,7 +186,7 @@ def test_a_broken_picture_is_replaced_by_its_neighbour(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("*.zip", {}, r"no file is called .*\.zip"),
+        ("*.zip", {}, r"no file matches .*\.zip"),
         ("train-{0000..0005}.tar", {}, r"no file is called .*train-0003\.tar"),
         ("", {}, "say with max_samples how many"),
     ],

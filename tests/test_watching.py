@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -116,3 +118,45 @@ def test_a_run_that_fails_leaves_no_profiler_behind(tmp_path: Path) -> None:
     with torch.profiler.profile() as again:
         torch.ones(3).sum()
     assert len(again.key_averages()) > 0
+
+
+class Wandb(ModuleType):
+    """What accelerate asks of wandb: a run with an id, that of an earlier one where that is passed."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.asked: list[dict[str, Any]] = []
+        self.steps: dict[str, list[int]] = {}
+        self.config = SimpleNamespace(update=lambda values, **_: None)
+        self.Image = lambda image: image
+
+    def init(self, **asked: Any) -> SimpleNamespace:
+        self.asked.append(asked)
+        name = asked.get("id", f"run-{len(self.asked)}")
+        steps = self.steps.setdefault(name, [])
+        return SimpleNamespace(
+            id=name, log=lambda values, step, **_: steps.append(step), finish=lambda: None
+        )
+
+
+def test_a_resumed_run_goes_on_in_its_tracker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accelerate import tracking
+
+    stub = Wandb()
+    monkeypatch.setitem(sys.modules, "wandb", stub)
+    monkeypatch.setattr(tracking, "_available_trackers", [tracking.LoggerType.WANDB])
+    options = {"report_to": "wandb", "tracker_project_name": "vaes", "tracker_run_name": "first"}
+    options |= {"logging_steps": 1, "checkpoints_total_limit": None, "checkpointing_steps": 1}
+    finetune(tmp_path / "a", ConvAE(), max_train_steps=2, **options)
+    assert stub.asked == [{"project": "vaes", "name": "first"}]
+    goes_on = {**options, "resume_from_checkpoint": "latest"}
+    finetune(tmp_path / "a", ConvAE(), max_train_steps=3, **goes_on)
+    assert stub.asked[1] == {"project": "vaes", "name": "first", "id": "run-1", "resume": "allow"}
+    assert list(stub.steps) == ["run-1"]
+    assert set(stub.steps["run-1"]) == {1, 2, 3}
+    # A run that goes on in another folder is another run.
+    start = str(tmp_path / "a" / "checkpoint-2")
+    finetune(tmp_path / "b", ConvAE(), max_train_steps=3, **options, resume_from_checkpoint=start)
+    assert "id" not in stub.asked[2]

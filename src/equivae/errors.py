@@ -54,10 +54,10 @@ class LostProcessError(RuntimeError):
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """A signal stopped a run, which saved what it had.
+    """A signal or the time limit stopped a run, which saved what it had.
 
     Attributes:
-        signal: its number, such as `signal.SIGTERM`.
+        signal: its number, such as `signal.SIGTERM`; 14, SIGALRM's, for the time limit.
         checkpoint: where the run was saved, or `None` where nothing was trained yet.
         exit_code: what the command line exits with, `128 + signal`.
     """

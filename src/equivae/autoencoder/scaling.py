@@ -127,12 +127,25 @@ def _by_convention(
     return scaled if batch is latents else scaled.squeeze(0)
 
 
-def scaling_of(vae: nn.Module, channels: int) -> LatentScaling | None:
+def scaling_of(vae: nn.Module | Autoencoder, channels: int | None = None) -> LatentScaling | None:
     """The numbers by which a VAE's pipelines scale its latents, where each channel has one of each.
 
     Read off what the VAE's convention makes of zeros and of ones. `None` where the numbers depend on more
     than the channel, or were guessed.
+
+    Args:
+        vae: holds the numbers.
+        channels: of its latents, where they are known; else the VAE is asked.
+
+    ```python
+    import equivae
+    from equivae.autoencoder.scaling import scaling_of
+
+    print(scaling_of(equivae.zoo.load()))
+    ```
     """
+    view = vae if isinstance(vae, Autoencoder) else Autoencoder(vae)
+    vae, channels = view.module, channels or _channels(view.module) or view.latent_channels
     if doubt_of(vae) is not None:
         return None
     convention = convention_of(vae)

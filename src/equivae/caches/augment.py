@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from equivae.caches.op import find_op
 from equivae.errors import InputError
-from equivae.latent_scaling import LatentScaling
+from equivae.latent_scaling import LatentScaling, scaling_asked
 from equivae.transforms import Transform
 
 __all__ = ["LatentAugment"]
@@ -24,8 +24,8 @@ class LatentAugment:
     Args:
         latent_op: a folder of `equivae fit`, its name on the hub, a transform, or a plain transform's name.
         p: probability of the move.
-        scaled: how the latents are scaled: a `LatentScaling`, or its factor alone; `None` for latents as
-            `encode` returns them.
+        scaled: how the latents are scaled: a `LatentScaling`, its factor alone, or `True` for the numbers of
+            the VAE that the op was fitted on; `None` for latents as `encode` returns them.
         transform: the transform that is wanted; its inverse is taken if that is the one.
 
     It takes a batch `(B, c, h, w)` or one latent `(c, h, w)`, and `wrap` makes a `Dataset` of one. Draws come
@@ -54,16 +54,15 @@ class LatentAugment:
         latent_op: str | Path | Transform,
         p: float = 0.5,
         *,
-        scaled: LatentScaling | float | None = None,
+        scaled: LatentScaling | float | bool | None = None,
         transform: str | None = None,
     ) -> None:
         if not 0 <= p <= 1:
             raise InputError(f"p is a probability between 0 and 1, got {p}.")
-        if isinstance(scaled, (int, float)) and not isinstance(scaled, bool):
-            scaled = LatentScaling(float(scaled))
-        if not isinstance(scaled, (LatentScaling, type(None))):
-            raise InputError(f"scaled is a LatentScaling, its factor, or None, got {scaled!r}.")
-        self.p, self.op = p, find_op(latent_op, transform).on_scaled(scaled)
+        op = find_op(latent_op, transform)
+        own = op.space.scaling
+        scaling = None if scaled is None else scaling_asked(scaled, own, op.transform.name)
+        self.p, self.op = p, op.on_scaled(scaling)
         if self.op.transform.swaps_axes and p not in (0, 1):
             raise InputError(
                 f"{self.op.move!r} exchanges height and width, so that moved latents do not fit beside "

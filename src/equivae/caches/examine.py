@@ -25,8 +25,9 @@ def fit_to_cache(
     files: Sequence[Path],
     scaled: bool | LatentScaling | None,
     vae: nn.Module | str | Path | None,
-) -> tuple[CacheOp, nn.Module | None]:
-    """The op on latents as this cache holds them, once everything known of them agrees."""
+) -> tuple[CacheOp, nn.Module | None, str]:
+    """The op on latents as this cache holds them, once everything known of them agrees; the VAE; and how
+    the latents were taken."""
     loaded, space = None, op.space
     if vae is not None:
         # These need diffusers, which a run without a VAE does not.
@@ -63,9 +64,12 @@ def fit_to_cache(
             op.check(batch, path)
             samples.append(batch)
         _check_factor(space, form.factor(path), path)
-    if op.channels is not None and not isinstance(scaled, (bool, LatentScaling)):
-        check_statistics(samples, space, is_scaled)
-    return op.on_scaled(space.scaling if is_scaled else None), loaded
+    if op.channels is None:
+        return op.on_scaled(None), loaded, "a plain latent op is the same for scaled latents"
+    sure = isinstance(scaled, (bool, LatentScaling))
+    why = "as you say" if sure else f"as {form.name} keeps them"
+    taken = check_statistics(samples, space, is_scaled, why, sure=sure)
+    return op.on_scaled(space.scaling if is_scaled else None), loaded, taken
 
 
 def _check_factor(space: LatentSpace, factor: int | None, where: Path) -> None:

@@ -43,6 +43,7 @@ class CacheReport:
         dry_run: whether nothing was written.
         seconds: that it took.
         check: what re-encoding said.
+        taken: whether the latents were taken as scaled, and why.
     """
 
     format: str
@@ -56,6 +57,7 @@ class CacheReport:
     dry_run: bool
     seconds: float
     check: Check | None = None
+    taken: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -64,6 +66,8 @@ class CacheReport:
     def __str__(self) -> str:
         would = "would be " if self.dry_run else ""
         lines = [f"{self.format}: {self.files} files, {self.transform}"]
+        if self.taken:
+            lines.append(self.taken)
         lines.append(
             f"{self.written} {would}written" + (f" to {self.output_dir}" if self.output_dir else "")
         )

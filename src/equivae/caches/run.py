@@ -104,7 +104,7 @@ def transform(
     _check_numbers(check, num_processes, vae)
     files = cache_files(folder, form)
     stamps = {path: stamp(path) for path in files}
-    op, loaded = fit_to_cache(form, op, files, scaled, vae)
+    op, loaded, taken = fit_to_cache(form, op, files, scaled, vae)
     target = Target(op, folder, _output(form, folder, output_dir, op))
     if not form.in_place:
         check_manifest(target)
@@ -135,6 +135,7 @@ def transform(
         dry_run,
         round(time.perf_counter() - began, 3),
         done_check,
+        taken,
     )
 
 

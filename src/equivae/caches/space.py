@@ -18,6 +18,7 @@ __all__ = ["LatentSpace", "check_statistics"]
 
 _MOST_RATIO = 4.0  # of root mean squares, between latents of one VAE: photographs differ by less
 _TELLING_RATIO = 1.5  # between scaled and unscaled latents, below which their power tells nothing
+_SYNTHETIC_RATIO = 3.0  # between latents of photographs and of the op's one synthetic picture
 
 
 @dataclass(frozen=True)
@@ -67,23 +68,34 @@ class LatentSpace:
         return replace(self, **unknown)
 
     def power(self, scaled: bool) -> float | None:
-        """The root mean square that such latents have, where it is known."""
-        if scaled:
-            return 1.0  # what scaling is for
-        if self.rms is not None or self.scaling is None:
-            return self.rms
+        """The root mean square that such latents have, where it is known.
+
+        Scaling brings latents of photographs to 1, so that its numbers say what they are without; the op
+        knows one synthetic picture, whose latents tell where the numbers are not of this VAE.
+        """
+        if self.scaling is None or self.scaling.does_nothing:
+            return 1.0 if scaled else self.rms
         std = torch.as_tensor(self.scaling.std).float() / self.scaling.factor
         shift = torch.as_tensor(self.scaling.shift).float()
-        return float((std.square() + shift.square()).mean().sqrt())
+        unscaled = float((std.square() + shift.square()).mean().sqrt())
+        if self.rms is not None and _apart(unscaled, self.rms) > _SYNTHETIC_RATIO:
+            return self.rms / float(std.square().mean().sqrt()) if scaled else self.rms
+        return 1.0 if scaled else unscaled
 
 
-def check_statistics(samples: Sequence[Tensor], space: LatentSpace, scaled: bool) -> None:
-    """`InputError` when the power of latents tells that they cannot be what they are taken for.
+def check_statistics(
+    samples: Sequence[Tensor], space: LatentSpace, scaled: bool, why: str, *, sure: bool = False
+) -> str:
+    """How the latents were taken, and why, in one line.
 
     Args:
         samples: some batches `(B, c, *grid)` as the cache holds them.
         space: what is known.
         scaled: whether the cache is taken to hold scaled latents.
+        why: who says so.
+        sure: whether the user does, who is believed.
+
+    Raises `InputError` when their power tells that they cannot be what they are taken for.
     """
     powers = sorted(float(z.float().square().mean().sqrt()) for z in samples)
     found = powers[len(powers) // 2]
@@ -92,16 +104,20 @@ def check_statistics(samples: Sequence[Tensor], space: LatentSpace, scaled: bool
             "the cache holds values that are not finite (NaN or infinite); create it again."
         )
     here, there = space.power(scaled), space.power(not scaled)
-    if here is None or there is None:
-        return
     word, other = ("scaled", "unscaled") if scaled else ("unscaled", "scaled")
+    line = f"latents taken as {word}, {why}: their root mean square is {found:.2f}"
+    if here is None or there is None:
+        return f"{line}, and the op does not know its VAE's"
     telling = _apart(here, there) > _TELLING_RATIO
-    if telling and _apart(found, there) < _apart(found, here):
+    contrary = telling and _apart(found, there) < _apart(found, here)
+    line += f", that VAE's about {here:.2f} {word} and {there:.2f} {other}"
+    if sure:
+        return f"{line}, which looks {other}" if contrary else line
+    if contrary:
         raise InputError(
             f"the cached latents were taken for {word} ones, but their root mean square is {found:.2f}, "
-            "and "
-            f"that VAE's are about {here:.2f} {word} and {there:.2f} {other}; say which they are with "
-            f"scaled={not scaled} (--{other}), or pass an op of the VAE that made the cache."
+            f"and that VAE's are about {here:.2f} {word} and {there:.2f} {other}; say which they are with "
+            f"scaled={not scaled}, or pass an op of the VAE that made the cache."
         )
     if _apart(found, here) > _MOST_RATIO:
         raise InputError(
@@ -109,6 +125,7 @@ def check_statistics(samples: Sequence[Tensor], space: LatentSpace, scaled: bool
             f"{here:.2f}: they are another VAE's; pass an op that was fitted for the VAE that made the "
             "cache."
         )
+    return line if telling else f"{line}, too near to tell them apart"
 
 
 def _apart(one: float, other: float) -> float:

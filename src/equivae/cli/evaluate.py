@@ -24,6 +24,7 @@ from equivae.cli.options import (
     with_evaluation,
 )
 from equivae.cli.showing import show
+from equivae.data.names import display_name
 from equivae.errors import InputError
 from equivae.processes import process_state
 from equivae.reporting.options import EvaluationOptions
@@ -75,6 +76,7 @@ def evaluate(
         baseline=baseline,
         **options,
     )
+    report.settings["vae"] = display_name(pretrained_model_name_or_path)
     if not process_state().is_main_process:
         return
     if output_dir is not None:

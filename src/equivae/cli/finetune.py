@@ -22,10 +22,11 @@ from equivae.cli.options import (
     opt,
     with_config,
 )
-from equivae.cli.showing import console, show
+from equivae.cli.showing import console, plain, show
 from equivae.errors import InputError
 from equivae.processes import process_state
 from equivae.training.config import Recipe, find_recipe, make_config
+from equivae.training.done import done_step
 
 __all__ = ["finetune"]
 
@@ -84,15 +85,16 @@ def finetune(
     make_config(asked if asked.name else "equivae", options)
     model = load_model(run["pretrained_model_name_or_path"], *map(run.get, _OF_THE_VAE))
     held_out = run.get("validation_data_dir")
-    result = equivae.finetune(
-        model,
-        images,
-        names,
-        output_dir,
-        recipe=replace(asked, run=run),
-        validation_images=None if held_out is None else Path(held_out),
-        **options,
-    )
+    further: dict[str, Any] = {
+        "recipe": replace(asked, run=run),
+        "validation_images": None if held_out is None else Path(held_out),
+    }
+    done = done_step(output_dir, options, vae=model, images=images, transforms=names, **further)
+    if done is not None:
+        if process_state().is_main_process:
+            console.print(f"Step {done} of {done} is done; the report is in {plain(output_dir)}.")
+        return
+    result = equivae.finetune(model, images, names, output_dir, **further, **options)
     if process_state().is_main_process:
         settings = result.report.settings
         trained, whole = settings["trained_parameters"], settings["vae_parameters"]

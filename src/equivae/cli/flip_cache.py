@@ -28,12 +28,17 @@ def flip_cache(
     ] = "auto",
     output_dir: Annotated[
         Optional[Path],
-        opt("output_dir", "For simpletuner and plain: where the copies go.", check=check_output),
+        opt(
+            "output_dir",
+            "For simpletuner and plain, which get a second folder with the same names: where it goes.",
+            check=check_output,
+        ),
     ] = None,
     scaled: Annotated[
         Optional[bool],
         typer.Option(
-            "--scaled/--unscaled", help="What the cache holds; else as its format has it."
+            "--scaled/--unscaled",
+            help="Whether the cache holds scaled latents. By default what its format says.",
         ),
     ] = None,
     scaling_factor: Annotated[
@@ -45,7 +50,11 @@ def flip_cache(
     shift_factor: Annotated[float, opt("shift_factor", "Shift of scaled latents.")] = 0.0,
     check: Annotated[
         int,
-        opt("check", "Encode the images of so many files again and compare.", range=at_least(0)),
+        opt(
+            "check",
+            "Encode N of the images again and print how far off the flipped latents are.",
+            range=at_least(0),
+        ),
     ] = 0,
     pretrained_model_name_or_path: Annotated[
         Optional[str], opt("pretrained_model_name_or_path", "The VAE of the cache, for --check.")
@@ -59,7 +68,7 @@ def flip_cache(
         ),
     ] = None,
     num_processes: Annotated[
-        int, opt("num_processes", "That share the work.", range=at_least(1, 1024))
+        int, opt("num_processes", "Number of processes.", range=at_least(1, 1024))
     ] = 1,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what an earlier run with another op wrote.")

@@ -122,7 +122,13 @@ ReportDir = Annotated[
     Optional[Path],
     opt("output_dir", "Write the report (.html, .md, .json) and figures here.", check=check_output),
 ]
-TrainDataDir = Annotated[Optional[Path], opt("train_data_dir", "A folder of images.")]
+TrainDataDir = Annotated[
+    Optional[Path],
+    opt(
+        "train_data_dir",
+        "A folder of images, or .tar or .parquet shards, such as 'shards/*.tar'.",
+    ),
+]
 DatasetName = Annotated[Optional[str], opt("dataset_name", "A dataset on the hub.")]
 Resolution = Annotated[
     Optional[int], opt("resolution", "Resize and centre-crop to this side.", range=SIDE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import traceback
 import warnings
@@ -31,7 +32,7 @@ from equivae.cli.playground import playground
 from equivae.cli.recipes import recipes
 from equivae.cli.symmetrize import symmetrize
 from equivae.cli.transforms import transforms
-from equivae.cli.words import as_options, shortened
+from equivae.cli.words import as_options, options_of, shortened
 from equivae.errors import (
     InputError,
     LostProcessError,
@@ -41,6 +42,7 @@ from equivae.errors import (
     WriteError,
     first_line,
 )
+from equivae.processes import process_state
 from equivae.secrets import hiding_secrets, register_arguments
 
 __all__ = ["app", "main"]
@@ -53,7 +55,11 @@ class _Interrupted(Exception):
 
     def __init__(self, error: KeyboardInterrupt) -> None:
         super().__init__(str(error) or "interrupted.")
-        self.code = error.exit_code if isinstance(error, RunInterrupted) else INTERRUPTED
+        self.code, self.is_told = INTERRUPTED, True
+        if isinstance(error, RunInterrupted):
+            self.code = error.exit_code
+            # The launcher sends a signal to all processes, and one sentence is enough.
+            self.is_told = process_state().is_main_process
 
 
 def _passing_interrupts(command: Callable[..., None]) -> Callable[..., None]:
@@ -120,8 +126,8 @@ def main() -> None:
     """Run the command line.
 
     Exits with 0 when all went well, 2 for input that cannot be used, 1 for a run that failed, and 128 and
-    the number of the signal when one stopped it. An error is one sentence; no secret is
-    printed.
+    the number of the signal when one stopped it; SIGALRM's stands for max_train_minutes. An error is one
+    sentence; no secret is printed.
     """
     register_arguments(sys.argv[1:])
     with hiding_secrets(), _warning_in_words() as kept:
@@ -142,7 +148,7 @@ def _run() -> int:
         if not error.message:  # no command at all: the help
             error.show()
             return INPUT
-        return _fail(error.format_message(), INPUT)
+        return _fail(_without_pydantic(error.format_message()), INPUT)
     except InputError as error:
         return _fail(str(error), INPUT)
     except (LostProcessError, NonFiniteLossError, UploadError, WriteError) as error:
@@ -150,7 +156,7 @@ def _run() -> int:
     except OSError as error:
         return _fail(_said_by_the_system(error), INPUT)
     except _Interrupted as error:
-        return _fail(str(error), error.code)
+        return _fail(str(error), error.code) if error.is_told else error.code
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted.", INTERRUPTED)
     except Exception:
@@ -187,6 +193,12 @@ def _warn(message: str) -> None:
     Console(stderr=True).print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
 
 
+def _without_pydantic(message: str) -> str:
+    """What typer says of a wrong value, without the words of the library that found it."""
+    message = message.replace("Value error, ", "")
+    return re.sub(r": Input should be (a valid \w+)\b.*", r": it should be \1.", message)
+
+
 def _left_out(command: str, option: Any) -> str:
     """What to do where an option that a command needs is not given."""
     text = f"{command} needs {option.opts[0]}; `{command} --help` lists its options."
@@ -214,10 +226,8 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _options() -> dict[str, bool]:
-    """The options of the command that runs, by name: whether it is a flag."""
+def _options() -> dict[str, list[str]]:
+    """The options of the command that runs, by name: how a flag is typed, and its opposite."""
     group: Any = typer.main.get_command(app)
     running = next((group.commands[word] for word in sys.argv[1:] if word in group.commands), None)
-    parameters = [] if running is None else running.params
-    typed = [one for one in parameters if one.opts[0].startswith("--")]
-    return {one.name: bool(one.is_flag) for one in typed}
+    return {} if running is None else options_of(running)

@@ -10,7 +10,7 @@ from rich.table import Table
 from equivae.cli.options import words_of
 from equivae.cli.showing import console
 from equivae.training.config import RECIPES, find_recipe
-from equivae.training.recipes import recipe_text
+from equivae.training.recipes import ALIASES, recipe_text
 
 __all__ = ["recipes"]
 
@@ -27,6 +27,9 @@ def recipes(
         return
     table = Table("name", "what it does", "source", "differs", show_lines=True)
     for recipe in RECIPES.values():
-        table.add_row(recipe.name, recipe.summary, recipe.source, recipe.differs)
+        if recipe.name in ALIASES:
+            table.add_row(recipe.name, f"An alias of {ALIASES[recipe.name]}.", "", "")
+        else:
+            table.add_row(recipe.name, recipe.summary, recipe.source, recipe.differs)
     console.print(table)
     console.print("`equivae recipes NAME` prints one with its options, as YAML for `--recipe`.")

@@ -23,12 +23,19 @@ def plain(text: object) -> str:
 
 
 def show(report: equivae.Report | equivae.Comparison, folder: Path | None) -> None:
-    """The table with intervals or tests, what the numbers go by, the verdict, and what was written."""
-    head, rows = report.rows_with_certainty()
+    """The table with intervals, or what was tested; what the numbers go by, the verdict, what was written."""
+    head, rows = report.rows_with_certainty(tested_only=True)
+    left = len(report.rows_with_certainty()[1]) - len(rows)
     table = Table(*map(plain, head))
     for row in rows:
         table.add_row(*map(plain, row))
     console.print(table)
+    if left:
+        name = "report.md" if isinstance(report, equivae.Report) else "comparison.md"
+        where = (
+            f"are in {folder / name}" if folder else "need output_dir, or to_markdown() in Python"
+        )
+        console.print(f"[dim]{left} more rows, which were not tested, {plain(where)}.[/]")
     for note in report.footnotes():
         console.print(f"[dim]{plain(note)}[/]")
     conclude(report.verdict, report.skipped, folder)

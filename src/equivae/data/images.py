@@ -155,7 +155,8 @@ class ImageDataset(Dataset[Tensor]):
                 height, width = first[1]
                 raise InputError(
                     f"the images have different sizes, {first[0]} {height}x{width} and {name} "
-                    f"{sides[0]}x{sides[1]}; pass a resolution, to which they are resized and cropped."
+                    f"{sides[0]}x{sides[1]}; pass resolution=256, or another one, to which they "
+                    "are resized and cropped."
                 )
 
     @property

@@ -106,7 +106,8 @@ def _matching(text: str) -> list[str]:
     found = [sorted(glob.glob(name, recursive=True)) for name in names]  # noqa: PTH207, not below a root
     missing = [name for name, files in zip(names, found, strict=True) if not files]
     if missing:
-        raise InputError(f"no file is called {missing[0]}; pass shards that are there.")
+        what = "is called" if _COUNTED.search(text) else "matches"
+        raise InputError(f"no file {what} {missing[0]}; pass shards that are there.")
     files = [file for some in found for file in some]
     suffixes = {Path(file).suffix for file in files}
     if len(suffixes) > 1 or not suffixes <= {_TAR, _PARQUET}:

@@ -175,8 +175,8 @@ def collate(items: Sequence[Any]) -> Any:
     shapes = list(dict.fromkeys(tuple(item.shape) for item in items))
     if len(shapes) > 1:
         raise InputError(
-            f"the images have different sizes, {shapes[0]} and {shapes[1]}; pass a resolution, to which "
-            "they are resized and cropped."
+            f"the images have different sizes, {shapes[0]} and {shapes[1]}; pass "
+            "resolution=256, or another one, to which they are resized and cropped."
         )
     return torch.stack(list(items))
 

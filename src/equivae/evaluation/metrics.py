@@ -23,9 +23,9 @@ from equivae.evaluation.meter import Meter
 from equivae.evaluation.options import MeasureOptions
 from equivae.evaluation.protocols import Networks, conventions
 from equivae.evaluation.references import reference_features
-from equivae.evaluation.results import Metrics, Panel, TransformMetrics
+from equivae.evaluation.results import Metrics, Panel, Sweep, TransformMetrics
 from equivae.evaluation.summary import Found, Summary
-from equivae.evaluation.sweeps import measure_sweeps, sweep_images
+from equivae.evaluation.sweeps import SWEEPS, asked_for, measure_sweeps, sweep_images
 from equivae.operators.transform import FittedTransform
 from equivae.processes import process_state
 from equivae.transforms import Transform
@@ -101,16 +101,6 @@ def measure(
     for part, some in gather_object([(meter.found, drifts)]):
         found.merge(part)
         drifts |= some
-    sweeps = {}
-    if options.sweep_samples and images[0].ndim == 3:
-        swept = sweep_images(len(images), options.sweep_samples)
-        with measuring(vae.module):
-            sweeps = measure_sweeps(
-                vae,
-                [images[i][None] for i in swept],
-                label=f"{label}: sweeps",
-                progress=options.progress,
-            )
     ordered = [drifts[index] for index in sorted(drifts)]
     summary = Summary(
         found,
@@ -119,13 +109,36 @@ def measure(
         options,
         _reference(vae, images, options, meter.networks),
         _flat_field(vae, images, options),
+        {t.name: t.base.name for t in transforms if isinstance(t, FittedTransform)},
     )
     return summary.metrics(
-        sweeps=sweeps,
+        sweeps=_sweeps(vae, images, transforms, options, label),
         latents=found.latents.statistics(ordered),
         conventions=conventions(options, meter.networks.named),
         notes=meter.networks.notes,
     )
+
+
+def _sweeps(
+    vae: Autoencoder,
+    images: ImageDataset,
+    transforms: Sequence[Transform],
+    options: MeasureOptions,
+    label: str,
+) -> dict[str, Sweep]:
+    """Of a few images, as far as they were asked for."""
+    ranges = SWEEPS if options.sweep_all else asked_for(transforms)
+    if not options.sweep_samples or not ranges or images[0].ndim != 3:
+        return {}
+    swept = sweep_images(len(images), options.sweep_samples)
+    with measuring(vae.module):
+        return measure_sweeps(
+            vae,
+            [images[i][None] for i in swept],
+            ranges,
+            label=f"{label}: sweeps",
+            progress=options.progress,
+        )
 
 
 def kind_of_op(transform: Transform) -> str:

@@ -52,7 +52,7 @@ class NumberOptions(Options):
     """
 
     protocol: Literal["equivae", "imagenet"] = option(
-        "equivae", "imagenet: the field's PSNR, SSIM, LPIPS and rFID beside ours."
+        "equivae", "imagenet: also the PSNR, SSIM, LPIPS and rFID that papers report."
     )
     metrics: Literal["fast", "paper", "all"] = option(
         "fast", "Numbers of the latent space: the cheap ones, those of papers too, or all."
@@ -90,6 +90,7 @@ class MeasureOptions(NumberOptions):
         batch_size: images per encoder and decoder call.
         ceiling: decode `E(T x)` as well, for the best that the decoder could do.
         sweep_samples: images on which angles and scales are swept; 0 for none.
+        sweep_all: sweep both; else only those of the transforms that are measured.
     """
 
     batch_size: int = option(4, "Images per call.", range=BATCH)
@@ -97,3 +98,4 @@ class MeasureOptions(NumberOptions):
     sweep_samples: int = option(
         0, "Images on which angles and scales are swept.", range=at_least(0)
     )
+    sweep_all: bool = option(True, "Sweep both, whatever the transforms.")

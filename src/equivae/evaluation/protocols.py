@@ -117,7 +117,7 @@ class Networks:
             cause = error.__cause__
             why = first_line(cause if isinstance(cause, Exception) else error)
             self.notes.append(
-                f"{what} was not measured, since its network cannot be had here ({why}): {_INSTALL} and run "
+                f"{what} was not measured because its network is not available ({why}): {_INSTALL} and run "
                 "the same again with a connection, over which its weights come once, or pass a callable of "
                 f"your own as {name}."
             )

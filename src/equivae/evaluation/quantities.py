@@ -14,6 +14,7 @@ __all__ = ["Quantity", "quantities"]
 
 _ANYWHERE = (-math.inf, math.inf)
 _SSIM = (-1.0, 1.0)
+_PSNR = (0.0, math.inf)  # of errors in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,18 @@ def quantities(columns: Iterable[str], transforms: Iterable[str]) -> Iterator[Qu
 
 
 def _all(transforms: Iterable[str]) -> Iterator[Quantity]:
-    yield Quantity("reconstruction_psnr", ("reconstruction_mse",), _psnr)
+    yield Quantity("reconstruction_psnr", ("reconstruction_mse",), _psnr, within=_PSNR)
     yield _plain("reconstruction_ssim", within=_SSIM)
-    yield _plain("imagenet/reconstruction_psnr")
+    yield _plain("imagenet/reconstruction_psnr", within=_PSNR)
     yield _plain("imagenet/reconstruction_ssim", within=_SSIM)
     for name in transforms:
         trip, error = f"round_trip_mse/{name}", f"encoder_relative_error/{name}"
-        yield Quantity(f"round_trip_psnr/{name}", (trip,), _psnr)
+        yield Quantity(f"round_trip_psnr/{name}", (trip,), _psnr, within=_PSNR)
         yield _plain(f"round_trip_ssim/{name}", within=_SSIM)
         gap = (f"reconstruction_mse/{name}", trip)
         yield Quantity(f"equivariance_gap_db/{name}", gap, _gap, larger_is_better=False)
         yield _plain(error, larger_is_better=False, within=(0.0, math.inf))
-        yield _plain(f"imagenet/round_trip_psnr/{name}")
+        yield _plain(f"imagenet/round_trip_psnr/{name}", within=_PSNR)
         yield _plain(f"imagenet/round_trip_ssim/{name}", within=_SSIM)
         yield _plain(f"imagenet/gap_db/{name}", larger_is_better=False)
     for metric in LATENT_METRICS.values():

@@ -27,7 +27,7 @@ class Spread:
             error.
         median: over the images.
         low: lower end of the 95% interval of `value`, by the studentised bootstrap with 1,000 resamples of
-            the images; below 100 images it covers less than it says.
+            the images; below 100 images it covers less than it says, below 8 it is unreliable.
         high: its upper end.
         worst: the number of the worst image.
         worst_image: its name.
@@ -88,6 +88,7 @@ class TransformMetrics:
         latent_op_seconds: time of the latent op for one image, median over the batches; with re-encoding.
         reencoded_seconds: time of decoding, moving and encoding again for one image, likewise.
         latent_op: which it is: `"plain"`, `"fitted"`, or `"own"` for one that this library did not make.
+        plain_transform: the one with the plain latent op that a fitted one belongs to; `None` for others.
         imagenet: the same round trip by the imagenet protocol, `None` under the other.
     """
 
@@ -109,6 +110,7 @@ class TransformMetrics:
     latent_op_seconds: float | None = None
     reencoded_seconds: float | None = None
     latent_op: str = "plain"
+    plain_transform: str | None = None
     imagenet: ProtocolMetrics | None = None
 
 

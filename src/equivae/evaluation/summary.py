@@ -67,8 +67,9 @@ class Summary:
         options: MeasureOptions,
         reference: Gaussian | None = None,
         flat: FlatField | None = None,
+        plain: Mapping[str, str] | None = None,
     ) -> None:
-        self.names, self.transforms = list(names), transforms
+        self.names, self.transforms, self.plain = list(names), transforms, plain or {}
         self.imagenet, self.reference = options.protocol == "imagenet", reference
         self.latents, self.level, self.flat = found.latents, options.metrics, flat
         self.features, self.seconds = found.features, found.seconds
@@ -133,6 +134,7 @@ class Summary:
             latent_op_seconds=self._seconds(f"latent_op/{name}"),
             reencoded_seconds=self._seconds(f"reencoded/{name}"),
             latent_op=self.transforms[name],
+            plain_transform=self.plain.get(name),
             imagenet=protocol,
         )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from accelerate.utils import gather_object
@@ -13,25 +14,60 @@ from equivae.evaluation.quality import mean_inside
 from equivae.evaluation.results import Sweep
 from equivae.evaluation.roundtrip import fix_draws, reconstruct, travel
 from equivae.processes import process_state
-from equivae.transforms import get_transform
+from equivae.transforms import Transform, get_transform
 from equivae.units import psnr
 
-__all__ = ["SWEEPS", "Range", "default_sweep_samples", "measure_sweeps", "sweep_images"]
+__all__ = [
+    "SWEEPS",
+    "Range",
+    "asked_for",
+    "default_sweep_samples",
+    "measure_sweeps",
+    "sweep_images",
+]
 
 
 @dataclass(frozen=True)
 class Range:
-    """A transform, one of its parameters, and the values it takes."""
+    """A transform, one of its parameters, the values it takes, and the transforms whose sweep it is."""
 
     transform: str
     parameter: str
     values: tuple[float, ...]
+    of: frozenset[str]
 
 
 SWEEPS = (
-    Range("rotate", "angle", tuple(float(angle) for angle in range(0, 181, 15))),
-    Range("scale", "factor", (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5)),
+    Range(
+        "rotate",
+        "angle",
+        tuple(float(angle) for angle in range(0, 181, 15)),
+        frozenset(
+            {
+                "rotate",
+                "random_rotate",
+                "rot90",
+                "rot180",
+                "rot270",
+                "random_rot90",
+                "signed_rot180",
+            }
+            | {"affine", "random_affine", "haku_affine", "hakulatent", "eqvae"}
+        ),
+    ),
+    Range(
+        "scale",
+        "factor",
+        (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5),
+        frozenset({"scale", "random_scale", "zoom", "random_zoom", "scale_equivariance", "eqvae"}),
+    ),
 )
+
+
+def asked_for(transforms: Iterable[Transform]) -> list[Range]:
+    """The sweeps of these transforms, also of those that they are made of."""
+    names = {word for t in transforms for word in re.findall(r"\w+", getattr(t, "base", t).name)}
+    return [one for one in SWEEPS if one.of & names]
 
 
 def sweep_images(count: int, most: int) -> list[int]:
@@ -43,8 +79,8 @@ def sweep_images(count: int, most: int) -> list[int]:
 def default_sweep_samples(count: int) -> int:
     """How many images are swept unless it is said: one in six, at most four.
 
-    Every one costs a decode for every value of `SWEEPS`, 22 of them; so the sweeps of a small set cost no
-    more than a few times what the set itself does.
+    Every one costs a decode for every value of the sweeps that are `asked_for`, 22 for both; so the sweeps
+    of a small set cost no more than a few times what the set itself does.
     """
     return min(4, count // 6)
 

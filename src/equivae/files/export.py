@@ -56,6 +56,8 @@ def export_single_file(
     mode, and the transforms that a fine-tune of equivae was for. The tools know the shapes of the published
     models alone and pad by zeros, whatever the VAE was trained with: for another mode there is a warning.
 
+    Where a fine-tune changed the encoder, a warning says that diffusion models of the base do not fit.
+
     A VAE that was fine-tuned for a fitted latent op has not learned the plain one: there is a warning, and
     the ops are written beside, into `<name>-latent_ops/<op>/`, as ComfyUI's *Load Latent Op* and
     `load_latent_op` take them. That is known of what `finetune` returned, and of its output folder.
@@ -102,6 +104,7 @@ def export_single_file(
         PADDING_KEY: mode,
         NOTE_KEY: known.to_json(),
     }
+    _warn_of_other_latents(known)
     make_folder(path.parent)
     _write_ops(ops, beside, known.latent_ops)
     write_beside(path, lambda temporary: save_file(weights, temporary, metadata))
@@ -224,6 +227,17 @@ def _padding(vae: nn.Module) -> str:
             stacklevel=3,
         )
     return mode
+
+
+def _warn_of_other_latents(known: Provenance) -> None:
+    if not known.encoder_trained:
+        return
+    scaling = known.scaling_factor
+    own = "" if scaling is None else f"; these tools use their own scaling factor, not {scaling:g}"
+    warnings.warn(
+        f"the encoder was fine-tuned: existing checkpoints of diffusion models do not fit{own}.",
+        stacklevel=3,
+    )
 
 
 def _write_ops(ops: dict[str, Path], beside: Path, names: tuple[str, ...]) -> None:

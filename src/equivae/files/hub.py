@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import huggingface_hub
+from huggingface_hub.errors import LocalTokenNotFoundError
 
 from equivae.errors import InputError, UploadError, first_line
 from equivae.files.provenance import OPERATORS
@@ -61,6 +62,10 @@ def open_repo(name: str, *, token: str | None = None, private: bool = False) -> 
     api = huggingface_hub.HfApi(token=token)
     try:
         api.whoami()
+    except LocalTokenNotFoundError as error:
+        raise InputError(
+            "push_to_hub=True needs a token: run `hf auth login`, or pass hub_token."
+        ) from error
     except Exception as error:
         raise InputError(
             f"push_to_hub=True needs a token that the hub accepts: {first_line(error)}. Log in with "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ OPERATORS = "operators"
 """The folder, in a run's output folder, that holds the latent ops that the VAE was trained for."""
 
 _OP_FILE = "latent_op.safetensors"
-_REPORT = "report.json"
+_REPORT, _BASES_SCALING = "report.json", "scaling_factor of the base"
 _TINY = {"taesd": "sd", "taesdxl": "sdxl", "taesd3": "sd3", "taef1": "flux"}
 
 
@@ -35,12 +35,16 @@ class Provenance:
         latent_ops: the names of the fitted latent ops among them.
         family: of the diffusion models whose latents it has, where somebody said so.
         source: the folder that holds the ops, each below its name.
+        encoder_trained: whether a fine-tune changed the encoder, and with it the latents.
+        scaling_factor: what that fine-tune put in the place of the base's.
     """
 
     transforms: tuple[str, ...] = ()
     latent_ops: tuple[str, ...] = ()
     family: str | None = None
     source: Path | None = None
+    encoder_trained: bool = False
+    scaling_factor: float | None = None
 
     @classmethod
     def of(cls, vae: nn.Module) -> Provenance:
@@ -52,13 +56,19 @@ class Provenance:
             known = cls.of_folder(path) if path.is_dir() else cls.of_file(path)
         named = getattr(getattr(vae, "config", None), "_name_or_path", None)
         tiny = next((_TINY[n] for n in map(_last, (origin, named)) if n in _TINY), None)
-        return cls(known.transforms, known.latent_ops, known.family or tiny, known.source)
+        return replace(known, family=known.family or tiny)
 
     @classmethod
     def of_folder(cls, folder: Path) -> Provenance:
         """Of an output folder of `finetune`."""
         source = folder / OPERATORS
-        return cls(_transforms(folder / _REPORT), _names(source), None, source)
+        report = _report(folder / _REPORT)
+        settings = report.get("settings", {})
+        scaling = settings.get("scaling_factor") if _BASES_SCALING in settings else None
+        changed = settings.get("encoder_unchanged") is False
+        measured = report.get("metrics", {}).get("transforms")
+        transforms = tuple(map(str, measured)) if isinstance(measured, dict) else ()
+        return cls(transforms, _names(source), None, source, changed, scaling)
 
     @classmethod
     def of_file(cls, path: Path) -> Provenance:
@@ -66,12 +76,14 @@ class Provenance:
         try:
             with safe_open(path, "pt") as file:
                 noted: Any = json.loads((file.metadata() or {}).get(NOTE_KEY, "{}"))
-            family = noted.get("family")
+            family, scaling = noted.get("family"), noted.get("scaling_factor")
             return cls(
                 _texts(noted.get("transforms")),
                 tuple(n for n in _texts(noted.get("latent_ops")) if Path(n).name == n),
                 family if family in FAMILIES else None,
                 ops_beside(path),
+                noted.get("encoder_trained") is True,
+                scaling if isinstance(scaling, float) else None,
             )
         except (SafetensorError, OSError, ValueError, AttributeError, TypeError):
             return cls()
@@ -91,14 +103,14 @@ def ops_beside(path: Path) -> Path:
     return path.with_name(f"{path.stem}-latent_ops")
 
 
-def _transforms(report: Path) -> tuple[str, ...]:
-    """Those of a fine-tune's report."""
+def _report(path: Path) -> dict[str, Any]:
+    """Metrics and settings of a fine-tune's report; nothing for what is none."""
     try:
-        content: Any = json.loads(report.read_text(encoding="utf-8"))
-        trained = "recipe" in content["settings"]
-        return tuple(map(str, content["metrics"]["transforms"])) if trained else ()
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        parts = {name: dict(content[name]) for name in ("metrics", "settings")}
     except (OSError, ValueError, KeyError, TypeError):
-        return ()
+        return {}
+    return parts if "recipe" in parts["settings"] else {}
 
 
 def _texts(content: Any) -> tuple[str, ...]:

@@ -106,8 +106,11 @@ def claim_folder(folder: str | Path, *, ours: Collection[str] = ()) -> Path:
     return folder
 
 
-def check_claim(folder: Path, *, ours: Collection[str] = ()) -> None:
-    """Raise `InputError` if `claim_folder` could not have it; nothing is written."""
+def check_claim(folder: Path, *, ours: Collection[str] = (), otherwise: str = "") -> None:
+    """Raise `InputError` if `claim_folder` could not have it; nothing is written.
+
+    The message ends with `otherwise`, what else there is to do.
+    """
     check_output("output folder", folder)
     if folder.is_dir():
         foreign = sorted(
@@ -117,7 +120,7 @@ def check_claim(folder: Path, *, ours: Collection[str] = ()) -> None:
             shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
             raise InputError(
                 f"output folder {folder} holds files already ({shown}); choose an empty or new folder, "
-                "so that nothing in it is overwritten."
+                f"so that nothing in it is overwritten{otherwise}."
             )
 
 

@@ -88,7 +88,11 @@ class FitOptions(Options):
         "linear, network: a small residual network on top of it, or conjugation: an invertible network "
         "that keeps the law of the group exactly.",
     )
-    padding: Padding = option("zeros", "Cells beyond the border: zeros, replicate or reflect.")
+    padding: Padding = option(
+        "zeros",
+        "What a latent op sees beyond the border of a latent: zeros, replicate or reflect; unrelated to the "
+        "VAE's padding_mode.",
+    )
     ridge: float | None = option(
         None,
         "Ridge of the least squares; by default held-out images choose it.",

@@ -26,7 +26,7 @@ class Candidate:
     decoded_psnr: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FitReport:
     """How an operator was fitted, and how well it fits. Errors are on held-out images.
 
@@ -37,12 +37,15 @@ class FitReport:
         padding: how cells beyond the border are made up.
         ridge: the chosen one, relative to the mean variance of a patch entry; 0 for a conjugation.
         images: how many images, held-out ones included.
-        cells: how many pairs of cells the normal equations hold.
+        cells: over how many latent cells the least squares ran, of all images and places: each is an equation
+            for every channel, so that the weights need fewer than these.
         held_out_images: how many chose the ridge.
-        grid_error: `‖S E(x) - E(T x)‖ / ‖E(T x)‖`, the error of moving the grid alone.
+        grid_error: `‖S E(x) - E(T x)‖ / ‖E(T x)‖`, how far the plain latent op `S` is from the latent of the
+            transformed image; 0 for a perfect op, about 1 for one that is no better than zeros.
         latent_error: the same with the operator, `‖ρ E(x) - E(T x)‖ / ‖E(T x)‖`.
         inverse_latent_error: that of the inverse operator; `None` for an involution and without one.
-        inverse_consistency: `‖ρ⁻¹ ρ z - z‖ / ‖z‖`; `None` without an inverse.
+        inverse_consistency: `‖ρ⁻¹ ρ z - z‖ / ‖z‖`, by how much a latent changes when the op and then its
+            inverse are applied; 0 if they undo each other exactly, `None` without an inverse.
         candidates: the evidence behind the choice of kernel size.
         seconds: what the fit took.
         decoded_psnr: PSNR in dB of what the held-out latents decode to; `None` if not decoded.
@@ -79,6 +82,13 @@ class FitReport:
     def to_dict(self) -> dict[str, Any]:
         """All of it, of JSON types."""
         return asdict(self)
+
+    def summary(self) -> str:
+        """A few lines of text: `to_markdown` without the candidates."""
+        return self.to_markdown().partition("\n\n|")[0].rstrip()
+
+    def __repr__(self) -> str:
+        return self.summary()
 
     def to_markdown(self) -> str:
         """The fit in a line, how well the law of the group holds, and a table of the candidates."""

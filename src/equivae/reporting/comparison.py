@@ -53,6 +53,10 @@ class Comparison(ComparedFindings):
                 label: {key: asdict(one) for key, one in found.items()}
                 for label, found in self.differences.items()
             },
+            "against_plain": {
+                label: {name: asdict(one) for name, one in found.items()}
+                for label, found in self.against_plain.items()
+            },
             "seeds": self.seeds,
             "settings": self.settings,
             "skipped": [{"image": name, "reason": reason} for name, reason in self.skipped],

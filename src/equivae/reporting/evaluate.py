@@ -55,7 +55,8 @@ def evaluate(
             first ones.
         image_column: as `split`, `background` and `streaming`, see `equivae.data.load_images`.
         sweep_samples: images on which angles from 0° to 180° and scales from 0.25 to 1.5 are measured as
-            well, 22 decodes for each; by default one in six of the images, at most four; 0 for none.
+            well, 22 decodes for each; 0 for none. By default one in six of the images, at most four, and
+            angles only where a rotation is measured, scales only where `scale` or `zoom` is.
         reencode: measure re-encoding as well, `D(E(T(D(E(x)))))` against `T(x)`, and its time beside that of
             the latent op; a decode and an encode more for every transform.
         features: a backbone for feature cosine and rFID: a callable from images `(B, C, H, W)` in [0, 1]

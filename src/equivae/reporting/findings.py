@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from equivae.evaluation.against_plain import fitted_against_plain
 from equivae.evaluation.pairing import Difference
 from equivae.evaluation.results import Metrics, Panel
 from equivae.reporting import charts
@@ -52,6 +54,22 @@ class Findings(Quotable):
     def compared(self) -> dict[str, dict[str, Difference]]:
         """`differences`, by the name of their column."""
         return {"after": self.differences} if self.differences else {}
+
+    @cached_property
+    def against_plain(self) -> dict[str, dict[str, Difference]]:
+        """How much better every fitted latent op is than its plain one, by the name of the column."""
+        found = fitted_against_plain(self.metrics, int(self.settings.get("seed", 0)))
+        return {"value" if self.before is None else "after": found} if found else {}
+
+    @property
+    def names(self) -> list[str]:
+        """The VAEs' own names; `before` and `after` where one was made from the other."""
+        if self.before is None:
+            return [_short(self.settings.get("vae", "value"))]
+        if "baseline" not in self.settings:
+            return list(self.columns)
+        baseline, own = (_short(self.settings[key]) for key in ("baseline", "vae"))
+        return [f"{baseline} (baseline)" if baseline == own else baseline, own]
 
     @property
     def columns(self) -> dict[str, Metrics]:
@@ -106,6 +124,11 @@ class Findings(Quotable):
         return {"before": self.before, "after": self.metrics} if self.before else {"": self.metrics}
 
 
+def _short(source: object) -> str:
+    """The last part of a path or of a name on the hub."""
+    return Path(str(source)).name or str(source)
+
+
 @dataclass(repr=False)
 class ComparedFindings(Quotable):
     """Several VAEs' numbers and pictures; `Comparison` says what they are."""
@@ -135,6 +158,17 @@ class ComparedFindings(Quotable):
         """`differences`."""
         return self.differences
 
+    @cached_property
+    def against_plain(self) -> dict[str, dict[str, Difference]]:
+        """How much better every fitted latent op is than its plain one, by label."""
+        found = {k: fitted_against_plain(one, self._seed) for k, one in self.metrics.items()}
+        return {label: one for label, one in found.items() if one}
+
+    @property
+    def reference(self) -> str:
+        """The VAE that drift is measured from: the first."""
+        return next(iter(self.metrics))
+
     @property
     def columns(self) -> dict[str, Metrics]:
         """The numbers by what their column is called."""
@@ -146,11 +180,12 @@ class ComparedFindings(Quotable):
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table: a metric and its value for every VAE."""
-        return [(label, *cells) for label, cells in rows_of(list(self.metrics.values()))]
+        found = rows_of(list(self.metrics.values()), self.reference)
+        return [(label, *cells) for label, cells in found]
 
     def seed_table(self) -> tuple[list[str], list[list[str]]] | None:
         """Head and rows of mean and standard deviation over seeds; `None` without any."""
-        return told_over_seeds(self.metrics, self.seeds) if self.seeds else None
+        return told_over_seeds(self.metrics, self.seeds, self.reference) if self.seeds else None
 
     def charts(self) -> Iterator[tuple[str, Figure]]:
         """The curves by name: `comparison`, `sweep_<transform>` of sweeps, `spectrum`."""

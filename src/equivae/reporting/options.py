@@ -44,7 +44,8 @@ class EvaluationOptions(NumberOptions):
     )
     sweep_samples: Optional[int] = option(
         None,
-        "Images on which angles and scales are swept; 0 for none, by default one in six, at most four.",
+        "Images on which angles and scales are swept, 0 for none; by default one in six, at most four, and "
+        "angles only with rotations, scales only with scale or zoom.",
         range=at_least(0),
     )
     panels: int = option(3, "Images that are pictured.", range=at_least(0))
@@ -67,6 +68,7 @@ class EvaluationOptions(NumberOptions):
         return MeasureOptions(
             batch_size=self.eval_batch_size,
             sweep_samples=default_sweep_samples(images) if swept is None else swept,
+            sweep_all=swept is not None,
             **shared,
         )
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from markupsafe import escape
 
 from equivae.evaluation.pairing import Difference
 from equivae.evaluation.results import Metrics
+from equivae.reporting.paper import Paper, to_latex
 from equivae.reporting.tables import markdown_table
-from equivae.reporting.telling import conventions_of, notes_of, to_csv, to_latex, told
+from equivae.reporting.telling import (
+    certainty_of,
+    conventions_of,
+    fitted_words,
+    not_measured_in,
+    notes_of,
+    to_csv,
+    told,
+)
 from equivae.reporting.text import markdown, readable
 
 __all__ = ["Quotable"]
@@ -19,13 +29,19 @@ _MOST = 24  # rows of a summary
 
 
 class Quotable:
-    """Numbers of one or several VAEs that can be quoted. A subclass has these three.
+    """Numbers of one or several VAEs that can be quoted. A subclass has these.
 
     Attributes:
         verdict: one sentence.
         columns: numbers by what their column is called.
         compared: differences from the first column, by the name of the other.
+        against_plain: round-trip PSNR of every fitted transform minus that of its plain one, by column.
+        settings: how the numbers came about.
+        names: what the columns are called in a paper.
+        reference: what drift is measured from.
     """
+
+    settings: dict[str, Any]
 
     @property
     def verdict(self) -> str:
@@ -38,6 +54,18 @@ class Quotable:
     @property
     def compared(self) -> Mapping[str, Mapping[str, Difference]]:
         raise NotImplementedError
+
+    @property
+    def against_plain(self) -> Mapping[str, Mapping[str, Difference]]:
+        raise NotImplementedError
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.columns)
+
+    @property
+    def reference(self) -> str:
+        return "the baseline"
 
     def summary(self) -> str:
         """The verdict and the numbers that matter, with intervals or tests, in a few lines of text."""
@@ -74,24 +102,48 @@ class Quotable:
         shown += [f"<p><small>{escape(readable(note))}</small></p>" for note in self._notes()]
         return "\n".join(shown)
 
-    def rows_with_certainty(self) -> tuple[list[str], list[list[str]]]:
-        """Head and rows of the whole table, with intervals or tests."""
-        return told(self.columns, self.compared)
+    def rows_with_certainty(
+        self, *, tested_only: bool = False
+    ) -> tuple[list[str], list[list[str]]]:
+        """Head and rows of the table, with intervals or tests.
+
+        Args:
+            tested_only: only the rows that were tested, where there is something to test against.
+        """
+        only = tested_only and any(self.compared.values())
+        return told(self.columns, self.compared, self.reference, tested_only=only)
 
     def to_csv(self) -> str:
         """Every number as CSV: one line a number and VAE, with interval, test and convention.
 
         Full precision; seconds for times, [0, 1] units for what is shown in 8-bit steps.
         """
-        return to_csv(self.columns, self.compared)
+        return to_csv(self.columns, self.compared, self.against_plain, self.reference)
 
-    def to_latex(self) -> str:
-        """The numbers that have intervals as a LaTeX table, for `booktabs`, with what they go by below it."""
-        return to_latex(self.columns, self.compared)
+    def to_latex(self, rows: Sequence[str] | None = None) -> str:
+        """A LaTeX table for `booktabs`, with what the numbers go by below it.
+
+        Args:
+            rows: which rows, in this order: names of metrics (`"round-trip PSNR"`, for every transform) or
+                whole labels (`"rot180: equivariance gap"`); by default every number that has an interval.
+
+        Two VAEs have a column for the difference and one for its adjusted p; a star marks a difference that
+        is larger than noise. Raises `InputError` for a name that no row has.
+        """
+        paper = Paper(
+            self.columns,
+            self.names,
+            self.compared,
+            self.against_plain,
+            self.settings,
+            self.reference,
+        )
+        return to_latex(paper, rows)
 
     def footnotes(self) -> list[str]:
-        """What the numbers go by, and what was not measured, a sentence each."""
-        return [*conventions_of(self.columns), *notes_of(self.columns)]
+        """How fitted latent ops do against plain ones, what the numbers go by, and what was not measured."""
+        fitted = fitted_words(self.columns, self.against_plain)
+        return [*fitted, *conventions_of(self.columns), *notes_of(self.columns)]
 
     def _short(self) -> tuple[list[str], list[list[str]]]:
         head, rows = self.rows_with_certainty()
@@ -99,4 +151,5 @@ class Quotable:
         return head, chosen[:_MOST]
 
     def _notes(self) -> list[str]:
-        return notes_of({name: one for name, one in self.columns.items() if one.notes})[:2]
+        fitted = fitted_words(self.columns, self.against_plain)
+        return [*fitted, *certainty_of(self.columns), *not_measured_in(self.columns)[:2]]

@@ -23,6 +23,7 @@ from equivae.reporting.overview import draw_overview, overview_of
 from equivae.reporting.probes import draw_rows
 from equivae.reporting.tables import count_images, markdown_table
 from equivae.reporting.text import code, file_names, markdown
+from equivae.reporting.widths import check_width, fit_width
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,6 +70,11 @@ class Report(Findings):
             "metrics": asdict(self.metrics),
             "before": None if self.before is None else asdict(self.before),
             "differences": {key: asdict(one) for key, one in self.differences.items()},
+            "against_plain": {
+                name: asdict(one)
+                for found in self.against_plain.values()
+                for name, one in found.items()
+            },
             "history": self.history,
             "settings": self.settings,
             "skipped": [{"image": name, "reason": reason} for name, reason in self.skipped],
@@ -127,15 +133,20 @@ class Report(Findings):
         }
         return save_files(folder, texts, in_formats(self.figures(), formats), overwrite=overwrite)
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self, *, width: float | None = None) -> dict[str, Figure]:
         """The pictures by file name.
+
+        Args:
+            width: of every figure in inches, such as a paper's text width; letters then have at least 7
+                points, and titles are wrapped to their column. `None` leaves them as they are saved.
 
         `overview.png`, `panels_<transform>.png` and `latents_<transform>.png`, `flat_field.png` and
         `lie.png` of probes, `sweep_<transform>.png` of sweeps, `spectrum.png`, `profile.png`, and
-        `loss.png` after a training.
+        `loss.png` after a training. Raises `InputError` for a width that is none.
         """
         from equivae.reporting.figures import draw_latents, draw_panels
 
+        inches = None if width is None else check_width(width)
         drawn: dict[str, Figure] = {}
         overview = overview_of(self.panels, self.panels_before)
         if overview is not None:
@@ -147,7 +158,10 @@ class Report(Findings):
                 drawn[f"latents_{file}.png"] = draw_latents(after, before)
         for name, rows in self.probed().items():
             drawn[f"{name}.png"] = draw_rows(rows)
-        return drawn | {f"{name}.png": figure for name, figure in self.charts()}
+        drawn |= {f"{name}.png": figure for name, figure in self.charts()}
+        if inches is None:
+            return drawn
+        return {name: fit_width(figure, inches) for name, figure in drawn.items()}
 
     def _pictured(self) -> dict[str, str]:
         """The transforms that there are pictures of, and what their files are called."""

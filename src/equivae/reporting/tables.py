@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from equivae.evaluation.latent_metrics import LATENT_METRICS
@@ -17,7 +17,6 @@ __all__ = [
     "count_images",
     "difference_words",
     "interval",
-    "latex_table",
     "markdown_table",
     "number",
     "rows_of",
@@ -102,7 +101,7 @@ _GROUP_METRICS = (
 _LATENTS = (
     _Kind("effective dimension", "", "effective_dimension"),
     _Kind("smoothness", "", "smoothness"),
-    _Kind("drift from the baseline", "", "drift"),
+    _Kind("drift from {reference}", "", "drift"),
 )
 
 
@@ -135,21 +134,25 @@ class Row:
         return [number(value, self.unit) for value in self.values]
 
 
-def table_rows(columns: Sequence[Metrics | None]) -> list[Row]:
+def table_rows(columns: Sequence[Metrics | None], reference: str = "the baseline") -> list[Row]:
     """Every number that at least one column has.
 
     Args:
         columns: numbers of the VAEs, `None` for one that was not measured.
+        reference: the VAE that drift is measured from.
     """
-    return [row for row in _all_rows(columns) if any(value is not None for value in row.values)]
+    rows = _all_rows(columns, reference)
+    return [row for row in rows if any(value is not None for value in row.values)]
 
 
-def rows_of(columns: Sequence[Metrics | None]) -> list[tuple[str, list[str]]]:
+def rows_of(
+    columns: Sequence[Metrics | None], reference: str = "the baseline"
+) -> list[tuple[str, list[str]]]:
     """`(label, one number per column)` of `table_rows`."""
-    return [(row.label, row.cells) for row in table_rows(columns)]
+    return [(row.label, row.cells) for row in table_rows(columns, reference)]
 
 
-def _all_rows(columns: Sequence[Metrics | None]) -> Iterator[Row]:
+def _all_rows(columns: Sequence[Metrics | None], reference: str) -> Iterator[Row]:
     there = [one for one in columns if one is not None]
     conventions: dict[str, str] = {}
     for one in reversed(there):
@@ -162,7 +165,8 @@ def _all_rows(columns: Sequence[Metrics | None]) -> Iterator[Row]:
         groups = [None if one is None else one.groups.get(name) for one in columns]
         yield from _rows(f"group {name}", _GROUP_METRICS, groups, conventions)
     latents = [None if one is None else one.latents for one in columns]
-    yield from _rows("latents", _LATENTS, latents, conventions)
+    kinds = [replace(kind, label=kind.label.format(reference=reference)) for kind in _LATENTS]
+    yield from _rows("latents", kinds, latents, conventions)
     for name, metric in LATENT_METRICS.items():
         values = tuple(None if one is None else one.latent_metrics.get(name) for one in columns)
         convention = f"{metric.formula} ({metric.source}); {metric.direction}"
@@ -203,7 +207,9 @@ def difference_words(difference: Difference | None, unit: str) -> list[str]:
     if difference is None:
         return ["", ""]
     value = f"{signed(difference.value, unit)} ({interval(difference, unit)})"
-    p = f"p{p_value(difference.adjusted_p)}"
+    if difference.is_identical:
+        return [number(0.0, unit), "no, identical"]
+    p = f"adjusted p{p_value(difference.adjusted_p)}"
     return [value, f"{'yes' if difference.is_larger_than_noise else 'no'}, {p}"]
 
 
@@ -211,27 +217,6 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
     """The lines of a Markdown table; what is no `Markdown` yet is escaped."""
     lines = [f"| {' | '.join(map(markdown, head))} |", "|" + "---|" * len(head)]
     return lines + [f"| {' | '.join(map(markdown, row))} |" for row in rows]
-
-
-def latex_table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
-) -> str:
-    """A LaTeX table for `booktabs`; the notes stand below it."""
-    from equivae.reporting.text import latex
-
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-        "\\toprule",
-        f"{' & '.join(map(latex, head))} \\\\",
-        "\\midrule",
-        *(f"{' & '.join(map(latex, row))} \\\\" for row in rows),
-        "\\bottomrule",
-        "\\end{tabular}",
-    ]
-    if notes:
-        lines += ["", "\\par\\smallskip\\footnotesize", *(f"{latex(note)}\\par" for note in notes)]
-    return "\n".join(lines) + "\n"
 
 
 def count_images(images: int) -> str:

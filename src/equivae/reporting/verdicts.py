@@ -63,11 +63,23 @@ def verdict_of(now: Metrics, before: Metrics | None, compared: Mapping[str, Diff
             f"The round trip {which} went from {_words(old.round_trip_psnr)} to {trip}, reconstruction from "
             f"{_words(before.reconstruction_psnr)} to {reconstruction}, over {count}."
         )
-    noise = _noise(compared.get(f"equivariance_gap_db/{name}"))
+    moved = compared.get(f"equivariance_gap_db/{name}")
+    reconstructed = compared.get("reconstruction_psnr")
+    if moved and moved.is_identical and reconstructed and reconstructed.is_identical:
+        return (
+            f"The VAE and the baseline give the same images: the equivariance gap {which} is "
+            f"{number(gap, 'dB')} and reconstruction {reconstruction} for both, over {count}."
+        )
+    noise = _noise(moved)
+    if fixed(old.equivariance_gap_db, 2) == fixed(gap, 2):
+        return (
+            f"The equivariance gap {which} stayed at {number(gap, 'dB')}{noise} while reconstruction changed "
+            f"by {signed(change, 'dB')}{_noise(reconstructed)}, over {count}."
+        )
     return (
         f"The equivariance gap {which} went from {fixed(old.equivariance_gap_db, 2)} to {fixed(gap, 2)} dB"
         f"{noise} while reconstruction changed by {signed(change, 'dB')}"
-        f"{_noise(compared.get('reconstruction_psnr'))}, over {count}."
+        f"{_noise(reconstructed)}, over {count}."
     )
 
 
@@ -87,16 +99,25 @@ def verdict_of_several(metrics: Mapping[str, Metrics], seed: int = 0) -> str:
     if not worst:
         order = sorted(sound, key=lambda label: -sound[label].reconstruction_psnr)
         value = _words(sound[order[0]].reconstruction_psnr)
-        ahead = _ahead(sound, order, {x: sound[x].reconstruction_psnr for x in order}, "", seed)
+        values = {x: sound[x].reconstruction_psnr for x in order}
+        ahead, is_clear = _ahead(sound, order, values, "", seed)
+        if not is_clear:
+            return (
+                f"No VAE reconstructs best by more than noise: {order[0]} has {value}{ahead}, over "
+                f"{count}{without}."
+            )
         return f"{order[0]} reconstructs best: {value}{ahead}, over {count}{without}."
     order = sorted(worst, key=lambda label: -worst[label][0])
     psnr, name = worst[order[0]]
     kind = sound[order[0]].transforms[name].latent_op
-    ahead = _ahead(sound, order, {label: worst[label][0] for label in order}, name, seed)
-    return (
-        f"{order[0]} has the best round trip: {_words(psnr)} under {name} ({kind} latent op), its worst "
-        f"transform{ahead}, over {count}{without}."
-    )
+    ahead, is_clear = _ahead(sound, order, {label: worst[label][0] for label in order}, name, seed)
+    found = f"{_words(psnr)} under {name} ({kind} latent op), its worst transform{ahead}"
+    if not is_clear:
+        return (
+            f"No VAE has the best round trip by more than noise: {order[0]} has {found}, over "
+            f"{count}{without}."
+        )
+    return f"{order[0]} has the best round trip: {found}, over {count}{without}."
 
 
 def _ahead(
@@ -105,16 +126,16 @@ def _ahead(
     values: Mapping[str, float],
     transform: str,
     seed: int,
-) -> str:
-    """How far the best is before the next, and whether that is more than noise."""
+) -> tuple[str, bool]:
+    """How far the best is before the next, and whether that may be called the best: not if it is noise."""
     if len(order) < 2:
-        return ""
+        return "", True
     best, following = order[:2]
     lead = difference_db(values[best], values[following])
     if not math.isfinite(lead):
-        return f"; the next, {following}, has {_words(values[following])}"
+        return f"; the next, {following}, has {_words(values[following])}", True
     if number(lead, "dB") == "0.00 dB":
-        return f", as {following} has"
+        return f", as {following} has", True
     key = f"round_trip_psnr/{transform}" if transform else "reconstruction_psnr"
     first, second = sound[following], sound[best]
     found = {}
@@ -122,14 +143,16 @@ def _ahead(
         found = differences(
             first, second, seed=seed
         )  # all, as in the tables: p is adjusted for all
-    return f", {number(lead, 'dB')} above the next{_noise(found.get(key))}"
+    one = found.get(key)
+    ahead = f", {number(lead, 'dB')} above the next, {following}{_noise(one)}"
+    return ahead, one is None or one.is_larger_than_noise
 
 
 def _noise(difference: Difference | None) -> str:
     if difference is None:
         return ""
     what = "larger than noise" if difference.is_larger_than_noise else "within noise"
-    return f" ({what}, p{p_value(difference.adjusted_p)})"
+    return f" ({what}, adjusted p{p_value(difference.adjusted_p)})"
 
 
 def _words(psnr: float) -> str:

@@ -36,6 +36,7 @@ from equivae.training.state import RunState
 __all__ = [
     "check_settings",
     "damage_of",
+    "digest_of",
     "find_checkpoint",
     "list_checkpoints",
     "load_checkpoint",
@@ -106,7 +107,7 @@ def damage_of(path: Path) -> str | None:
     for name, expected in state.files.items():
         if not (path / name).is_file():
             return f"{name} is missing"
-        if _digest(path / name) != expected:
+        if digest_of(path / name) != expected:
             return f"{name} is not what was written"
     return None
 
@@ -260,7 +261,7 @@ def save_checkpoint(
         (target / IMAGES_FILE).write_text(json.dumps(images), encoding="utf-8")
         hide_secrets(target)  # which changes texts, so before their checksums
         written = sorted(p for p in target.rglob("*") if p.is_file())
-        files = {p.relative_to(target).as_posix(): _digest(p) for p in written}
+        files = {p.relative_to(target).as_posix(): digest_of(p) for p in written}
         content = {**asdict(state), "files": files}
         (target / STATE_FILE).write_text(json.dumps(content), encoding="utf-8")
 
@@ -321,7 +322,8 @@ def _step_of(path: Path) -> int:
     return int(path.name.split("-")[1])
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

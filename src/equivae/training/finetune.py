@@ -90,5 +90,6 @@ def finetune(
     )
     with telling_of_lost_processes(), Session(plan) as session:
         student = make_student(plan, session)
+        session.stop.check()
         state = train(plan, session, student)
         return conclude(plan, session, student, state)

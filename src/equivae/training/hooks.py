@@ -167,14 +167,14 @@ class EarlyStopping(Hook):
 
 
 class Checkpointing(Hook):
-    """Saves the run every so many steps and minutes, after the last step, and when a signal asks it to end.
+    """Saves the run every so many steps and minutes, after the last step, and when it is asked to end.
 
     Args:
         accelerator: saves what was prepared.
         parameters: the weights that learn, which must be finite to be saved.
         ema: their average.
         output_dir: where `checkpoint-<step>` is written.
-        stop: whether a signal asked the run to stop.
+        stop: whether a signal or the time limit asked the run to stop.
         images: what the images are, to find them again.
         check_folder: raises `WriteError` where the folder is the run's no more.
         every: steps between two checkpoints.
@@ -222,14 +222,20 @@ class Checkpointing(Hook):
             self.accelerator.is_main_process and state.step
         ):  # a run that was killed before it did so
             remove_oldest(self.output_dir, state.step, self.limit)
-        self.stop.can_save = True
+        if self._is_last(state):  # the report is all that is missing
+            path = self.output_dir / f"checkpoint-{state.step}"
+            self.stop.training_is_over(path if path.is_dir() else None)
+        else:
+            self.stop.can_save = True
 
     def on_step(self, state: RunState) -> None:
         asked, late = self._asked(state)
         if not (asked or late or self.due(state) or self.stops_here(state)):
             return
         path = self._save(state)
-        if asked and state.step < self.max_steps:
+        if asked and self._is_last(state):  # maybe on another process
+            raise self.stop.error(asked)
+        if asked:
             raise RunInterrupted(
                 f"the run was {self.stop.words(asked)} and is saved in {path}; go on with "
                 "resume_from_checkpoint='latest'.",
@@ -253,19 +259,25 @@ class Checkpointing(Hook):
         )
         state.pending = []
         self._saved = time.monotonic()
+        if self._is_last(state):
+            self.stop.training_is_over(path)
         return path
+
+    def _is_last(self, state: RunState) -> bool:
+        return state.step >= self.max_steps or self.stops_here(state)
 
     def on_end(self, state: RunState) -> None:
         self.stop.can_save = False
+        self.stop.check()
 
     def _asked(self, state: RunState) -> tuple[int, bool]:
-        """The signal that asked for an end, or 0, and whether the last checkpoint is too long ago."""
+        """The signal that asked for an end, or stands for the time limit, else 0; whether a save is due."""
         several = self.accelerator.num_processes > 1
-        if several and state.step % self.agree_every:
+        if several and state.step % self.agree_every and not self._is_last(state):
             return 0, False
         age = time.monotonic() - self._saved
         late = bool(self.minutes) and age > 60 * (self.minutes or 0)
-        asked = self.stop.signal or 0
+        asked = self.stop.asked
         if several:
             told = gathered((asked, late))
             asked, late = max(one for one, _ in told), any(one for _, one in told)

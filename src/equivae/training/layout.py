@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from equivae.training.config import FinetuneConfig
 
@@ -36,4 +36,18 @@ def channels_last(module: nn.Module) -> Iterator[None]:
 def _order(module: nn.Module, order: torch.memory_format) -> None:
     for parameter in module.parameters():
         if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=order)
+            parameter.data = _ordered(parameter.data, order)
+
+
+def _ordered(weight: Tensor, order: torch.memory_format) -> Tensor:
+    """With the strides of that order, which torch leaves as they are for 1x1 kernels.
+
+    Under autocast the gradients of those have them, and processes that share gradients copy what differs.
+    """
+    _, channels, height, width = weight.shape
+    if order != torch.channels_last:
+        return weight.contiguous().reshape(-1).view(weight.shape)
+    strides = (channels * height * width, 1, channels * width, channels)
+    if weight.stride() == strides:
+        return weight
+    return weight.new_empty_strided(weight.shape, strides).copy_(weight)

@@ -12,6 +12,7 @@ from torch import nn
 
 from equivae.errors import InputError
 from equivae.processes import process_state
+from equivae.training.muon import Muon
 from equivae.training.options import OptimisationOptions
 from equivae.training.options.optimisation import PACKAGES
 
@@ -67,6 +68,8 @@ def make_optimizer(
     }
     if options.optimizer == "adamw":
         return torch.optim.AdamW(given, eps=options.adam_epsilon, fused=True, **rules)
+    if options.optimizer == "muon":
+        return Muon(given, eps=options.adam_epsilon, **rules)
     module: Any = importlib.import_module(PACKAGES[options.optimizer][0])
     if options.optimizer == "lion":
         return module.Lion(given, **rules)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from equivae.autoencoder import Autoencoder, copy_module
-from equivae.evaluation.latent_space import LatentSpace, settle_latent_space
+from equivae.evaluation.latent_space import LatentSpace
 from equivae.evaluation.metrics import Metrics, measure
 from equivae.files.pretrained import note_origin, save_vae
 from equivae.files.provenance import OPERATORS
@@ -20,10 +21,12 @@ from equivae.reporting.card import base_model_of, model_card
 from equivae.reporting.pictures import choose_images, picture
 from equivae.reporting.report import Report
 from equivae.training.config import FinetuneConfig
+from equivae.training.done import note_done
 from equivae.training.plan import Plan
 from equivae.training.recipes import recipe_text
 from equivae.training.repeating import LORA, RECIPE, recipe_of
 from equivae.training.session import Session
+from equivae.training.settling import settled
 from equivae.training.state import RunState
 from equivae.training.student import Student, measure_options
 from equivae.transforms import Transform
@@ -54,7 +57,6 @@ class FinetuneResult:
 
 def conclude(plan: Plan, session: Session, student: Student, state: RunState) -> FinetuneResult:
     """Measure the trained VAE, write everything into the output folder, upload it if asked for."""
-    config = plan.config
     student.finish(plan.original)
     after = measure(
         student.vae,
@@ -64,17 +66,13 @@ def conclude(plan: Plan, session: Session, student: Student, state: RunState) ->
         label="after",
         baseline_latents=student.latents,
     )
-    some = range(min(len(plan.training), config.max_eval_samples))
-    space = settle_latent_space(
-        Autoencoder(plan.original),
-        student.vae,
-        plan.training.subset(some),
-        update_scaling_factor=config.update_scaling_factor,
-        eval_batch_size=config.eval_batch_size,
-        seed=config.seed,
-    )
+    session.stop.check()
+    space = settled(plan, student.vae)
+    session.stop.check()
     report = _report(plan, session, student, state, after, space)
+    session.stop.check()
     on_main_process(lambda: _write(plan, session, student, report, space))
+    on_main_process(partial(note_done, plan, state))
     model = student.vae.module
     note_origin(model, plan.output_dir)
     return FinetuneResult(model, report, state.history, plan.output_dir, student.transforms)

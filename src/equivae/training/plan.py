@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +35,13 @@ from equivae.processes import process_state
 from equivae.symmetry import SymmetrizedVAE
 from equivae.training.best import BEST, check_metric
 from equivae.training.caching import check_cache
-from equivae.training.checkpoints import check_settings, find_checkpoint, read_images, read_state
+from equivae.training.checkpoints import (
+    check_settings,
+    find_checkpoint,
+    list_checkpoints,
+    read_images,
+    read_state,
+)
 from equivae.training.config import (
     RECIPES,
     FinetuneConfig,
@@ -47,9 +52,9 @@ from equivae.training.config import (
 from equivae.training.crops import check_crop
 from equivae.training.feeding import Feed, check_shapes, feed_of
 from equivae.training.learning import learning_names, lora_targets
+from equivae.training.length import max_steps_of, warmup_steps_of
 from equivae.training.operators import FITTED, check_operators
 from equivae.training.optimisers import check_optimizer
-from equivae.training.order import Order
 from equivae.training.state import RunState
 from equivae.training.terms import fingerprints_of_terms, plan_terms
 from equivae.transforms import Transform, resolve_transforms, split_transforms
@@ -177,12 +182,13 @@ def make_plan(
     _check_together(wanted, training, feed, config, view)
     check_metric(config.keep_best, _names_when_fitted(wanted, config))
     if checkpoint is None or checkpoint.resolve().parent != folder.resolve():
-        check_claim(folder, ours=OURS)
+        own = ", or go on with its run by resume_from_checkpoint='latest'"
+        check_claim(folder, ours=OURS, otherwise=own if list_checkpoints(folder) else "")
     check_cache(config, training, feed)
     _check_device(config)
     check_optimizer(config)
     (lora_targets if config.lora_rank else learning_names)(view, config)
-    max_steps = _max_steps(config, training, feed)
+    max_steps = max_steps_of(config, training, feed)
     plan = Plan(
         given=vae,
         original=original,
@@ -200,7 +206,7 @@ def make_plan(
         resumed=None if checkpoint is None else read_state(checkpoint),
         terms=plan_terms(config, view, training, wanted, max_steps),
         max_steps=max_steps,
-        warmup_steps=_warmup_steps(config, asked, options, max_steps),
+        warmup_steps=warmup_steps_of(config, asked, options, max_steps),
         vae_fingerprint=fingerprint_of(original),
         progress=progress and process_state().is_main_process,
     )
@@ -245,36 +251,6 @@ def loss_of(
         sample_posterior=config.sample_posterior,
         chunk_size=config.chunk_size,
     )
-
-
-def order_of(config: FinetuneConfig, images: ImageDataset) -> Order:
-    """The order of the images, filled up so that every process gets as many batches."""
-    processes = process_state().num_processes
-    multiple = config.train_batch_size * processes if processes > 1 else 1
-    return Order(len(images), config.seed, multiple)
-
-
-def _max_steps(config: FinetuneConfig, images: ImageDataset, feed: Feed) -> int:
-    """Optimiser steps in all: as many as asked for, or those of the epochs asked for."""
-    if config.max_train_steps:
-        return config.max_train_steps
-    together = config.train_batch_size * int(process_state().num_processes)
-    batches = feed.batches(config) or math.ceil(len(order_of(config, images)) / together)
-    return config.num_train_epochs * math.ceil(batches / config.gradient_accumulation_steps)
-
-
-def _warmup_steps(
-    config: FinetuneConfig, recipe: Recipe, options: Mapping[str, Any], max_steps: int
-) -> int:
-    """As many as asked for; where nobody asked, at most a quarter of a short run."""
-    if "lr_warmup_steps" not in {**recipe.options, **options}:
-        return min(config.lr_warmup_steps, max_steps // 4)
-    if config.lr_warmup_steps > max_steps:
-        raise InputError(
-            f"lr_warmup_steps={config.lr_warmup_steps} is more than the {max_steps} steps of the run; lower "
-            "it, or raise max_train_steps."
-        )
-    return config.lr_warmup_steps
 
 
 def _images(

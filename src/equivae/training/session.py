@@ -27,8 +27,10 @@ from equivae.files.hub import HubRepo, open_repo
 from equivae.files.writing import claim_folder, clear_leftovers
 from equivae.processes import on_main_process, process_state
 from equivae.training.config import FinetuneConfig
+from equivae.training.options.run import trackers_of
 from equivae.training.plan import OURS, WORK_DIR, Plan
 from equivae.training.signals import StopRequest, stop_on_signals
+from equivae.training.tracking import start_trackers
 
 __all__ = ["Session"]
 
@@ -83,7 +85,7 @@ class Session:
                 stack.callback(self._give_folder_back, lock)
             if config.push_to_hub:
                 self.repo = on_main_process(self._open_repo)
-            self.stop = stack.enter_context(stop_on_signals())
+            self.stop = stack.enter_context(stop_on_signals(config.max_train_minutes))
             stack.enter_context(_kept_random_state())
             stack.enter_context(_kept_accelerator())
             self.accelerator = _accelerator(config, plan)
@@ -193,7 +195,7 @@ def _accelerator(config: FinetuneConfig, plan: Plan) -> Accelerator:
             mixed_precision=config.mixed_precision,
             # The loop accumulates by itself; with a plugin accelerate reads no count from the environment.
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-            log_with=config.report_to,
+            log_with=trackers_of(config.report_to) or None,
             project_dir=str(plan.output_dir / "logs"),
             step_scheduler_with_optimizer=False,
             dataloader_config=DataLoaderConfiguration(
@@ -205,8 +207,9 @@ def _accelerator(config: FinetuneConfig, plan: Plan) -> Accelerator:
             ],
         )
         if config.report_to:
-            plain = {k: v for k, v in config.to_dict().items() if isinstance(v, (int, float, str))}
-            accelerator.init_trackers("equivae", config=plain)
+            here = plan.resumed is not None and not plan.starts_in_folder
+            ids = plan.resumed.trackers if here and plan.resumed is not None else {}
+            start_trackers(accelerator, config, ids)
     except (ValueError, ImportError) as error:
         raise InputError(str(error)) from error
     return accelerator

@@ -45,16 +45,18 @@ from equivae.training.hooks import (
 )
 from equivae.training.latents import WithCached, cache_latents, cache_taught
 from equivae.training.layout import channels_last, wants_channels_last
+from equivae.training.length import order_of
 from equivae.training.metering import Metering, Profiling
 from equivae.training.optimisers import optimizer_of
 from equivae.training.pace import affordable
-from equivae.training.plan import Plan, order_of
+from equivae.training.plan import Plan
 from equivae.training.rematerialise import enable_gradient_checkpointing
 from equivae.training.session import Session
 from equivae.training.state import RunState
 from equivae.training.streams import StreamBatches
 from equivae.training.student import Student
 from equivae.training.terms import Following, rivals_of
+from equivae.training.tracking import ids_of
 from equivae.training.trainer import Hook, Player, Trainer
 from equivae.training.validation import pictures_of, save_best, validation_loss
 from equivae.training.watching import Pictures
@@ -159,6 +161,7 @@ def _train_all(
     if plan.checkpoint is not None and plan.resumed is not None:
         state = replace(plan.resumed, settings=plan.settings)
         on_main_process(partial(take_up, plan.output_dir, plan.checkpoint, state))
+    state.trackers = ids_of(accelerator)
     scheduler = accelerator.prepare(_scheduler(config, optimizer, state, plan.max_steps))
     rivals = rivals_of(student.terms, accelerator, plan.max_steps)
     ema = None

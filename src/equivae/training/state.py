@@ -27,6 +27,7 @@ class RunState:
         usual_loss: the running mean of the loss, where a guard compares with it.
         pending: on each process, sums of losses that no record holds yet.
         places: of each process, in a stream.
+        trackers: the ids of the run in its trackers, by their names.
         files: the SHA-256 of every other file of the checkpoint.
         history: the records of the loss.
     """
@@ -44,5 +45,6 @@ class RunState:
     usual_loss: float = 0.0
     pending: list[dict[str, Any]] = field(default_factory=list)
     places: list[Any] = field(default_factory=list)
+    trackers: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch.utils.data import DataLoader
 
-from equivae.autoencoder import measuring
+from equivae.autoencoder import Autoencoder, measuring
 from equivae.autoencoder.compiling import eager
 from equivae.data.sources import collate
 from equivae.files.pretrained import save_vae
@@ -25,6 +25,7 @@ from equivae.training.best import BEST
 from equivae.training.order import draws_of
 from equivae.training.plan import Plan
 from equivae.training.session import Session
+from equivae.training.settling import settled
 from equivae.training.state import RunState
 from equivae.training.student import Student
 from equivae.training.watching import in_a_row, latents_in_a_row
@@ -74,10 +75,12 @@ def validation_loss(
 def save_best(
     plan: Plan, session: Session, student: Student, ema: EMAModel | None, state: RunState
 ) -> None:
-    """The VAE that would be saved now, in the folder of the best one, with its latent ops."""
+    """The VAE that would be saved now, in the folder of the best one, with its latent ops and scaling."""
 
     def write(folder: Path) -> None:
-        save_vae(student.as_saved(), folder)
+        model = student.as_saved()
+        settled(plan, Autoencoder(model))
+        save_vae(model, folder)
         if student.operators:
             save_operators(student.transforms, folder / OPERATORS)
         (folder / "best.json").write_text(json.dumps(state.history[-1]), encoding="utf-8")

@@ -40,7 +40,7 @@ class ImageOptions(Options):
     enable_bucket: bool = option(
         False,
         "Train on whole pictures of many shapes, in batches of one shape, instead of on their centre square: "
-        "sides of about resolution squared in all.",
+        "areas of about resolution squared.",
     )
     bucket_reso_steps: int = option(
         64, "The sides of the buckets are multiples of this.", range=at_least(1, 2**16)
@@ -51,16 +51,12 @@ class ImageOptions(Options):
     max_bucket_reso: int | None = option(
         None, "The largest side of a bucket; twice the resolution unless given.", range=SIDE
     )
-    random_flip: bool = option(
-        False, "Mirror every second image, left to right, by a draw for each."
-    )
+    random_flip: bool = option(False, "Mirror each image with probability 1/2.")
     image_column: str | None = option(
         None, "The column of a data set that holds the images; found unless given."
     )
     split: str = option("train", "The split of a data set.")
-    max_train_samples: int | None = option(
-        None, "Take the first so many images only.", range=at_least(1)
-    )
+    max_train_samples: int | None = option(None, "Use only the first N images.", range=at_least(1))
     streaming: bool = option(
         False,
         "Read parquet shards, or a data set of the hub, as a stream; .tar shards always are one.",

@@ -36,8 +36,8 @@ class LearningOptions(Options):
     )
     freeze: Any = option(
         None,
-        "Weights and layers that rest, by name, where * stands for anything: decoder.conv_out*. Given as "
-        "often as there are.",
+        "Layers to keep fixed, by name, where * stands for anything: decoder.conv_out*; repeat the option "
+        "for more patterns.",
         check=_check_names,
         repeated=True,
     )
@@ -52,8 +52,8 @@ class LearningOptions(Options):
     )
     lora_target_modules: Any = option(
         None,
-        "Layers that get factors, by name, by the end of it (to_q) or with * for anything; by default every "
-        "convolution and linear layer that learns. Given as often as there are.",
+        "Layers that get factors, by their names, the ends of their names (to_q), or patterns with * for "
+        "anything; by default every convolution and linear layer that learns. Repeat the option for more.",
         check=_check_names,
         repeated=True,
     )

@@ -13,7 +13,7 @@ from equivae.options import BATCH, NOT_NEGATIVE, Options, above, at_least, optio
 __all__ = ["PACKAGES", "OptimisationOptions", "OptimizerName", "Precision"]
 
 Precision = Literal["no", "fp16", "bf16"]
-OptimizerName = Literal["adamw", "adamw8bit", "prodigy", "lion"]
+OptimizerName = Literal["adamw", "adamw8bit", "prodigy", "lion", "muon"]
 
 PACKAGES = {
     "adamw8bit": ("bitsandbytes", "8bit"),
@@ -91,7 +91,7 @@ class OptimisationOptions(Options):
     optimizer: OptimizerName = option(
         "adamw",
         "adamw, adamw8bit (needs a GPU), prodigy, which finds its own step size and wants a learning_rate "
-        "of about 1, or lion, which wants about a third of AdamW's.",
+        "of about 1, lion, which wants about a third of AdamW's, or muon, which wants AdamW's.",
     )
     adam_beta1: float = option(
         0.9,

@@ -7,9 +7,19 @@ from dataclasses import dataclass
 from equivae.errors import InputError, did_you_mean
 from equivae.options import BATCH, SEED, Options, above, at_least, check_path, option, quoted
 
-__all__ = ["RunOptions"]
+__all__ = ["RunOptions", "trackers_of"]
 
 _PACKAGES = {"comet_ml": "comet-ml"}  # named otherwise than the tracker
+
+
+def _check_trackers(name: str, value: str) -> None:
+    for one in trackers_of(value):
+        _check_tracker(name, one)
+
+
+def trackers_of(report_to: str | None) -> list[str]:
+    """The trackers that are named, with commas between them."""
+    return [] if report_to is None else [one.strip() for one in report_to.split(",")]
 
 
 def _check_tracker(name: str, value: str) -> None:
@@ -36,11 +46,11 @@ class RunOptions(Options):
 
     eval_batch_size: int = option(4, "Images per call in evaluation.", range=BATCH, free=True)
     validation_steps: int | None = option(
-        None, "Validate every so many steps; else every epoch.", range=at_least(1), free=True
+        None, "Validate every N steps. By default after every epoch.", range=at_least(1), free=True
     )
     early_stopping_patience: int | None = option(
         None,
-        "End the run after so many validations without a lower loss.",
+        "End the run after N validations without a lower loss.",
         range=at_least(1),
         free=True,
     )
@@ -52,8 +62,8 @@ class RunOptions(Options):
     )
     loss_spike_factor: float | None = option(
         None,
-        "Leave out a step whose loss is more than so many times the usual one; costs a wait for the device "
-        "at every step.",
+        "Leave out a step whose loss is more than N times the usual one; costs a wait for the device at "
+        "every step.",
         range=above(1),
     )
     profile: bool = option(
@@ -68,16 +78,22 @@ class RunOptions(Options):
         free=True,
     )
     checkpointing_steps: int = option(
-        500, "Save the state of the run every so many steps.", range=at_least(1), free=True
+        500, "Save the state of the run every N steps.", range=at_least(1), free=True
     )
     checkpointing_minutes: float | None = option(
         10.0,
-        "Save the state at least every so many minutes; 0 saves by steps alone.",
+        "Save the state at least every N minutes; 0 saves by steps alone.",
         range=at_least(0),
         free=True,
     )
+    max_train_minutes: float | None = option(
+        None,
+        "Save the state and end after so many minutes, with exit code 142; resume_from_checkpoint goes on.",
+        range=above(0),
+        free=True,
+    )
     checkpoints_total_limit: int | None = option(
-        2, "Keep so many of those at most.", range=at_least(1), free=True
+        2, "Keep at most N checkpoints, the newest.", range=at_least(1), free=True
     )
     resume_from_checkpoint: str | None = option(
         None, "latest, or a checkpoint's folder.", check=check_path, free=True
@@ -93,11 +109,19 @@ class RunOptions(Options):
         free=True,
     )
     report_to: str | None = option(
-        None, "A tracker of accelerate: tensorboard, wandb, ...", check=_check_tracker, free=True
+        None,
+        "Trackers, comma-separated: tensorboard, wandb, trackio, comet_ml, aim, mlflow, clearml, dvclive or "
+        "swanlab; or all, which are those installed.",
+        check=_check_trackers,
+        free=True,
     )
-    logging_steps: int = option(
-        10, "Record the loss every so many steps.", range=at_least(1), free=True
+    tracker_project_name: str = option("equivae", "The project in the trackers.", free=True)
+    tracker_run_name: str | None = option(
+        None,
+        "The name of the run in wandb, mlflow, trackio, swanlab and clearml; by default theirs.",
+        free=True,
     )
+    logging_steps: int = option(10, "Record the loss every N steps.", range=at_least(1), free=True)
     seed: int = option(0, "Seed of the split, the order and every draw.", range=SEED)
     update_scaling_factor: bool = option(
         True,

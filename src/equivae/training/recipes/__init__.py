@@ -9,9 +9,10 @@ from equivae.training.recipes.base import Recipe
 from equivae.training.recipes.reading import parse_recipe, read_recipe
 from equivae.training.recipes.writing import recipe_text
 
-__all__ = ["RECIPES", "Recipe", "parse_recipe", "read_recipe", "recipe_text"]
+__all__ = ["ALIASES", "RECIPES", "Recipe", "parse_recipe", "read_recipe", "recipe_text"]
 
-_OLD_NAMES = {"published": "published-rot180"}
+ALIASES = {"published": "published-rot180"}
+"""Other names of recipes."""
 
 
 def _shipped() -> dict[str, Recipe]:
@@ -20,7 +21,7 @@ def _shipped() -> dict[str, Recipe]:
         if file.name.endswith(".yaml"):
             recipe = parse_recipe(file.read_text(encoding="utf-8"), file.name)
             found[recipe.name] = recipe
-    for old, name in _OLD_NAMES.items():
+    for old, name in ALIASES.items():
         found[old] = replace(found[name], name=old)
     return found
 
