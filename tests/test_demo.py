@@ -87,9 +87,13 @@ def test_the_plain_fine_tune_closes_the_gap_and_writes_everything(tmp_path: Path
 
 
 @pytest.mark.usefixtures("small_photographs")
-def test_the_demo_shows_every_way(tmp_path: Path) -> None:
-    out = tmp_path / "demo"
+def test_the_demo_shows_every_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, measured = tmp_path / "demo", []
+    monkeypatch.setattr(
+        "equivae.demo.measure", lambda *given: (measured.append(1), measure(*given))[1]
+    )
     result = demo(out, max_train_steps=2, progress=False)
+    assert len(measured) == 3  # a fine-tune's own report has its numbers
     names = [one.name for one in result.choices]
     made = ["fitted", "symmetrized", "fitted, fine-tuned", "fine-tuned"]
     assert names == ["untouched", "re-encoded", *made]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import equivae
 from equivae import InputError
-from equivae.training.layout import channels_last
+from equivae.autoencoder import Autoencoder
+from equivae.training.config import make_config
+from equivae.training.latents import cache_latents
+from equivae.training.layout import channels_last, wants_channels_last
 from matrix_models import inputs, make
 from models import ConvAE, noise, tiny_kl
 
@@ -268,7 +273,8 @@ def test_the_configs_of_diffusers_are_read():
     assert AutoencoderKL(force_upcast=True).config.force_upcast
 
 
-def test_channels_last_is_a_means_of_the_run_and_not_of_its_result(tmp_path):
+def test_channels_last_is_a_means_of_the_run_and_not_of_its_result(tmp_path, monkeypatch):
+    monkeypatch.setattr(equivae.Report, "figures", lambda self: {})
     images = noise(6, 3, 16, 16)
     options = {"max_train_steps": 2, "train_batch_size": 2, "progress": False, "use_ema": True}
     options |= {"checkpointing_steps": 1, "keep_best": "validation_loss", "bottleneck_steps": 0}
@@ -295,6 +301,36 @@ def test_channels_last_is_a_means_of_the_run_and_not_of_its_result(tmp_path):
         torch.testing.assert_close(_loss(module, x), loss)
         for name, gradient in _gradients(module).items():
             torch.testing.assert_close(gradient, gradients[name], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "last"),
+    [
+        ({}, False),
+        ({"mixed_precision": "bf16"}, True),
+        ({"mixed_precision": "fp16"}, True),
+        ({"mixed_precision": "bf16", "freeze": "encoder.conv_in*"}, False),
+        ({"mixed_precision": "bf16", "channels_last": False}, False),
+        ({"channels_last": True}, True),
+    ],
+)
+def test_channels_last_is_the_default_of_lower_precisions(options, last):
+    assert wants_channels_last(make_config("equivae", options)) is last
+
+
+def test_a_run_in_bf16_is_in_channels_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(equivae.Report, "figures", lambda self: {})
+    seen = []
+
+    def mse(decoded, target):
+        if decoded.requires_grad:
+            seen.append(decoded.is_contiguous(memory_format=torch.channels_last))
+        return (decoded.float() - target).square().mean()
+
+    images, some = noise(2, 3, 16, 16), {"max_train_steps": 1, "bottleneck_steps": 0}
+    options = {"reconstruction": mse, "mixed_precision": "bf16", "progress": False, **some}
+    equivae.finetune(tiny_kl(), images, "hflip", tmp_path, validation_images=images, **options)
+    assert set(seen) == {True}
 
 
 def test_channels_last_with_frozen_layers_is_refused_on_a_cpu(tmp_path):
@@ -328,6 +364,23 @@ def test_a_call_holds_as_many_images_as_the_processor_runs_fastest(monkeypatch):
     split.backward()
     loss_fn(module, x)
     assert sizes[6:] == [3, 3, 3, 1]  # looked at once
+
+
+def test_measuring_keeps_to_that_size_too(monkeypatch):
+    module, x = tiny_kl(), noise(4, 3, 32, 32)
+    sizes = []
+    module.decoder.register_forward_pre_hook(lambda part, given: sizes.append(len(given[0])))
+    module.encoder.register_forward_pre_hook(lambda part, given: sizes.append(len(given[0])))
+    whole = equivae.evaluate(module, x, "hflip", progress=False).metrics
+    assert max(sizes) == 4
+    sizes.clear()
+    monkeypatch.setattr("equivae.autoencoder.at_once._CPU_BYTES", 2 * 8 * 32 * 32 * 4 + 1)
+    split = equivae.evaluate(module, x, "hflip", progress=False).metrics
+    assert max(sizes) == 2
+    assert split.reconstruction_mse == pytest.approx(whole.reconstruction_mse, rel=1e-5)
+    sizes.clear()
+    cache_latents(Autoencoder(module), equivae.data.load_images(x), Path(), progress=False)
+    assert max(sizes) == 2
 
 
 def test_layers_that_normalise_over_the_batch_get_all_of_it(monkeypatch):

@@ -90,7 +90,10 @@ def torchrun(script: Path, *arguments: object) -> subprocess.CompletedProcess[st
 )
 def test_two_processes_resume_bit_for_bit(tmp_path: Path, options: dict[str, Any]) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
+    if options.get("recipe") == "fitted":
+        options = {**options, "latent_cache_dir": str(tmp_path / "kept")}
     launch(whole, options)
+    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "kept").glob("latents-*/rows.npy")}
     checkpoint = whole / "checkpoint-4"
     assert {p.name for p in checkpoint.glob("random_states_*")} == {
         "random_states_0.pkl",
@@ -107,6 +110,12 @@ def test_two_processes_resume_bit_for_bit(tmp_path: Path, options: dict[str, Any
     assert changed(load_file(whole / file), load_file(cut / file)) == set()
     report = json.loads((whole / "report.json").read_text())
     assert report["history"][-1]["epoch"] == 2  # three steps of 2 x 2 images see 10 images once
+    if options.get("recipe") == "fitted":  # built once, by both, and used again
+        (file,) = kept
+        assert kept == {p: p.stat().st_mtime_ns for p in file.parents[1].glob("latents-*/rows.npy")}
+        found = np.load(file)
+        assert len(found) == 10
+        assert np.abs(found).max(axis=(1, 2, 3)).min() > 0
     if options.get("latent_cache_mb") == 0:
         found = np.load(whole / ".equivae" / "latents.npy")
         assert len(found) == 10

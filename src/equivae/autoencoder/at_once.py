@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from equivae.autoencoder.compiling import eager
 from equivae.autoencoder.modes import evaluating
+from equivae.autoencoder.view import Autoencoder
 
-__all__ = ["at_once", "in_calls"]
+__all__ = ["at_once", "decode_in_calls", "encode_in_calls", "in_calls"]
 
 _CPU_BYTES = 16 * 2**20
 """The largest activation that a call on the CPU may make.
@@ -63,6 +64,18 @@ def in_calls(call: Callable[[Tensor], Tensor], given: Tensor, size: int | None) 
     if size is None or size >= given.shape[0]:
         return call(given)
     return torch.cat([call(part) for part in torch.split(given, size)])
+
+
+def encode_in_calls(vae: Autoencoder, images: Tensor) -> Tensor:
+    """`vae.encode(images)`, as many images a call as the device runs fastest."""
+    size = at_once(vae.module, "encode", vae.encode, images, images[0, 0].numel())
+    return in_calls(vae.encode, images, size)
+
+
+def decode_in_calls(vae: Autoencoder, latents: Tensor, pixels: int) -> Tensor:
+    """`vae.decode(latents)`, likewise; `pixels` of one of the images that come out."""
+    size = at_once(vae.module, "decode", vae.decode, latents, pixels)
+    return in_calls(vae.decode, latents, size)
 
 
 def _mixes_images(module: nn.Module) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from equivae.errors import InputError
 __all__ = [
     "dtypes_of",
     "forces_upcast",
+    "has_bf16_units",
     "has_mixed_dtypes",
     "in_full_precision",
     "outside_fp16_autocast",
@@ -65,6 +67,13 @@ def in_full_precision(module: nn.Module) -> Iterator[None]:
     finally:
         for tensor, data in kept:
             tensor.data = data
+
+
+def has_bf16_units() -> bool:
+    """Whether this processor multiplies bf16 by itself, so that bf16 autocast makes it faster."""
+    cpu: Any = torch.cpu
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(cpu, name, bool)() for name in names)
 
 
 def has_mixed_dtypes(module: nn.Module) -> bool:

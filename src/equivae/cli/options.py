@@ -171,7 +171,7 @@ def with_options(
         if option.metadata["repeated"]:
             kind = list[str]
         flag = f"--{option.name}"
-        if kind is bool:
+        if kind == bool or kind == Optional[bool]:  # noqa: E721
             flag = f"{flag}/--no_{option.name}"
         default = defaults.get(option.name, option.default)
         shown = False if default is None or default is False else str(default)

@@ -9,11 +9,13 @@ from copy import copy
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from equivae.data.unreadable import UnreadableImage
 from equivae.errors import InputError
 
-__all__ = ["Source", "digest"]
+__all__ = ["Source", "digest", "digest_of"]
 
 
 def digest(parts: Iterable[str | bytes]) -> str:
@@ -24,6 +26,13 @@ def digest(parts: Iterable[str | bytes]) -> str:
         found.update(len(encoded).to_bytes(8, "little"))
         found.update(encoded)
     return found.hexdigest()
+
+
+def digest_of(image: Tensor) -> str:
+    """A digest of shape, dtype and values."""
+    values = image.detach().cpu().contiguous()
+    flat = values.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return digest([f"{tuple(values.shape)} {values.dtype}", flat])
 
 
 class Source(ABC):
@@ -54,6 +63,13 @@ class Source(ABC):
     @abstractmethod
     def marks(self) -> list[str]:
         """What identifies each image beside its name, cheaply: its size, a digest of its content, or ''."""
+
+    def content(self, index: int) -> str:
+        """What identifies all of an image, unlike its mark, which may be made of its first bytes alone."""
+        try:
+            return digest_of(self.read(index))
+        except UnreadableImage as error:
+            return digest([error.reason])
 
     def sides(self, index: int) -> tuple[int, int] | None:
         """Height and width of an image, where they can be told without reading its pixels."""

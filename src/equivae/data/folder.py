@@ -6,12 +6,13 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
-from equivae.data.base import Source
+from equivae.data.base import Source, digest
 from equivae.data.formats import find_plugins, missing_plugin
 from equivae.data.images import ImageDataset
 from equivae.data.names import display_name
@@ -25,6 +26,7 @@ __all__ = ["FolderSource", "is_small", "open_folder"]
 
 # Sets up to here are decoded when they are opened; of larger ones the headers are read.
 SMALL, SMALL_BYTES = 512, 256 * 2**20
+_BLOCK = 2**20
 _HEAD = 4096  # bytes of a file that its mark is made of, beside its size
 
 
@@ -68,6 +70,15 @@ class FolderSource(Source):
                 return f"{found.size} {zlib.crc32(file.read(_HEAD)):08x}"
         except OSError:
             return f"{found.size} gone"
+
+    def content(self, index: int) -> str:
+        """Of the whole file, which is read and not decoded."""
+        path = self._root / self._files[index].path
+        try:
+            with path.open("rb") as file:
+                return digest(iter(partial(file.read, _BLOCK), b""))
+        except OSError:
+            return "gone"
 
     def keys(self, full: bool) -> list[tuple[str, int, int, str]]:
         """What a verdict on each file is remembered by."""

@@ -8,11 +8,10 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from equivae.data.base import Source, digest
+from equivae.data.base import Source, digest, digest_of
 from equivae.data.draws import drawing
 from equivae.data.images import ImageDataset
 from equivae.data.preparing import Preparing
-from equivae.data.tensors import digest_of
 from equivae.data.unreadable import BROKEN, UnreadableImage, why
 
 __all__ = ["ItemSource", "PreparedAgain"]

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from equivae.data.base import digest
+from equivae.data.base import digest, digest_of
 from equivae.data.images import ImageDataset
 from equivae.data.items import ItemSource
 from equivae.data.preparing import Preparing
 from equivae.data.replacing import filled_up
 from equivae.data.shards import Shards
-from equivae.data.tensors import digest_of
 from equivae.data.unreadable import UnreadableImage
 from equivae.errors import InputError
 

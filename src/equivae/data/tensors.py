@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from equivae.autoencoder import check_images
-from equivae.data.base import Source, digest
+from equivae.data.base import Source, digest_of
 from equivae.data.preparing import Preparing
 from equivae.errors import InputError
 
-__all__ = ["TensorSource", "digest_of"]
+__all__ = ["TensorSource"]
 
 
 class TensorSource(Source):
@@ -45,10 +44,3 @@ class TensorSource(Source):
 
     def marks(self) -> list[str]:
         return [digest_of(image) for image in self._images]
-
-
-def digest_of(image: Tensor) -> str:
-    """A digest of shape, dtype and values."""
-    values = image.detach().cpu().contiguous()
-    flat = values.reshape(-1).view(torch.uint8).numpy().tobytes()
-    return digest([f"{tuple(values.shape)} {values.dtype}", flat])

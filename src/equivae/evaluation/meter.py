@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equivae.autoencoder import Autoencoder
+from equivae.autoencoder.at_once import decode_in_calls, encode_in_calls
 from equivae.errors import InputError
 from equivae.evaluation.features import check_features
 from equivae.evaluation.latent_metrics import PerImage, chosen
@@ -88,7 +89,7 @@ class Meter:
         ssim, ms_ssim = similarity(trip.seen, trip.target, trip.mask)
         found.add(f"round_trip_ssim/{name}", ssim, indices)
         found.add(f"round_trip_ms_ssim/{name}", ms_ssim, indices)
-        encoded = self.vae.encode(trip.turned)
+        encoded = encode_in_calls(self.vae, trip.turned)
         if encoded.shape != trip.latent.shape:
             raise InputError(
                 f"transform {name!r} moves the latent grid to {tuple(trip.latent.shape[2:])} cells, but the "
@@ -99,7 +100,7 @@ class Meter:
         found.add(f"encoder_relative_error/{name}", relative, indices)
         found.add(f"encoder_cosine/{name}", cosine, indices)
         if self.options.ceiling:
-            best = trip.compared(self.vae.decode(encoded))
+            best = trip.compared(decode_in_calls(self.vae, encoded, trip.turned[0, 0].numel()))
             error = mean_inside((best - trip.target).square(), trip.mask)
             found.add(f"ceiling_mse/{name}", error, indices)
         if self.options.reencode:
@@ -129,7 +130,7 @@ class Meter:
         self, batch: Reconstruction, trip: RoundTrip, name: str, indices: Sequence[int]
     ) -> None:
         latent, seconds = reencode(self.vae, batch, trip.transform)
-        picture = trip.compared(self.vae.decode(latent))
+        picture = trip.compared(decode_in_calls(self.vae, latent, trip.turned[0, 0].numel()))
         error = mean_inside((picture - trip.target).square(), trip.mask)
         self.found.add(f"reencoded_mse/{name}", error, indices)
         self.found.seconds[f"latent_op/{name}"].append(trip.seconds)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from equivae.autoencoder import Autoencoder, measuring
+from equivae.autoencoder.at_once import decode_in_calls, encode_in_calls
 from equivae.errors import InputError
 from equivae.evaluation.quality import mean_inside
 from equivae.transforms import Transform
@@ -90,9 +91,9 @@ class RoundTrip:
 
 
 def reconstruct(vae: Autoencoder, x: Tensor) -> Reconstruction:
-    z = vae.encode(x)
+    z = encode_in_calls(vae, x)
     began = _now(x)
-    output = vae.decode(z)
+    output = decode_in_calls(vae, z, x[0, 0].numel())
     seconds = (_now(x) - began) / len(x)
     if output.shape != x.shape:
         raise InputError(
@@ -132,7 +133,7 @@ def travel(vae: Autoencoder, batch: Reconstruction, transform: Transform, name: 
     began = _now(batch.z)
     latent = transform.latent(batch.z)
     seconds = (_now(batch.z) - began) / len(batch.z)
-    decoded = vae.decode(latent)
+    decoded = decode_in_calls(vae, latent, turned[0, 0].numel())
     if decoded.shape != turned.shape:
         raise InputError(
             f"transform {name!r} moves pixels to {tuple(turned.shape[2:])} but its latent "
@@ -175,7 +176,7 @@ def reencode(vae: Autoencoder, batch: Reconstruction, transform: Transform) -> t
     The seconds are those of one image, the decoder's among them.
     """
     began = _now(batch.z)
-    latent = vae.encode(transform.pixel(batch.output.clamp(-1, 1)))
+    latent = encode_in_calls(vae, transform.pixel(batch.output.clamp(-1, 1)))
     return latent, batch.seconds + (_now(batch.z) - began) / len(batch.z)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 
 import torch
 from torch import nn
@@ -10,12 +11,18 @@ from torch import nn
 __all__ = ["fingerprint_of"]
 
 
-def fingerprint_of(module: nn.Module, dtype: torch.dtype | None = None) -> str:
+def fingerprint_of(
+    module: nn.Module,
+    dtype: torch.dtype | None = None,
+    *,
+    without: Collection[str] = (),
+) -> str:
     """Sixteen hexadecimal digits that tell the weights and buffers of one module from those of another.
 
     Args:
         module: whose names, shapes, dtypes and bytes count (SHA-256).
         dtype: compare the values in this dtype, so that a copy in another dtype counts as the same.
+        without: names that do not count.
 
     ```python
     from equivae.files.fingerprint import fingerprint_of
@@ -26,7 +33,7 @@ def fingerprint_of(module: nn.Module, dtype: torch.dtype | None = None) -> str:
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
-        if not isinstance(tensor, torch.Tensor):  # a module's own extra state
+        if name in without or not isinstance(tensor, torch.Tensor):  # or a module's own extra state
             continue
         if dtype is not None and tensor.is_floating_point():
             tensor = tensor.to(dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from equivae.autoencoder import Autoencoder, check_transforms, layout_of
-from equivae.autoencoder.at_once import at_once, in_calls
+from equivae.autoencoder.at_once import decode_in_calls, encode_in_calls
 from equivae.autoencoder.modes import differentiable
 from equivae.autoencoder.posteriors import drawn_from
 from equivae.errors import InputError, did_you_mean
@@ -239,9 +240,7 @@ class EquivarianceLoss:
     ) -> Tensor:
         if self.sample_posterior:  # one draw for the batch, whatever the size of a call
             return autoencoder.encode(images, sample=True, generator=generator)
-        call = autoencoder.encode
-        size = at_once(autoencoder.module, "encode", call, images, images[0, 0].numel())
-        return in_calls(call, images, size)
+        return encode_in_calls(autoencoder, images)
 
     def _decode_with(self, autoencoder: Autoencoder, pixels: int) -> Callable[[Tensor], Tensor]:
         """Chunk by chunk, each computed again in the backward pass, so that one at a time is held.
@@ -250,12 +249,7 @@ class EquivarianceLoss:
         """
         size = self.chunk_size
         if size is None:
-            module, call = autoencoder.module, autoencoder.decode
-
-            def decode_all(latents: Tensor) -> Tensor:
-                return in_calls(call, latents, at_once(module, "decode", call, latents, pixels))
-
-            return decode_all
+            return partial(decode_in_calls, autoencoder, pixels=pixels)
 
         def decode(latents: Tensor) -> Tensor:
             if not torch.is_grad_enabled():

@@ -74,7 +74,8 @@ class BottleneckOptions(Options):
         train_batch_size: images per step.
         eval_batch_size: images per encoder call before that.
         max_images: how many images are used at most.
-        memory_mb: fewer of them, if their features take more than that of the computer's memory.
+        memory_mb: fewer of them, if their features take more than that of the computer's memory; what is left
+            of it holds what the untouched decoder's first layers make of them.
         crop_size: side in pixels of the one crop that is taken of each image; `None` takes it whole.
         weight: `w`.
         mixed_precision: `"bf16"`, or float32 for all else: gradients are not scaled here, as fp16 needs.
@@ -198,8 +199,10 @@ def _fit(
     def loss(batch: _Batch) -> tuple[Tensor, dict[str, Tensor]]:
         # Not around the loop: autocast keeps the weights that it cast.
         with _lowered(vae, options):
-            return _loss(bottleneck, taught, batch, options.weight), {}
+            return _loss(bottleneck, targets, batch, options.weight), {}
 
+    held = sum(batch.features.numel() * batch.features.element_size() for batch in batches)
+    targets = _Targets(taught, options.memory_mb * 2**20 - held)
     bar = tqdm(total=steps, desc="bottleneck", disable=not options.progress)
     draws = _Draws(batches, generator)
     losses = _Losses(bar, pace, draws, options.tolerance)
@@ -300,10 +303,7 @@ def _look(
                 )
 
         features = each(taught.front, x)
-        kept = features.cpu()
-        if features.is_cuda:
-            kept = kept.pin_memory()
-        batch = _Batch(kept, each(taught.tail, features), None, None, None)
+        batch = _Batch(_in_memory(features), each(taught.tail, features), None, None, None)
         taken += features.numel() * features.element_size()
         if transforms:
             round_, place = divmod(len(batches), len(transforms))
@@ -321,18 +321,45 @@ def _look(
     return batches
 
 
-def _loss(student: Bottleneck, taught: Bottleneck, batch: _Batch, weight: float) -> Tensor:
+def _loss(student: Bottleneck, targets: _Targets, batch: _Batch, weight: float) -> Tensor:
     latents = student.tail(batch.features.to(student.vae.device, non_blocking=True))
-    loss = _relative(student.head(latents), _wanted(taught, batch.latents), None)
+    loss = _relative(student.head(latents), targets.of(batch.latents), None)
     if batch.transform is not None and batch.moved is not None:
         moved = student.head(batch.transform.latent(latents))
-        loss = loss + weight * _relative(moved, _wanted(taught, batch.moved), batch.mask)
+        loss = loss + weight * _relative(moved, targets.of(batch.moved), batch.mask)
     return loss
 
 
-@torch.no_grad()
-def _wanted(taught: Bottleneck, latents: Tensor) -> Tensor:
-    return taught.head(latents)
+class _Targets:
+    """What the untouched head makes of the batches' latents: computed once, as far as there is room.
+
+    Args:
+        taught: the untouched layers.
+        room: bytes of the computer's memory.
+    """
+
+    def __init__(self, taught: Bottleneck, room: float) -> None:
+        self.taught, self.room = taught, room
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}  # beside each the latents that it is of
+
+    @torch.no_grad()
+    def of(self, latents: Tensor) -> Tensor:
+        known = self._kept.get(id(latents))
+        if known is not None:
+            return known[1].to(latents.device, non_blocking=True)
+        found = self.taught.head(latents)
+        self.room -= found.numel() * found.element_size()
+        if self.room >= 0:
+            self._kept[id(latents)] = latents, _in_memory(found)
+        return found
+
+
+def _in_memory(tensor: Tensor) -> Tensor:
+    """A tensor in the computer's memory, where it goes, and from where it comes back, without a wait."""
+    if not tensor.is_cuda:
+        return tensor
+    kept = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return kept.copy_(tensor, non_blocking=True)
 
 
 def _relative(features: Tensor, wanted: Tensor, mask: Tensor | None) -> Tensor:

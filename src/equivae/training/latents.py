@@ -1,22 +1,20 @@
-"""What a frozen encoder gives, computed once: in memory, or memory-mapped on disk when large."""
+"""What a frozen encoder gives, computed once: in memory, on disk when large, or kept for later runs."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from equivae.autoencoder import Autoencoder, measuring
-from equivae.data.sources import ImageDataset, collate
-from equivae.errors import WriteError
-from equivae.files.writing import reserve
-from equivae.processes import process_state
+from equivae.autoencoder import Autoencoder
+from equivae.autoencoder.at_once import decode_in_calls, encode_in_calls
+from equivae.data.sources import ImageDataset
+from equivae.training.kept import kept_rows
+from equivae.training.rows import Rows, floats_of
 
 __all__ = ["WithCached", "cache_latents", "cache_taught"]
 
@@ -40,7 +38,7 @@ class WithCached(Dataset[dict[str, Tensor]]):
         image, place = self.images.take(index)
         item = {"images": image}
         for name, rows in self.cached.items():
-            item[name] = torch.from_numpy(np.array(rows[place]))  # of the image that it is
+            item[name] = floats_of(rows[place])  # of the image that it is
         return item
 
     def __getstate__(self) -> dict[str, Any]:
@@ -62,18 +60,34 @@ def cache_latents(
     *,
     batch_size: int = 4,
     limit_mb: int = 512,
+    dtype: torch.dtype = torch.float32,
+    kept: Path | None = None,
     progress: bool = True,
 ) -> np.ndarray:
-    """The modes of all posteriors, float32 `(N, c, h, w)`; above `limit_mb` as a file in `folder`.
+    """The modes of all posteriors, `(N, c, h, w)`; above `limit_mb` as a file in `folder`.
 
     The file is one for all processes, and each encodes its share; in memory every process has its own.
+
+    Args:
+        vae: the autoencoder.
+        images: of one size.
+        folder: of the run.
+        batch_size: images per call.
+        limit_mb: of what is held in memory.
+        dtype: float32, or bf16 in half the room, held as 16-bit integers; `floats_of` reads both.
+        kept: a folder that runs share, for a file whatever its size; see `equivae.training.kept`.
+        progress: show a bar.
     """
 
     def encode(batch: Tensor) -> Tensor:
-        return vae.encode(batch.to(vae.device, vae.dtype))
+        return encode_in_calls(vae, batch.to(vae.device, vae.dtype))
 
-    path = folder / "latents.npy"
-    return _cache(vae, images, encode, path, batch_size, limit_mb, progress)
+    rows = Rows("latents", vae, images, encode, batch_size, dtype, progress)
+    if kept is not None:
+        geometry = vae.geometry
+        passing = geometry.decoder_parameters - geometry.encoder_parameters
+        return kept_rows(rows, kept, folder, passing)
+    return rows.compute(_file(rows, folder, limit_mb))
 
 
 def cache_taught(
@@ -83,65 +97,21 @@ def cache_taught(
     *,
     batch_size: int = 4,
     limit_mb: int = 512,
+    dtype: torch.dtype = torch.float32,
+    kept: Path | None = None,
     progress: bool = True,
 ) -> np.ndarray:
-    """What the untouched VAE makes of each image, float32 `(N, C, H, W)`; else as `cache_latents`."""
+    """What the untouched VAE makes of each image, `(N, C, H, W)`; else as `cache_latents`."""
 
     def reconstruct(batch: Tensor) -> Tensor:
-        return teacher.decode(teacher.encode(batch.to(teacher.device, teacher.dtype)))
+        latents = encode_in_calls(teacher, batch.to(teacher.device, teacher.dtype))
+        return decode_in_calls(teacher, latents, batch[0, 0].numel())
 
-    path = folder / "taught.npy"
-    return _cache(teacher, images, reconstruct, path, batch_size, limit_mb, progress)
-
-
-def _cache(
-    vae: Autoencoder,
-    images: ImageDataset,
-    compute: Callable[[Tensor], Tensor],
-    path: Path,
-    batch_size: int,
-    limit_mb: int,
-    progress: bool,
-) -> np.ndarray:
-    from tqdm.auto import tqdm
-
-    with measuring(vae.module):
-        shape = (len(images), *compute(images[0][None]).shape[1:])
-        starts = list(range(0, len(images), batch_size))
-        rows: np.ndarray
-        if 4 * np.prod(shape) > limit_mb * 2**20:
-            state = process_state()
-            if state.is_main_process:
-                _allocate(path, shape)
-            state.wait_for_everyone()
-            rows = np.lib.format.open_memmap(path, "r+")
-            with state.split_between_processes(starts) as mine:
-                starts = mine
-        else:
-            rows = np.empty(shape, np.float32)
-        batches = [list(range(s, min(s + batch_size, len(images)))) for s in starts]
-        loader = DataLoader(images, batch_sampler=batches, collate_fn=collate)  # type: ignore[arg-type]
-        bar = tqdm(loader, desc=path.stem, disable=not progress, leave=False)
-        for indices, batch in zip(batches, bar, strict=True):
-            rows[indices] = compute(batch).float().cpu().numpy()
-    if isinstance(rows, np.memmap):
-        rows.flush()
-        process_state().wait_for_everyone()
-    return rows
+    rows = Rows("taught", teacher, images, reconstruct, batch_size, dtype, progress)
+    if kept is not None:
+        return kept_rows(rows, kept, folder, frozenset())
+    return rows.compute(_file(rows, folder, limit_mb))
 
 
-def _allocate(path: Path, shape: tuple[int, ...]) -> None:
-    """A file of zeros; `WriteError` where the disk has no room, before a run has begun."""
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    size = 4 * math.prod(shape)
-    try:
-        with path.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            file.flush()
-            reserve(file, file.tell() + size)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise WriteError(
-            f"{size / 2**20:.0f} MiB of {path.stem} cannot be kept in {path.parent}: "
-            f"{error.strerror or error}; make room there, or raise latent_cache_mb to keep them in memory."
-        ) from error
+def _file(rows: Rows, folder: Path, limit_mb: int) -> Path | None:
+    return folder / f"{rows.name}.npy" if rows.size > limit_mb * 2**20 else None

@@ -8,7 +8,16 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["channels_last"]
+from equivae.training.config import FinetuneConfig
+
+__all__ = ["channels_last", "wants_channels_last"]
+
+
+def wants_channels_last(config: FinetuneConfig) -> bool:
+    """What the options say, else whether a run gains by it and can have it everywhere."""
+    if config.channels_last is not None:
+        return config.channels_last
+    return config.mixed_precision != "no" and not config.freeze
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from equivae.operators.transform import default_name
 from equivae.processes import process_state
 from equivae.symmetry import SymmetrizedVAE
 from equivae.training.best import BEST, check_metric
+from equivae.training.caching import check_cache
 from equivae.training.checkpoints import (
     check_settings,
     find_checkpoint,
@@ -183,6 +184,7 @@ def make_plan(
     if checkpoint is None or checkpoint.resolve().parent != folder.resolve():
         own = ", or go on with its run by resume_from_checkpoint='latest'"
         check_claim(folder, ours=OURS, otherwise=own if list_checkpoints(folder) else "")
+    check_cache(config, training, feed)
     _check_device(config)
     check_optimizer(config)
     (lora_targets if config.lora_rank else learning_names)(view, config)

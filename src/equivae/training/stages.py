@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor
@@ -28,6 +30,7 @@ from equivae.training.bottleneck import (
     train_bottleneck,
 )
 from equivae.training.bucketed import BucketBatches
+from equivae.training.caching import keeps_latents
 from equivae.training.checkpoints import load_checkpoint, take_up
 from equivae.training.config import FinetuneConfig
 from equivae.training.cost import relative_cost
@@ -41,7 +44,7 @@ from equivae.training.hooks import (
     Validation,
 )
 from equivae.training.latents import WithCached, cache_latents, cache_taught
-from equivae.training.layout import channels_last
+from equivae.training.layout import channels_last, wants_channels_last
 from equivae.training.length import order_of
 from equivae.training.metering import Metering, Profiling
 from equivae.training.optimisers import optimizer_of
@@ -79,7 +82,7 @@ def train(plan: Plan, session: Session, student: Student, further: Sequence[Hook
     if plan.config.gradient_checkpointing:
         some = _few_cells(plan.training[0][None], plan, student)
         enable_gradient_checkpointing(student.vae, some.to(session.accelerator.device))
-    with channels_last(student.vae.module) if plan.config.channels_last else nullcontext():
+    with channels_last(student.vae.module) if wants_channels_last(plan.config) else nullcontext():
         return _train_all(plan, session, student, state, further)
 
 
@@ -192,7 +195,7 @@ def _batches(
     if feed.stream is not None:
         if accelerator.is_main_process:
             feed.stream.say_how_it_is_shared(accelerator.num_processes)
-        if _frozen(plan):
+        if keeps_latents(config, plan.training):
             logger.info(
                 "the latents of a stream are not cached: the frozen encoder runs at every step; "
                 "max_train_samples takes the first images into memory, whose latents are."
@@ -290,26 +293,19 @@ def _steps_between_validations(plan: Plan, session: Session, student: Student) -
 def _cached(plan: Plan, session: Session, student: Student) -> dict[str, Any]:
     """What a frozen encoder gives, where it need not be computed anew at every step."""
     config = plan.config
-    if not _frozen(plan):
+    if not keeps_latents(config, plan.training):
         return {}
     options: dict[str, Any] = {
         "batch_size": config.eval_batch_size,
         "limit_mb": config.latent_cache_mb,
+        "dtype": torch.bfloat16 if config.mixed_precision == "bf16" else torch.float32,
+        "kept": None if config.latent_cache_dir is None else Path(config.latent_cache_dir),
         "progress": plan.progress,
     }
     cached = {"latents": cache_latents(student.vae, plan.training, session.work_dir, **options)}
     if student.teacher is not None:
         cached["taught"] = cache_taught(student.teacher, plan.training, session.work_dir, **options)
     return cached
-
-
-def _frozen(plan: Plan) -> bool:
-    """Whether an image has the same latent at every step."""
-    config = plan.config
-    # Crops are encoded as they come: a crop of a latent knows of pixels beyond the crop of the image.
-    # Images that are drawn anew have other latents every time.
-    anew = config.sample_posterior or config.crop_size or config.random_flip or plan.training.draws
-    return config.half == "decoder" and not (anew or config.encoder_weight)
 
 
 def _scheduler(config: FinetuneConfig, optimizer: Any, state: RunState, max_steps: int) -> Any:

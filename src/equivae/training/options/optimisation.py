@@ -108,8 +108,10 @@ class OptimisationOptions(Options):
         1.0, "Clip gradients to this norm; 0 does not clip.", range=NOT_NEGATIVE
     )
     mixed_precision: Precision = option("no", "no, fp16 or bf16.")
-    channels_last: bool = option(
-        False, "Keep the weights in channels-last order while they learn; faster in bf16."
+    channels_last: bool | None = option(
+        None,
+        "Keep the weights in channels-last order while they learn; by default where mixed_precision is fp16 "
+        "or bf16, which it makes faster, and no layers are frozen.",
     )
     compile: bool = option(
         False,

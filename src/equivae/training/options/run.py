@@ -101,6 +101,13 @@ class RunOptions(Options):
     latent_cache_mb: int = option(
         512, "Cached latents above this size lie on disk.", range=at_least(0), free=True
     )
+    latent_cache_dir: str | None = option(
+        None,
+        "Keep the latents of an encoder that rests in this folder, for later runs with the same images, "
+        "preparation and encoder.",
+        check=check_path,
+        free=True,
+    )
     report_to: str | None = option(
         None,
         "Trackers, comma-separated: tensorboard, wandb, trackio, comet_ml, aim, mlflow, clearml, dvclive or "
