@@ -96,7 +96,7 @@ def test_listings(
     shown = capsys.readouterr().out
     wanted = {
         "transforms": "rot180",
-        "recipes": "An alias of published-rot180.",
+        "recipes": "alias",  # of an older name
         "--help": "finetune",
         "finetune --help": "learning_rate",
     }
