@@ -104,6 +104,7 @@ _PLAIN = {
     "FILE",
     "FULL",
 }
+_FILE_NAMES = _PRINTABLE - {"-inf", "-1", "-0.5", "../../x", "x" * 300, "--seed", *_OUTSIDE}
 _PLAIN |= {"4294967296", "99999999999999999999", "hf_" + "x1" * 15}
 
 # Whole numbers are not in it: none of these is a size, a batch or a count that anyone runs.
@@ -121,7 +122,8 @@ MEANT: dict[str, set[str]] = {
     "checkpointing_minutes": {"0", "0.5", "1.5", "1e-4"},
     **dict.fromkeys(_OF_OTHERS, _PRINTABLE),
     # a name of a file, without what leads out of its folder
-    "name": _PRINTABLE - {"-inf", "-1", "-0.5", "../../x", "x" * 300, "--seed", *_OUTSIDE},
+    **dict.fromkeys(("name", "tracker_project_name"), _FILE_NAMES),
+    "tracker_run_name": _PRINTABLE,
     "license": _PLAIN,
     "hub_model_id": _PLAIN,
     "hub_token": {"4294967296", "99999999999999999999", "../../x", "FILE/sub", "/dev/null/x"}

@@ -232,7 +232,7 @@ def loading(data: Path) -> float:
 
 
 def _order_of(plan: Any) -> tuple[Any, int]:
-    from equivae.training.plan import order_of
+    from equivae.training.length import order_of
 
     return order_of(plan.config, plan.training), -(-len(plan.training) // BATCH)
 

@@ -129,9 +129,9 @@ def test_every_text_is_written_by_the_functions_that_hide_secrets() -> None:
     }
     # A config of a published layout, in a temporary folder; checkpoints and the best VAE are written by
     # write_folder_beside; a cache's manifest holds a digest and the name of a move, its lock a number;
-    # kohya's archives and the kept latents hold arrays.
+    # kohya's archives and the kept rows hold arrays, beside what they are, in names of classes and numbers.
     known = {"files/single_file.py", "files/writing.py"}
-    known |= {f"training/{name}.py" for name in ("checkpoints", "latents", "validation")}
+    known |= {f"training/{name}.py" for name in ("checkpoints", "kept", "rows", "validation")}
     assert writers <= known | {"caches/kohya.py", "caches/plain.py", "caches/writing.py"}
 
 

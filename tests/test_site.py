@@ -204,4 +204,5 @@ def test_tables_are_made_from_the_code(site: Site) -> None:
     for option in equivae.FinetuneConfig.__dataclass_fields__:
         assert f"<code>{option}</code>" in recipes
     commands = (site.root / "command-line" / "index.html").read_text(encoding="utf-8")
-    assert "<code>--pretrained_model_name_or_path</code>" in commands
+    option = '<span class="option">--pretrained_model_name_or_path</span>'
+    assert f"<code>{option}</code>" in commands

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from equivae.errors import InputError, did_you_mean
+from equivae.files.writing import check_name
 from equivae.options import BATCH, SEED, Options, above, at_least, check_path, option, quoted
 
 __all__ = ["RunOptions", "trackers_of"]
@@ -115,7 +116,9 @@ class RunOptions(Options):
         check=_check_trackers,
         free=True,
     )
-    tracker_project_name: str = option("equivae", "The project in the trackers.", free=True)
+    tracker_project_name: str = option(
+        "equivae", "The project in the trackers.", check=check_name, free=True
+    )
     tracker_run_name: str | None = option(
         None,
         "The name of the run in wandb, mlflow, trackio, swanlab and clearml; by default theirs.",
