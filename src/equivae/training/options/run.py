@@ -18,6 +18,10 @@ def _check_trackers(name: str, value: str) -> None:
         _check_tracker(name, one)
 
 
+def _check_project(name: str, value: str) -> None:
+    check_name(name, value)  # tensorboard and others make a folder of it
+
+
 def trackers_of(report_to: str | None) -> list[str]:
     """The trackers that are named, with commas between them."""
     return [] if report_to is None else [one.strip() for one in report_to.split(",")]
@@ -117,7 +121,7 @@ class RunOptions(Options):
         free=True,
     )
     tracker_project_name: str = option(
-        "equivae", "The project in the trackers.", check=check_name, free=True
+        "equivae", "The project in the trackers.", check=_check_project, free=True
     )
     tracker_run_name: str | None = option(
         None,
