@@ -206,3 +206,12 @@ def test_tables_are_made_from_the_code(site: Site) -> None:
     commands = (site.root / "command-line" / "index.html").read_text(encoding="utf-8")
     option = '<span class="option">--pretrained_model_name_or_path</span>'
     assert f"<code>{option}</code>" in commands
+
+
+def test_a_plot_is_no_white_slab_on_a_dark_page() -> None:
+    style = (ROOT / "docs" / "assets" / "equivae.css").read_text(encoding="utf-8")
+    pages = [*(ROOT / "docs").rglob("*.md")]
+    shown = {
+        name for page in pages for name in re.findall(r"/([\w-]+\.png)\)", page.read_text("utf-8"))
+    }
+    assert shown and [name for name in sorted(shown) if f'src$="{name}"' not in style] == []

@@ -14,6 +14,7 @@ from string import Template
 from typing import Any
 
 import typer.main
+import yaml
 from typer.core import TyperCommand
 
 ROOT = Path(__file__).parents[2]
@@ -27,23 +28,18 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def recipes() -> str:
-    """The recipes, with the options that they set."""
+    """The recipes; how each differs from its source and which options it sets, to be folded out."""
     from equivae.training import RECIPES
 
-    rows = []
-    for recipe in RECIPES.values():
-        options = "<br>".join(f"`{name}={value!r}`" for name, value in recipe.options.items())
-        transforms = f"`transforms={recipe.transforms!r}`<br>" if recipe.transforms else ""
-        rows.append(
-            (
-                f"`{recipe.name}`",
-                recipe.summary,
-                recipe.source,
-                recipe.differs,
-                transforms + options or "the defaults below",
-            )
-        )
-    return _table(("recipe", "what it does", "from", "what differs", "what it sets"), rows)
+    rows = [(f"`{one.name}`", one.summary, one.source) for one in RECIPES.values()]
+    folded = []
+    for one in RECIPES.values():
+        transforms = {"transforms": one.transforms} if one.transforms else {}
+        text = yaml.safe_dump({**transforms, **one.options}, sort_keys=False, width=80)
+        sets = ["```yaml", *text.splitlines(), "```"] if text != "{}\n" else ["It sets nothing."]
+        lines = [*([one.differs, ""] if one.differs else []), *sets]
+        folded += [f'??? abstract "{one.name}"', "", *(f"    {line}".rstrip() for line in lines), ""]
+    return "\n".join([_table(("recipe", "what it does", "from"), rows), "", *folded])
 
 
 def options() -> str:
