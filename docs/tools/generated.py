@@ -38,7 +38,12 @@ def recipes() -> str:
         text = yaml.safe_dump({**transforms, **one.options}, sort_keys=False, width=80)
         sets = ["```yaml", *text.splitlines(), "```"] if text != "{}\n" else ["It sets nothing."]
         lines = [*([one.differs, ""] if one.differs else []), *sets]
-        folded += [f'??? abstract "{one.name}"', "", *(f"    {line}".rstrip() for line in lines), ""]
+        folded += [
+            f'??? abstract "{one.name}"',
+            "",
+            *(f"    {line}".rstrip() for line in lines),
+            "",
+        ]
     return "\n".join([_table(("recipe", "what it does", "from"), rows), "", *folded])
 
 
