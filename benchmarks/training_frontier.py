@@ -188,7 +188,7 @@ class Scene:
 
 
 def main(
-    data: Annotated[Path, typer.Option("--data", help="with taef2 and photos")],
+    data: Annotated[Path, typer.Option("--data", help="with taef2 and photos")] = record.DATA,
     vaes: Annotated[str, typer.Option("--vaes")] = "taef2,embedded",
     arms: Annotated[str, typer.Option("--arms", help="semicolon-separated, else all")] = "",
     seconds: Annotated[float, typer.Option("--seconds", help="of each setting")] = 80,
@@ -244,11 +244,18 @@ def draw(vaes: dict[str, Any], path: Path) -> None:
         axis.axhspan(-0.3, 0.6, xmin=0, xmax=0.3 / 2.2, color="#dafbe1")
         axis.axhline(0, color="#cf222e", lw=1, ls="--")
         axis.text(2.17, 0.03, "untouched reconstruction", ha="right", fontsize=8, color="#cf222e")
+        budgets = {row.get("whole_steps") for row in one["arms"].values()}
+        budget = budgets.pop() if len(budgets) == 1 else ""  # else every point says its own
+        worth = f", {budget} whole steps" if budget else budget
+        if budget is None:
+            worth = f", {one['seconds']:g} s of one thread"
         for arm, row in one["arms"].items():
             gap, change = row["gap_db"], row["reconstruction_psnr"] - base
             place = min(gap, 2.15)
             axis.plot(place, change, "o" if gap < 2.2 else ">", color="#0969da")
             shown = arm if gap < 2.2 else f"{arm} (gap {gap:.1f} dB)"
+            if not worth and row.get("whole_steps"):
+                shown += f", {row['whole_steps']} whole steps"
             side = "left" if place < 1.3 else "right"
             offset = (7, 0) if side == "left" else (-7, 0)
             axis.annotate(
@@ -262,9 +269,7 @@ def draw(vaes: dict[str, Any], path: Path) -> None:
             )
         axis.set_xlim(0, 2.2)
         side = one.get("crop_size") or one["side"]
-        steps = [row.get("whole_steps") for row in one["arms"].values()]
-        worth = f"{steps[0]} whole steps" if all(steps) else f"{one['seconds']:g} s of one thread"
-        axis.set_title(f"{name}, {side} px, {worth}", fontsize=10)
+        axis.set_title(f"{name}, {side} px{worth}", fontsize=10)
         axis.set_xlabel("gap that is left, dB")
         axis.set_ylabel("reconstruction, change in dB")
         axis.grid(True, color="#eaeef2", lw=0.7)

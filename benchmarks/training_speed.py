@@ -238,7 +238,7 @@ def _order_of(plan: Any) -> tuple[Any, int]:
 
 
 def main(
-    data: Annotated[Path, typer.Option("--data", help="with taef2 and photos")],
+    data: Annotated[Path, typer.Option("--data", help="with taef2 and photos")] = record.DATA,
     vaes: Annotated[str, typer.Option("--vaes")] = "taef2,embedded",
     rows: Annotated[str, typer.Option("--rows", help="comma-separated, else all")] = "",
     turns: Annotated[int, typer.Option("--turns", help="of each loop, a row")] = 4,
