@@ -160,3 +160,11 @@ def test_a_resumed_run_goes_on_in_its_tracker(
     start = str(tmp_path / "a" / "checkpoint-2")
     finetune(tmp_path / "b", ConvAE(), max_train_steps=3, **options, resume_from_checkpoint=start)
     assert "id" not in stub.asked[2]
+
+
+def test_a_name_that_no_tracker_takes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"tracker_run_name does nothing with no report_to; it needs"
+    ):
+        finetune(tmp_path / "a", ConvAE(), tracker_run_name="first")
+    assert not (tmp_path / "a").exists()

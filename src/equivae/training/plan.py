@@ -57,6 +57,7 @@ from equivae.training.operators import FITTED, check_operators
 from equivae.training.optimisers import check_optimizer
 from equivae.training.state import RunState
 from equivae.training.terms import fingerprints_of_terms, plan_terms
+from equivae.training.tracking import check_trackers
 from equivae.transforms import Transform, resolve_transforms, split_transforms
 from equivae.transforms.groups import TransformsLike
 
@@ -185,6 +186,7 @@ def make_plan(
         own = ", or go on with its run by resume_from_checkpoint='latest'"
         check_claim(folder, ours=OURS, otherwise=own if list_checkpoints(folder) else "")
     check_cache(config, training, feed)
+    check_trackers(config)
     _check_device(config)
     check_optimizer(config)
     (lora_targets if config.lora_rank else learning_names)(view, config)

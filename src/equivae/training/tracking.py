@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from equivae.errors import InputError
+from equivae.options import quoted
 from equivae.training.config import FinetuneConfig
+from equivae.training.options.run import trackers_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["ids_of", "start_trackers"]
+__all__ = ["check_trackers", "ids_of", "start_trackers"]
 
 # What the trackers call the name of a run; the others have none.
 _NAME = {
@@ -20,6 +23,16 @@ _NAME = {
     "swanlab": "experiment_name",
     "clearml": "task_name",
 }
+
+
+def check_trackers(config: FinetuneConfig) -> None:
+    """`InputError` for a name that no tracker of the run would take."""
+    trackers = trackers_of(config.report_to)
+    if config.tracker_run_name is not None and not {"all", *_NAME} & set(trackers):
+        there = f"report_to={quoted(config.report_to)}" if config.report_to else "no report_to"
+        raise InputError(
+            f"tracker_run_name does nothing with {there}; it needs one of {', '.join(_NAME)} there."
+        )
 
 
 def start_trackers(
